@@ -1,0 +1,1 @@
+"""Sweeps over `fno_runner` configurations: run, record, track, export, recommend."""

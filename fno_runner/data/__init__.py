@@ -1,0 +1,1 @@
+"""Diffraction patterns: simulated grid lines, experimental scans, their files and their cache."""

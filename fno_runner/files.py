@@ -1,0 +1,57 @@
+"""Writing a file so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from fno_runner.errors import MachineError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, fsync it, rename it to `path`.
+
+    Raises:
+        MachineError: the folder cannot be made or the disk refuses the write.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise MachineError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` of UTF-8 text."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, or say in one line why the machine will not.
+
+    Raises:
+        MachineError: no permission, no space, or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # A folder that exists may still be read-only: only a write tells.
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise MachineError(f"cannot write to {path}: {error.strerror or error}") from error
+    return path

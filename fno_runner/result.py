@@ -1,0 +1,115 @@
+"""What a run leaves: `RunResult`, its name `run_id`, and its one record, result.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.data.npz import fingerprint
+from fno_runner.files import write_text_atomically
+
+SCHEMA_VERSION = 1
+RECORD = "result.json"
+
+Status = Literal["finished", "failed", "diverged", "collapsed"]
+Pair = tuple[float | None, float | None]
+"""One number for the amplitude and one for the phase of the object, in this order."""
+
+
+class ErrorInfo(BaseModel):
+    """Why a run has no result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        return cls(
+            type=type(error).__name__,
+            message=str(error) or type(error).__name__,
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+
+class RunResult(BaseModel):
+    """The record of one run. In JSON a number that is missing or not finite is null.
+
+    metrics: name -> [amplitude, phase], against `metrics_against`: the truth of simulated data,
+        or the reference object of an experimental scan; for a scan also
+        "r_factor" -> {"train": …, "held_out": …}.
+    floors: the same metrics for reconstructions that took no network: "flat_phase",
+        "projection_1", "projection_50".
+    model_params: trainable parameters, counted as real numbers.
+    inference_time_s: median wall time [s] of one pass over the test set.
+    timing: further times [s], rates and the protocol they were taken with.
+    history: one entry an epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
+    status: Status
+    error: ErrorInfo | None = None
+    config: dict[str, Any]
+    metrics: dict[str, Pair | dict[str, float | None]] = {}
+    metrics_against: Literal["truth", "reference"] | None = None
+    floors: dict[str, dict[str, Pair]] = {}
+    model_params: int | None = None
+    inference_time_s: float | None = None
+    timing: dict[str, float | int | str | bool | None] = {}
+    history: list[dict[str, float | int | None]] = []
+    provenance: dict[str, str | float | int | bool | None] = {}
+
+    def to_json(self) -> str:
+        """Strict JSON (RFC 8259): null where a number is not finite."""
+        return json.dumps(_finite(self.model_dump()), indent=1, allow_nan=False) + "\n"
+
+
+def run_id(config: RunConfig) -> str:
+    """The name of a run: the same on every machine for the same configuration and data.
+
+    A hash (12 hex digits) of the configuration without paths and device; a data file counts by
+    its content's fingerprint, not by where it lies.
+
+    Raises:
+        UserError: a data file that the configuration names cannot be read.
+    """
+    decisive: dict[str, Any] = config.model_dump(exclude=set(IN_NO_RUN_ID))
+    for key in ("train_npz", "test_npz", "scan"):
+        if (path := getattr(config, key)) is not None:
+            decisive[key] = fingerprint(Path(path))
+    text = json.dumps(decisive, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_folder(output_dir: Path, identifier: str) -> Path:
+    """Where the run of that name leaves its files."""
+    return output_dir / "runs" / identifier
+
+
+def write_result(result: RunResult, folder: Path) -> Path:
+    """Write result.json in `folder`, whole or not at all, and say where it is."""
+    path = folder / RECORD
+    write_text_atomically(path, result.to_json())
+    return path
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
