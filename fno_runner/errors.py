@@ -16,4 +16,4 @@ class MachineError(UserError):
 
 
 class DivergedError(Exception):
-    """A loss or a prediction is no longer a finite number: the point has failed, not the machine."""
+    """A loss or a prediction is no longer a finite number: the point has failed."""

@@ -15,7 +15,7 @@ from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.data.npz import fingerprint
 from fno_runner.files import write_text_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 RECORD = "result.json"
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]

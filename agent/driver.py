@@ -1,0 +1,248 @@
+"""Work through a study's points: N processes at a time, until none is left for this driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agent import child
+from agent.child import Child
+from agent.display import Display
+from agent.queue import Queue, Ticket
+from agent.records import one_line, read_records, row
+from agent.sweepfile import Metric, Point, Sweep, point_name, points
+from fno_runner.config import load_config
+from fno_runner.errors import MachineError, UserError
+from fno_runner.result import RunResult, run_id
+
+POLL_S = 0.1
+LOOK_AGAIN_S = 5.0
+"""How often a driver with idle workers looks for points that others left [s]."""
+STOP_GRACE_S = 30.0
+"""How long a run may take to stop when told to [s]."""
+NO_MACHINE = MachineError.exit_status
+"""The exit status of a run that found this machine, not its point, unfit."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Driver:
+    """One `agent.local` at work on a study, perhaps beside others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sweep: Sweep,
+        grid: Mapping[str, Point] | None,
+        queue: Queue,
+        display: Display,
+        workers: int,
+        limit: int | None,
+    ) -> None:
+        """
+        Args:
+            grid: run_id -> point of a grid; None where a sampler draws the points.
+            limit: start at most so many points, or all there are.
+        """
+        self._folder, self._sweep, self._grid = folder, sweep, grid
+        self._queue, self._display = queue, display
+        self._capacity, self._limit = workers, limit
+        self._variables = child.environment(folder, workers, os.environ)
+        self._running: dict[Child, Ticket] = {}
+        self._ended: dict[str, str] = {}
+        self._ask_again = float("-inf")
+        self._exhausted = False
+        self._signals: list[int] = []
+        self.broken: list[str] = []
+        """What runs said of this machine, where they found it unfit."""
+
+    def run(self, retry_failed: bool = False) -> int | None:
+        """Work until nothing is left to take; the signal that ended it early, or None.
+
+        Args:
+            retry_failed: queue the points again whose record is not a finished one.
+
+        Raises:
+            UserError: a drawn point is not allowed.
+            MachineError: a process or a record cannot be made.
+        """
+        # What is ignored stays so: nohup and background jobs rely on it.
+        heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}
+        try:
+            self._look(retry_failed)
+            while not self._signals:
+                self._collect()
+                while self._has_room() and not self._signals and (ticket := self._next()):
+                    self._start(ticket)
+                if not self._running:
+                    break
+                time.sleep(POLL_S)
+        finally:
+            # Whatever happened, no run outlives its driver.
+            self._stop_all()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._signals[0] if self._signals else None
+
+    @property
+    def ended(self) -> Mapping[str, str]:
+        """run_id -> status, of the points that this driver ran."""
+        return self._ended
+
+    def _has_room(self) -> bool:
+        used = len(self._running) + len(self._ended)
+        return len(self._running) < self._capacity and (self._limit is None or used < self._limit)
+
+    def _next(self) -> Ticket | None:
+        # With runs to wait for, an empty queue is not asked again at every poll.
+        if self._running and time.monotonic() < self._ask_again:
+            return None
+        if self._grid is None:
+            return self._draw()
+        ticket = self._queue.take(self._grid)
+        if ticket is None:
+            self._look()
+            ticket = self._queue.take(self._grid)
+        if ticket is None:
+            self._ask_again = time.monotonic() + LOOK_AGAIN_S
+        return ticket
+
+    def _draw(self) -> Ticket | None:
+        if self._exhausted:
+            return None
+        done = statuses(self._folder, self._queue)
+        ticket = self._queue.draw(self._sweep.parameters, _name, done)
+        if ticket is None:
+            self._exhausted = True
+            self._display.note("the sampler finds no point that is new")
+        return ticket
+
+    def _look(self, retry_failed: bool = False) -> None:
+        """Queue what is missing and nobody's, what a dead driver held included."""
+        for dead in self._queue.reclaim():
+            self._display.note(f"{dead}: its driver died; the point is free again")
+        if self._grid is not None:
+            self._queue.offer(lambda: self._wanted(retry_failed))
+
+    def _wanted(self, retry_failed: bool) -> dict[str, Point]:
+        assert self._grid is not None
+        known = statuses(self._folder, self._queue)
+        settled = {"finished"} if retry_failed else set(known.values())
+        return {i: point for i, point in self._grid.items() if known.get(i) not in settled}
+
+    def _start(self, ticket: Ticket) -> None:
+        try:
+            process = child.start(self._folder, ticket.run_id, ticket.point, self._variables)
+        except BaseException:
+            self._queue.give_back(ticket)
+            raise
+        self._running[process] = ticket
+        self._queue.started(ticket, process.process.pid)
+        self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
+
+    def _collect(self) -> None:
+        """See which runs have ended, and how."""
+        for process in [p for p in self._running if p.process.poll() is not None]:
+            status = process.process.returncode
+            record = process.record()
+            if record is None and status == NO_MACHINE:
+                self._give_back(process)
+                self._capacity -= 1
+                line = process.last_line().removeprefix("error: ")
+                self.broken.append(line or "the run found this machine unfit")
+                self._display.note(f"a worker stops: {self.broken[-1]}")
+            else:
+                self._settle(process, record or process.write_death())
+
+    def _settle(self, process: Child, record: RunResult) -> None:
+        ticket = self._running.pop(process)
+        metric = self._sweep.metric
+        self._queue.finish(ticket, record.status, None if metric is None else value(record, metric))
+        self._ended[record.run_id] = record.status
+        headline = ""
+        if record.error is not None:
+            headline = one_line(record.error.message)
+        elif (score := value(record, metric or Metric("ssim_phase", True))) is not None:
+            headline = f"{metric.name if metric else 'ssim_phase'} {score:.4g}"
+        self._display.ended(record.run_id, record.status, headline)
+
+    def _give_back(self, process: Child) -> None:
+        ticket = self._running.pop(process)
+        self._queue.give_back(ticket)
+        self._ask_again = float("-inf")
+        self._display.returned(ticket.run_id)
+
+    def _stop_all(self) -> None:
+        """Stop every run; a second signal, or the end of the grace, kills."""
+        if not self._running:
+            return
+        signals = len(self._signals)
+        self._display.note(f"stopping {len(self._running)} runs; their points stay to be done")
+        for process in self._running:
+            process.stop()
+        deadline = time.monotonic() + STOP_GRACE_S
+        while any(process.process.poll() is None for process in self._running):
+            if time.monotonic() > deadline or len(self._signals) > signals:
+                break
+            time.sleep(POLL_S)
+        # First no process is left, then the queue hears of it: that may fail, this may not.
+        for process in self._running:
+            process.kill()
+        for process in list(self._running):
+            record = process.record()
+            if record is not None:  # it was over before the signal came
+                self._settle(process, record)
+            else:
+                self._give_back(process)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+
+def named_grid(sweep: Sweep) -> dict[str, Point]:
+    """run_id -> point of a grid, in its order.
+
+    Raises:
+        UserError: a data file that a point names cannot be read, or two points are the same run.
+    """
+    named: dict[str, Point] = {}
+    for point in points(sweep):
+        identifier = _name(point)
+        if identifier in named:
+            twin = named[identifier]
+            keys = ", ".join(key for key in point if point[key] != twin[key])
+            raise UserError(f"{keys}: swept, but decides no result: its points are the same run")
+        named[identifier] = point
+    return named
+
+
+def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
+    """run_id -> status of every point of a study that has a record.
+
+    A record that cannot be believed counts as failed. Where drivers do not share a disk, the
+    queue's word counts for the records that lie elsewhere.
+    """
+    records = read_records(folder)
+    known = {rejected.path.parent.name: "failed" for rejected in records.rejected}
+    known |= {result.run_id: result.status for result in records.results}
+    if queue is not None and not queue.shares_records:
+        for identifier, status in queue.outcomes().items():
+            if known.get(identifier) != "finished":
+                known[identifier] = status
+    return known
+
+
+def value(result: RunResult, metric: Metric) -> float | None:
+    """The metric of a result, by the name of its column; None where it has none."""
+    cell: Any = row(result).get(metric.name)
+    return float(cell) if isinstance(cell, int | float) else None
+
+
+def _name(point: Point) -> str:
+    return run_id(load_config(point))

@@ -1,0 +1,236 @@
+"""A sweep without a server: `python -m agent.local SWEEP.yaml` runs its points on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import optuna
+import sqlalchemy
+from rich.console import Console
+from rich.table import Table
+
+from agent.display import Display
+from agent.driver import Driver, named_grid, statuses
+from agent.queue import Queue, check_storage, open_queue
+from agent.study import STUDIES, check_study, open_study
+from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
+from fno_runner.errors import MachineError, UserError
+
+MAX_WORKERS = 256
+
+HELP = """\
+Run the points of a sweep file on this machine, each in a process of its own.
+
+The file is in Weights & Biases sweep syntax; no server and no account is needed. Every run leaves
+its record in STUDY/runs/<run_id>/result.json and its log in STUDY/logs/<run_id>.log. Started again,
+only what is missing is run. Several of these may work on one study at once, also from several
+machines that share its folder: no point runs twice.
+"""
+
+MORE = """\
+examples:
+  python -m agent.local sweep.yaml --dry-run       list the points and what is done of them
+  python -m agent.local sweep.yaml                 run what is missing
+  python -m agent.local sweep.yaml --workers 4     four points at a time
+  python -m agent.local sweep.yaml --retry-failed  also run again what failed
+  python -m agent.local search.yaml --limit 20     20 points of a random or bayes sweep
+
+Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them.
+
+environment: OMP_NUM_THREADS (default: the cores shared out among the workers), WANDB_MODE (default:
+offline), WANDB_DIR (default: the study's folder; `wandb sync` sends what lies there later).
+
+exit status: 0 every point finished (with --limit: every one of them) · 1 some did not · 2 bad input
+· 3 this machine cannot run them · 128 + signal when stopped
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help tells more)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sweep; the exit status."""
+    try:
+        return _main(_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        print(f"error: the queue's storage failed: {_first_line(error)}", file=sys.stderr)
+    except OSError as error:  # such as a disk that is full while the queue writes
+        print(f"error: {error.strerror or error}: {error.filename or 'queue'}", file=sys.stderr)
+    return MachineError.exit_status
+
+
+def _main(args: argparse.Namespace) -> int:
+    sweep = read_sweep(args.sweep)
+    _check_options(args, sweep)
+    grid = named_grid(sweep) if sweep.method == "grid" else None
+    folder: Path = args.study or STUDIES / sweep.study_id
+    check_study(folder, sweep)
+    console = Console()
+    if args.dry_run:
+        _list(console, sweep, folder, grid)
+        return 0
+    open_study(folder, sweep)
+    queue = open_queue(args.storage, folder, sweep)
+    before = _count(statuses(folder, queue), grid)
+    total, done, failed = len(grid or ()), before["finished"], before["failed"]
+    if grid is None:
+        total, done, failed = args.limit, 0, 0
+    elif args.retry_failed:
+        failed = 0
+    if grid is not None and args.limit is not None:
+        total = min(total, done + failed + args.limit)
+    console.print(f"{sweep.name}: study {folder}", highlight=False, soft_wrap=True)
+    with Display(console, total, done, failed, args.workers) as display:
+        driver = Driver(folder, sweep, grid, queue, display, args.workers, args.limit)
+        stopped = driver.run(args.retry_failed)
+    everything = _summary(console, folder, grid, queue, driver)
+    if stopped is not None:
+        return 128 + stopped
+    if driver.broken:
+        print(f"error: {driver.broken[-1]}", file=sys.stderr)
+        return MachineError.exit_status
+    of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) == {"finished"}
+    return 0 if everything or of_limit else 1
+
+
+def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
+    """Refuse what does not go together, before any work."""
+    if sweep.server_only:
+        key = sweep.server_only[0]
+        instead = "; use --limit N instead" if key == "run_cap" else ""
+        raise UserError(f"{args.sweep}: '{key}' needs a Weights & Biases server{instead}")
+    if sweep.method != "grid":
+        if args.retry_failed:
+            raise UserError("--retry-failed is for grids; a sampler draws new points")
+        if args.limit is None and not args.dry_run:
+            raise UserError(f"method {sweep.method} never ends by itself: give --limit N")
+    if args.storage is not None:
+        check_storage(args.storage)
+
+
+def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point] | None) -> None:
+    """What `--dry-run` shows; nothing is written."""
+    if grid is None:
+        table = Table(title=f"{sweep.name}: {sweep.method} search", title_justify="left")
+        for column in ("key", "takes"):
+            table.add_column(column)
+        for key, values in sorted(sweep.parameters.items()):
+            takes = (
+                f"{values.low} … {values.high} ({values.distribution})"
+                if isinstance(values, Range)
+                else ", ".join(str(value) for value in values)
+            )
+            table.add_row(key, takes)
+        console.print(table)
+        return
+    known = statuses(folder)
+    table = Table(title=f"{sweep.name}: {len(grid)} points", title_justify="left")
+    table.add_column("#", justify="right")
+    for column in ("point", "run_id", "state"):
+        table.add_column(column, no_wrap=column != "point")
+    for number, (identifier, point) in enumerate(grid.items(), start=1):
+        state = known.get(identifier, "missing")
+        colour = {"finished": "green", "missing": "default"}.get(state, "red")
+        shown = "done" if state == "finished" else state
+        table.add_row(str(number), point_name(sweep, point), identifier, f"[{colour}]{shown}[/]")
+    console.print(table)
+    counts = _count(known, grid)
+    missing = len(grid) - counts["finished"] - counts["failed"]
+    console.print(
+        f"{counts['finished']} done, {counts['failed']} failed, {missing} missing · study {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _summary(
+    console: Console,
+    folder: Path,
+    grid: Mapping[str, Point] | None,
+    queue: Queue,
+    driver: Driver,
+) -> bool:
+    """Say where the study stands; whether every point of its grid is finished."""
+    known = statuses(folder, queue) if grid is not None else dict(driver.ended)
+    counts = _count(known, grid)
+    words = [f"{counts['finished']} finished", f"{counts['failed']} failed"]
+    complete = False
+    if grid is not None:
+        others = {i: host for i, host in queue.running_elsewhere().items() if i in grid}
+        others = {i: host for i, host in others.items() if known.get(i) != "finished"}
+        if others:
+            hosts = ", ".join(sorted(set(others.values())))
+            words.append(f"{len(others)} running in other drivers (on {hosts})")
+        missing = sum(1 for i in grid if i not in known and i not in others)
+        if missing:
+            words.append(f"{missing} missing")
+        words[0] += f" of {len(grid)}"
+        complete = counts["finished"] == len(grid)
+    console.print(f"{', '.join(words)} · study {folder}", highlight=False, soft_wrap=True)
+    return complete
+
+
+def _count(known: Mapping[str, str], grid: Mapping[str, Point] | None) -> Counter[str]:
+    """How many of the grid's points are `finished`, and how many `failed` in whatever way."""
+    return Counter(
+        "finished" if status == "finished" else "failed"
+        for identifier, status in known.items()
+        if grid is None or identifier in grid
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _count_of(most: float) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isdecimal() and len(text) < 10 else 0
+        if not 1 <= number <= most:
+            bound = "" if math.isinf(most) else f" and ≤ {most:g}"
+            raise argparse.ArgumentTypeError(f"'{text}': allowed is an integer ≥ 1{bound}")
+        return number
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m agent.local",
+        description=HELP,
+        epilog=MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
+    add("--workers", type=_count_of(MAX_WORKERS), default=1, metavar="N",
+        help="points at a time (default: 1)")  # fmt: skip
+    add("--limit", type=_count_of(math.inf), metavar="N",
+        help="run at most N points in this call; random and bayes need it")  # fmt: skip
+    add("--study", type=Path, metavar="DIR",
+        help=f"the study's folder (default: {STUDIES}/<name>-<hash of the sweep>)")  # fmt: skip
+    add("--dry-run", action="store_true", help="list the points and their state; write nothing")
+    add("--retry-failed", action="store_true", help="also run again the points that failed")
+    add("--storage", metavar="URL",
+        help="postgresql://USER@HOST/DATABASE for machines that share no disk (the password from "
+        "PGPASSWORD or ~/.pgpass); default: a journal in the study's folder")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The runs of a study: result.json files, read with suspicion, and the table made of them."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from fno_runner.config import load_config
+from fno_runner.errors import UserError
+from fno_runner.result import RECORD, SCHEMA_VERSION, RunResult
+
+MAX_BYTES = 64 * 2**20
+"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
+
+COLUMNS = (
+    "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
+    "model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase", "ssim_amp",
+    "psnr_amp", "mae_amp", "status", "error",
+)  # fmt: skip
+"""The first columns of study_results.csv. Others read them by place: append, never reorder."""
+
+MEASURED = ("finished", "collapsed")
+"""Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that is not believed, and why, in one line."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a study's folder holds, both lists in the order of the runs' names."""
+
+    results: list[RunResult]
+    rejected: list[Rejected]
+
+
+def read_records(study: Path) -> Records:
+    """Read every `runs/<run_id>/result.json` of a study.
+
+    A record that is torn, empty, foreign, of another schema or not the folder's own is left out
+    and named. Runs in progress (a folder that starts with "." or ends in ".partial") are skipped.
+
+    Raises:
+        UserError: the study's `runs` cannot be listed.
+    """
+    records = Records([], [])
+    try:
+        folders = sorted((study / "runs").iterdir())
+    except FileNotFoundError:  # a study that no run has entered yet
+        return records
+    except OSError as error:
+        raise UserError(f"cannot list {study / 'runs'}: {error.strerror or error}") from error
+    for folder in folders:
+        path = folder / RECORD
+        if folder.name.startswith(".") or folder.name.endswith(".partial"):
+            continue
+        try:
+            records.results.append(_read(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            records.rejected.append(Rejected(path, error.strerror or str(error)))
+        except ValueError as error:
+            records.rejected.append(Rejected(path, one_line(str(error))))
+    return records
+
+
+def row(result: RunResult) -> dict[str, Cell]:
+    """One result as one row: `COLUMNS` first, then metrics, floors, timing, config, provenance.
+
+    What is missing is None, except `error`, which is empty. A text is one printable line. Where a
+    later part has a name again, it is left out if it says the same, else its part's name is put
+    before it (`provenance_device`).
+
+    Raises:
+        UserError: the result's config is none that `fno_runner` knows.
+    """
+    return {key: cell for part in _parts(result) for key, cell in part.items()}
+
+
+def table(results: Iterable[RunResult]) -> pd.DataFrame:
+    """One row a result, ordered by run_id; the columns do not depend on the results' order.
+
+    Cells are Python objects, not NumPy's: a column of integers with a gap stays one of integers.
+
+    Raises:
+        UserError: a result's config is none that `fno_runner` knows.
+    """
+    runs = [_parts(result) for result in sorted(results, key=lambda result: result.run_id)]
+    columns: dict[str, None] = dict.fromkeys(COLUMNS)
+    # Part by part, so that a failed first run does not push the metrics behind the config.
+    for parts in zip(*runs, strict=True):
+        columns |= dict.fromkeys(sorted({key for part in parts for key in part}))
+    rows = [{key: cell for part in parts for key, cell in part.items()} for parts in runs]
+    return pd.DataFrame(
+        [[cells.get(column) for column in columns] for cells in rows],
+        columns=list(columns),
+        dtype=object,
+    )
+
+
+def one_line(text: str) -> str:
+    """`text` with runs of white space as one space and unprintable characters as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def _read(path: Path) -> RunResult:
+    """One record, believed only when all of it fits; ValueError (one line) or OSError otherwise."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+        raise ValueError("not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise ValueError(f"{facts.st_size} bytes; a record has at most {MAX_BYTES}")
+    content = path.read_bytes()
+    if not content.strip():
+        raise ValueError("empty")
+    try:
+        result = RunResult.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise ValueError(_reason(error)) from None
+    if "schema_version" not in result.model_fields_set:
+        raise ValueError("has no schema_version")
+    if result.run_id != path.parent.name:
+        raise ValueError(f"run_id is {result.run_id}, its folder says {path.parent.name}")
+    try:
+        json.dumps(result.model_dump(), allow_nan=False)
+    except ValueError:
+        raise ValueError("has a number that is not finite; strict JSON has null") from None
+    if result.model_params is not None and not 0 < result.model_params < 2**63:
+        raise ValueError("model_params is not a count")
+    if result.inference_time_s is not None and result.inference_time_s <= 0:
+        raise ValueError("inference_time_s is not positive")
+    try:
+        load_config(result.config)
+    except UserError as error:
+        raise ValueError(f"config: {error}") from None
+    return result
+
+
+def _reason(error: ValidationError) -> str:
+    errors = error.errors(include_url=False)
+    for item in errors:
+        if item["loc"] == ("schema_version",):
+            return f"schema_version is {item['input']!r}; known is {SCHEMA_VERSION}"
+    place = ".".join(str(step) for step in errors[0]["loc"])
+    return f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+
+
+def _parts(result: RunResult) -> list[dict[str, Cell]]:
+    """The groups of columns of a row, in order, no name twice."""
+    config = load_config(result.config).model_dump()
+    metrics = _pairs(result.metrics) if result.status in MEASURED else {}
+    contract: dict[str, Any] = {
+        **config,
+        **metrics,
+        "run_id": result.run_id,
+        "model_params": result.model_params,
+        "inference_time_s": result.inference_time_s,
+        "status": result.status,
+        "error": result.error.message if result.error else "",
+    }
+    floors = {
+        f"{name}_{floor}": value
+        for floor, of_floor in result.floors.items()
+        for name, value in _pairs(of_floor).items()
+    }
+    parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
+    said: dict[str, Cell] = dict(parts[0])
+    for name, part in (
+        ("metrics", {**metrics, "metrics_against": result.metrics_against}),
+        ("floors", floors),
+        ("timing", result.timing),
+        ("config", config),
+        ("provenance", result.provenance),
+    ):
+        cells = {key: _cell(value) for key, value in part.items()}
+        named = {
+            f"{name}_{key}" if key in said else key: cell
+            for key, cell in cells.items()
+            if key not in said or said[key] != cell
+        }
+        said |= named
+        parts.append(named)
+    return parts
+
+
+def _pairs(metrics: Any) -> dict[str, float | None]:
+    """{"ssim": (1, 2), "r_factor": {"train": 3}} as ssim_amp, ssim_phase and r_train."""
+    flat: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            prefix = "r" if name == "r_factor" else name
+            flat |= {f"{prefix}_{key}": number for key, number in value.items()}
+        else:
+            flat[f"{name}_amp"], flat[f"{name}_phase"] = value
+    return flat
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, str):
+        return one_line(value)
+    return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,47 @@
+"""`python -m fno_runner`: train and score one configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from fno_runner.commandline import (
+    TerminalProgress,
+    log_to_terminal,
+    parse_config,
+    print_outcome,
+)
+from fno_runner.errors import UserError
+from fno_runner.runner import run
+
+DESCRIPTION = """\
+Train one Fourier neural operator to reconstruct object patches from diffraction
+amplitudes, without labels; stitch, score, and leave a folder with the result.
+
+  python -m fno_runner --architecture fno --width 16 --modes 12 --epochs 2
+  python -m fno_runner --scan scan.npz --input-transform sqrt
+
+Exit status: 0 finished; 1 the run failed, diverged or collapsed; 2 unusable input;
+3 this machine cannot do it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the configuration that the arguments name; returns the exit status."""
+    console = Console()
+    try:
+        arguments = sys.argv[1:] if argv is None else argv
+        config = parse_config(arguments, "python -m fno_runner", DESCRIPTION)
+        log_to_terminal()
+        with TerminalProgress(console) as progress:
+            outcome = run(config, on_step=progress.on_step, on_epoch=progress.on_epoch)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    print_outcome(outcome, console)
+    return 0 if outcome.result.status == "finished" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

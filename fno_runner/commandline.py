@@ -1,0 +1,158 @@
+"""A `RunConfig` from command-line options, and what a terminal shows of a run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
+from fno_runner.errors import UserError
+from fno_runner.result import Pair
+from fno_runner.runner import Outcome
+from fno_runner.training import Epoch
+
+PHASE_ROWS = ("ssim", "psnr", "mae", "pearson", "frc50")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
+    """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
+
+    Raises:
+        UserError: one line that names the option, the value and what is allowed.
+        SystemExit: after `--help`.
+    """
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        epilog="Every option may be written with - or with _: --infer-batch-size 64, "
+        "--infer_batch_size=64.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for key, field in RunConfig.model_fields.items():
+        words = choices(field)
+        default = "" if field.default is None else f" [{field.default}]"
+        parser.add_argument(
+            *dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}")),
+            dest=key,
+            default=argparse.SUPPRESS,
+            metavar="|".join(words) if words else key.split("_")[-1].upper(),
+            help=f"{field.description}{default}".replace("%", "%%"),
+        )
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        word = unknown[0].split("=")[0]
+        if not word.startswith("--"):
+            raise UserError(f"unknown argument '{word}': options are --key=value")
+        key = word.removeprefix("--").replace("-", "_")
+        raise UserError(f"unknown option '{word}'{suggestion(key, RunConfig.model_fields)}")
+    return load_config({key: _convert(key, text) for key, text in vars(values).items()})
+
+
+def _convert(key: str, text: str) -> Any:
+    """An option's text as its field's type; what is none is refused."""
+    field = RunConfig.model_fields[key]
+    types = value_types(field)
+    if type(None) in types and text.lower() in ("none", "null", ""):
+        return None
+    for kind in (int, float):
+        if kind in types or any(getattr(t, "__origin__", None) is kind for t in types):
+            try:
+                return kind(text)
+            except ValueError:
+                raise UserError(f"--{key}={text}: allowed is {allowed(field)}") from None
+    return text
+
+
+class TerminalProgress:
+    """A bar with loss and time left on a terminal; a line an epoch where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("step {task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=None, loss=float("nan"))
+
+    def __enter__(self) -> TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_step(self, step: int, steps: int, loss: float) -> None:
+        self._bar.update(self._task, completed=step, total=steps, loss=loss)
+        if step == steps:
+            self._bar.update(self._task, description="scoring")
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        if not self._console.is_terminal:
+            self._console.print(
+                f"epoch {epoch['epoch']}: loss {epoch['train_loss']:.4f}, "
+                f"validation {epoch['val_loss']:.4f}, {epoch['epoch_time_s']:.1f} s"
+            )
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """A short table of what came out, beside the floors, and where it lies."""
+    result = outcome.result
+    table = Table(title=f"run {result.run_id}: {result.status}")
+    table.add_column(f"against the {result.metrics_against}" if result.metrics_against else "")
+    table.add_column("amplitude", justify="right")
+    table.add_column("phase", justify="right")
+    for name in result.floors:
+        table.add_column(f"{name} (no network)", justify="right")
+    units = {"psnr": " [dB]", "mae": " [rad]", "frc50": " [1/px]"}
+    for name in PHASE_ROWS:
+        if isinstance(pair := result.metrics.get(name), tuple):
+            floors = [_number(_phase(floor[name])) for floor in result.floors.values()]
+            table.add_row(name + units.get(name, ""), _number(pair[0]), _number(pair[1]), *floors)
+    if isinstance(r := result.metrics.get("r_factor"), dict):
+        table.add_row("R, training frames", "", _number(r["train"]))
+        table.add_row("R, held-out frames", "", _number(r["held_out"]))
+    if table.row_count:
+        console.print(table)
+    if result.error is not None:
+        console.print(f"{result.status}: {result.error.message}", markup=False)
+    if result.inference_time_s is not None:
+        console.print(
+            f"{result.model_params:,} parameters · trained in "
+            f"{result.timing['train_time_s']:.1f} s · inference {result.inference_time_s:.3f} s "
+            f"a pass"
+        )
+    console.print(f"{outcome.folder}", markup=False, soft_wrap=True)
+
+
+def log_to_terminal() -> None:
+    """Show this program's warnings and notes as lines on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fno_runner").setLevel(logging.INFO)
+
+
+def _phase(pair: Pair) -> float | None:
+    return pair[1]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

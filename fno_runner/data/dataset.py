@@ -1,0 +1,223 @@
+"""What a run trains on, what it is scored on, and how its patches become an object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Complex64, Float32
+
+from fno_runner.config import N
+from fno_runner.data.npz import array_names, fingerprint, read_array
+from fno_runner.errors import UserError
+
+CENTRE = (N - 1) / 2
+"""Distance from a patch's first pixel to its centre [px]."""
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Diffraction patterns, where they were taken, and with which probe.
+
+    amplitude: float32 (B, N, N), zero frequency at [N/2, N/2].
+    positions: float32 (B, 2), row and column of the patch's centre in the object [px]; the patch's
+        first pixel is at position − (N − 1)/2, which need not be whole.
+    probe: complex64 (N, N), so that amplitude = |FFT(probe · object patch)| / N.
+    """
+
+    amplitude: Float32[np.ndarray, "b n n"]
+    positions: Float32[np.ndarray, "b 2"]
+    probe: Complex64[np.ndarray, "n n"]
+
+    def __len__(self) -> int:
+        return len(self.amplitude)
+
+    def take(self, rows: np.ndarray) -> Patterns:
+        """The patterns of these indices (or of this mask)."""
+        return Patterns(self.amplitude[rows], self.positions[rows], self.probe)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A regular scan: the central step × step pixels of the patches tile the object.
+
+    scale: what the tiled patches are multiplied by to be in the truth's units.
+    """
+
+    step: int
+    rows: int
+    cols: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Freeform:
+    """A scan at any positions: patches are averaged, weighted by the probe's intensity.
+
+    shape: of the object [px].
+    """
+
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a run needs to know of its data.
+
+    train: patterns to train on. test: patterns to reconstruct from.
+    held_out: bool (B,), which of `test` were never trained on.
+    reference: complex64 (objects, H, W), what the reconstruction is compared with, if anything:
+        the `truth` of simulated data, or another method's `reference` reconstruction of a scan.
+    fingerprint: of the files' content.
+    """
+
+    train: Patterns
+    test: Patterns
+    held_out: Bool[np.ndarray, " b"]
+    geometry: Raster | Freeform
+    reference: Complex64[np.ndarray, "n h w"] | None
+    reference_kind: Literal["truth", "reference"] | None
+    fingerprint: str
+
+
+def load_npz_pair(train_npz: Path, test_npz: Path) -> Dataset:
+    """A grid-lines dataset from two NPZ files in the layout of PtychoPINN's study.
+
+    Raises:
+        UserError: a file is missing or damaged, lacks a key, has another N, or holds amplitudes
+            that are negative or not finite.
+    """
+    train, test = (_read_patterns(path) for path in (train_npz, test_npz))
+    truth = _complex(test_npz, "YY_ground_truth")
+    if truth.ndim != 3 or truth.shape[0] < N // 2:
+        raise UserError(f"{test_npz}: 'YY_ground_truth' is {truth.shape}, not (H, W, objects)")
+    truth = np.ascontiguousarray(np.moveaxis(truth, -1, 0))
+    scale = float(_finite(test_npz, "norm_Y_I").reshape(-1)[0])
+    geometry = _raster(test_npz, test, truth, scale)
+    return Dataset(
+        train=train,
+        test=test,
+        held_out=np.ones(len(test), bool),
+        geometry=geometry,
+        reference=truth,
+        reference_kind="truth",
+        fingerprint=f"{fingerprint(train_npz)[:16]}-{fingerprint(test_npz)[:16]}",
+    )
+
+
+def read_amplitude(path: Path, names: tuple[str, ...]) -> Float32[np.ndarray, "b n n"]:
+    """Diffraction amplitudes under the first of these names that the file has.
+
+    Raises:
+        UserError: none of the names, another N, or values that no amplitude can have.
+    """
+    present = array_names(path)
+    name = next((n for n in names if n in present), None)
+    if name is None:
+        raise UserError(f"{path}: has no array '{names[0]}'; it has {', '.join(sorted(present))}")
+    amplitude = _finite(path, name)
+    if amplitude.ndim == 4 and amplitude.shape[-1] == 1:
+        amplitude = amplitude[..., 0]
+    if amplitude.ndim != 3 or amplitude.shape[1:] != (N, N) or len(amplitude) == 0:
+        raise UserError(f"{path}: '{name}' is {amplitude.shape}, not (patterns, {N}, {N}[, 1])")
+    if amplitude.min() < 0:
+        count = int((amplitude < 0).sum())
+        raise UserError(f"{path}: '{name}' has {count} negative values; amplitudes are wanted")
+    if not amplitude.any():
+        raise UserError(f"{path}: '{name}' is zero everywhere")
+    return np.ascontiguousarray(amplitude, np.float32)
+
+
+def read_probe(path: Path, names: tuple[str, ...]) -> Complex64[np.ndarray, "n n"]:
+    """The probe under the first of these names that the file has.
+
+    Raises:
+        UserError: none of the names, another size, not finite, or zero everywhere.
+    """
+    present = array_names(path)
+    name = next((n for n in names if n in present), names[-1])
+    probe = _complex(path, name)
+    if probe.shape != (N, N):
+        raise UserError(f"{path}: '{name}' is {probe.shape}, not ({N}, {N})")
+    if not probe.any():
+        raise UserError(f"{path}: '{name}' is zero everywhere")
+    return probe
+
+
+def read_coordinates(path: Path, name: str, count: int) -> np.ndarray:
+    """`count` coordinates [px], float64 (count,) or, for pairs, (count, 2).
+
+    Raises:
+        UserError: no such array, another number of them, or not finite.
+    """
+    coordinates = _finite(path, name).squeeze()
+    if coordinates.shape[:1] != (count,) or coordinates.ndim > 2:
+        raise UserError(f"{path}: '{name}' is {coordinates.shape} for {count} patterns")
+    return coordinates.astype(np.float64)
+
+
+def _read_patterns(path: Path) -> Patterns:
+    amplitude = read_amplitude(path, ("diffraction",))
+    probe = read_probe(path, ("probe_simulated", "probeGuess"))
+    positions = read_coordinates(path, "coords_offsets", len(amplitude))
+    if positions.shape != (len(amplitude), 2):
+        raise UserError(f"{path}: 'coords_offsets' is not (patterns, 1, 2, 1): gridsize 1 is read")
+    return Patterns(amplitude, positions.astype(np.float32), probe)
+
+
+def _raster(path: Path, test: Patterns, truth: np.ndarray, scale: float) -> Raster:
+    """The raster that the positions and the truth's size imply."""
+    along = np.unique(test.positions[:, 1])
+    step = round(float(np.diff(along).min())) if len(along) > 1 else 0
+    rows, cols = (side // step if step else 0 for side in truth.shape[1:])
+    expected = np.stack(
+        np.meshgrid(np.arange(rows) * step, np.arange(cols) * step, indexing="ij"), axis=-1
+    )
+    first = test.positions[0]
+    if (
+        step < 1
+        or step > N
+        or (N - step) % 2
+        or (rows * step, cols * step) != truth.shape[1:]
+        or len(test) != len(truth) * rows * cols
+        or not np.allclose(
+            test.positions.reshape(len(truth), -1, 2) - first, expected.reshape(-1, 2)
+        )
+    ):
+        raise UserError(
+            f"{path}: 'coords_offsets' is not the regular raster, row by row, that "
+            f"'YY_ground_truth' {truth.shape[1:]} needs (step {step} px, {len(test)} patterns)"
+        )
+    return Raster(step, rows, cols, scale)
+
+
+def _complex(path: Path, name: str) -> np.ndarray:
+    return np.ascontiguousarray(_finite(path, name)).astype(np.complex64)
+
+
+def _finite(path: Path, name: str) -> np.ndarray:
+    array = read_array(path, name)
+    if array.dtype.kind not in "fciu":
+        raise UserError(f"{path}: '{name}' is {array.dtype}, not numbers")
+    if array.size == 0:
+        raise UserError(f"{path}: '{name}' is empty")
+    if not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise UserError(f"{path}: '{name}' has {count} values that are NaN or infinite")
+    return array
+
+
+def load_optional_object(path: Path, name: str) -> Complex64[np.ndarray, "1 h w"] | None:
+    """A reference object (H, W) as (1, H, W), or None where the file has none.
+
+    Raises:
+        UserError: it is there but is no finite two-dimensional array.
+    """
+    if name not in array_names(path):
+        return None
+    reference = _complex(path, name)
+    if reference.ndim != 2:
+        raise UserError(f"{path}: '{name}' is {reference.shape}, not (H, W)")
+    return reference[None]

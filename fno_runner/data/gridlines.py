@@ -1,0 +1,144 @@
+"""The grid-lines dataset: objects of random lines, their raster scan, their diffraction patterns.
+
+After PtychoPINN's grid-lines study (N = 64, gridsize 1), with two differences: the phase is always
+on, and the probe is complex and asymmetric. The arrays have that study's names and layouts, so
+that its tools read these files and this program reads its own.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Complex64, Float32
+from scipy.ndimage import gaussian_filter, maximum_filter
+from skimage.draw import line
+
+from fno_runner.config import N, RunConfig
+from fno_runner.data.probe import zone_plate_probe
+
+Split = Literal["train", "test"]
+
+CANVAS = 784
+"""Side of the canvas that the lines are drawn on [px]; its central half is the object."""
+OBJECT = CANVAS // 2
+"""Side of an object [px]."""
+LINES = 400
+"""Lines an object."""
+STEP: dict[Split, int] = {"train": 4, "test": 10}
+"""Distance of neighbouring scan positions [px]."""
+CHUNK = 128
+"""Patterns made at once; each chunk has a random stream of its own."""
+GENERATOR_VERSION = 1
+"""Raised whenever the same parameters would give other arrays."""
+
+
+def grid_lines_object(rng: np.random.Generator) -> Complex64[np.ndarray, "n n"]:
+    """One object: blurred random lines, with a phase that follows the amplitude.
+
+    With L the canvas of one-pixel lines and G a Gaussian blur,
+    a = G₁(L) + 2·G₅(L) + 5·G₁₀(L) and φ = π·tanh((a − max(a)/2) / (3·mean(a))) [rad].
+    """
+    canvas = np.zeros((CANVAS, CANVAS))
+    for r0, c0, r1, c1 in rng.integers(0, CANVAS, size=(LINES, 4)):
+        canvas[line(r0, c0, r1, c1)] = 1.0
+    amplitude = sum(
+        weight * gaussian_filter(canvas, sigma) for weight, sigma in ((1, 1), (2, 5), (5, 10))
+    )
+    margin = (CANVAS - OBJECT) // 2
+    a = np.asarray(amplitude)[margin : margin + OBJECT, margin : margin + OBJECT]
+    phase = np.pi * np.tanh((a - a.max() / 2) / (3 * a.mean()))
+    return (a * np.exp(1j * phase)).astype(np.complex64)
+
+
+def raster_starts(step: int) -> np.ndarray:
+    """Top-left corners of the patches of one object, row by row: int (rows·cols, 2) [px]."""
+    along = np.arange(0, OBJECT - N + 1, step)
+    rows, cols = np.meshgrid(along, along, indexing="ij")
+    return np.stack([rows.ravel(), cols.ravel()], axis=1)
+
+
+def diffract(
+    exit_waves: Complex64[np.ndarray, "b n n"],
+) -> Float32[np.ndarray, "b n n"]:
+    """Far-field amplitude |FFT(exit wave)| / N (orthonormal), zero frequency at [N/2, N/2]."""
+    far = scipy.fft.fft2(exit_waves, norm="ortho", overwrite_x=True)
+    return scipy.fft.fftshift(np.abs(far), axes=(1, 2)).astype(np.float32, copy=False)
+
+
+def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.ndarray]:
+    """All arrays of one split, deterministic in `data_seed` whatever the number of `workers`.
+
+    Returns, float32 unless said (B patterns, n objects):
+        diffraction (B, N, N, 1): amplitude; mean total count `nphotons` before rescaling.
+        Y_I, Y_phi (B, N, N, 1): illuminated amplitude |P·O| and phase of O [rad].
+        coords_offsets (B, 1, 2, 1): row and column of the patch centre [px].
+        coords_nominal, coords_true (B, 1, 2, 1): zero at gridsize 1.
+        YY_full (n, OBJECT, OBJECT, 1) complex64; probeGuess, probe_simulated (N, N) complex64.
+        norm_Y_I () float64: the objects' amplitude scale; the patches are divided by it.
+        On the test split YY_ground_truth (330, 330, 1) complex64: what stitching should give.
+    """
+    images = config.nimgs_train if split == "train" else config.nimgs_test
+    # Independent streams: an object does not depend on how many others there are.
+    root = np.random.SeedSequence([config.data_seed, 0 if split == "train" else 1])
+    object_seeds, noise_seed = root.spawn(2)
+    objects = np.stack(
+        [grid_lines_object(np.random.default_rng(s)) for s in object_seeds.spawn(images)]
+    )
+    step = STEP[split]
+    windows = np.lib.stride_tricks.sliding_window_view(objects, (N, N), axis=(1, 2))
+    windows = windows[:, ::step, ::step]  # (images, rows, cols, N, N), a view
+    images, rows, cols = windows.shape[:3]
+    # A maximum filter sees each pixel once, the windows see it (N / step)² times.
+    highest = maximum_filter(np.abs(objects), (1, N, N), origin=(0, -N // 2, -N // 2))
+    norm = float(highest[:, ::step, ::step][:, :rows, :cols].mean(dtype=np.float64))
+    probe = zone_plate_probe(config)
+
+    count = images * rows * cols
+    diffraction = np.empty((count, N, N), np.float32)
+    illuminated = np.empty_like(diffraction)
+    phase = np.empty_like(diffraction)
+    chunks = [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]
+
+    def expose(chunk: slice) -> float:
+        waves = windows[np.unravel_index(np.arange(count)[chunk], (images, rows, cols))]
+        waves /= np.float32(norm)
+        np.arctan2(waves.imag, waves.real, out=phase[chunk])
+        waves *= probe
+        np.abs(waves, out=illuminated[chunk])
+        diffraction[chunk] = diffract(waves)
+        return float(np.square(diffraction[chunk]).sum(dtype=np.float64))
+
+    def add_photon_noise(chunk: slice, seed: np.random.SeedSequence) -> None:
+        # A stream a chunk: the result does not depend on which thread draws when.
+        rng = np.random.Generator(np.random.SFC64(seed))
+        counts = rng.poisson(np.square(diffraction[chunk], dtype=np.float64) * photons)
+        diffraction[chunk] = np.sqrt(counts / photons)
+
+    with ThreadPoolExecutor(workers) as pool:
+        total = sum(pool.map(expose, chunks))
+        photons = config.nphotons * count / total  # counts a unit of squared amplitude
+        list(pool.map(add_photon_noise, chunks, noise_seed.spawn(len(chunks))))
+
+    offsets = np.tile(raster_starts(step) + (N - 1) / 2, (images, 1)).astype(np.float32)
+    zeros = np.zeros((count, 1, 2, 1), np.float32)
+    arrays = {
+        "diffraction": diffraction[..., None],
+        "Y_I": illuminated[..., None],
+        "Y_phi": phase[..., None],
+        "coords_nominal": zeros,
+        "coords_true": zeros,
+        "coords_offsets": offsets[:, None, :, None],
+        "YY_full": objects[..., None],
+        "probeGuess": probe,
+        "probe_simulated": probe,
+        "norm_Y_I": np.array(norm),
+    }
+    if split == "test":
+        side = rows * step
+        border = (N - step) // 2
+        truth = objects[0, border : border + side, border : border + side]
+        arrays["YY_ground_truth"] = np.ascontiguousarray(truth)[..., None]
+    return arrays

@@ -1,0 +1,31 @@
+"""The networks, by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fno_runner.config import N, RunConfig
+from fno_runner.models.fno import FNO
+from fno_runner.models.hybrid import Hybrid
+
+ARCHITECTURES: dict[str, type[FNO] | type[Hybrid]] = {"fno": FNO, "hybrid": Hybrid}
+
+
+def build_network(config: RunConfig, in_channels: int, patches: int = 1) -> FNO | Hybrid:
+    """The network of a configuration: real (B, in_channels, N, N) → (B, 2·patches, N, N)."""
+    return ARCHITECTURES[config.architecture](
+        in_channels,
+        patches,
+        width=config.width,
+        modes=config.modes,
+        blocks=config.blocks,
+        cnn_blocks=config.cnn_blocks,
+        size=N,
+    )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable parameters, counted as real numbers: a complex weight is two."""
+    return sum(
+        p.numel() * (2 if p.is_complex() else 1) for p in module.parameters() if p.requires_grad
+    )

@@ -1,0 +1,47 @@
+"""The parts that `fno` and `hybrid` share: lifter, Fourier block, output layer."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from fno_runner.models.spectral import SpectralConv2d
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3×3 convolution that keeps the image's size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def lifter(in_channels: int, width: int) -> nn.Sequential:
+    """From input channels to `width` features, before any Fourier layer."""
+    return nn.Sequential(conv3x3(in_channels, width), nn.GELU(), conv3x3(width, width))
+
+
+class FourierBlock(nn.Module):
+    """y = x + GELU(SpectralConv(x) + Conv3×3(x)): global and local, side by side."""
+
+    def __init__(self, width: int, modes: int, size: int) -> None:
+        super().__init__()
+        self.spectral = SpectralConv2d(width, width, modes, size)
+        self.local = conv3x3(width, width)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + gelu(self.spectral(x) + self.local(x))
+
+
+class VacuumHead(nn.Conv2d):
+    """The last 1×1 convolution, started at vacuum: every object patch is 1 + 0i, nearly.
+
+    Without this start the network begins far from any object, and most seeds never leave a flat
+    phase. Output channels are (real, imaginary) of each object patch in turn.
+    """
+
+    def __init__(self, width: int, patches: int) -> None:
+        super().__init__(width, 2 * patches, 1)
+        assert self.bias is not None
+        with torch.no_grad():
+            self.weight *= 0.1
+            self.bias.copy_(torch.tensor([1.0, 0.0]).repeat(patches))

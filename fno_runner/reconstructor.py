@@ -1,0 +1,93 @@
+"""Network and physics together: diffraction amplitude → object patch → predicted amplitude."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Complex64, Float32
+from torch import Tensor, nn
+
+from fno_runner.config import N, RunConfig
+from fno_runner.models import build_network
+from fno_runner.physics import far_field, object_update, shift_probe, subpixel_remainder
+
+INPUT_TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "log1p": torch.log1p,
+    "sqrt": torch.sqrt,
+}
+
+
+class Reconstructor(nn.Module):
+    """Unsupervised, physics-informed reconstruction (Hoidn, Mishra & Mehta, 2023: PtychoPINN).
+
+    Everything inside is in normalised units, whatever the data's: the probe has mean intensity 1
+    and the object is near 1 where nothing absorbs. `input_scale_factor` brings an amplitude there;
+    the function of that name says how it follows from the data.
+    """
+
+    def __init__(self, config: RunConfig, patches: int = 1, *, subpixel: bool = False) -> None:
+        """`subpixel`: whether positions have fractions that the probe must be shifted by."""
+        super().__init__()
+        self.conditioning = config.conditioning
+        self.transform = INPUT_TRANSFORMS[config.input_transform]
+        self.subpixel = subpixel
+        channels = 3 * patches if config.conditioning == "projection" else patches
+        self.network = build_network(config, channels, patches)
+
+    def forward(
+        self,
+        x: Float32[Tensor, "b c n n"],
+        positions: Float32[Tensor, "b 1 2 c"],
+        probe: Complex64[Tensor, "n n"],
+        input_scale_factor: Float32[Tensor, "b 1 1 1"],
+    ) -> Float32[Tensor, "b c n n"]:
+        """The amplitude that the reconstructed patches would diffract to, in x's units.
+
+        x: diffraction amplitude. positions: row and column of the patch centre [px].
+        probe: at the sample. input_scale_factor: 1 / the object's amplitude in vacuum.
+        """
+        patch, local_probe, scale = self._reconstruct(x, positions, probe, input_scale_factor)
+        return far_field(patch * local_probe).abs() / scale
+
+    def forward_predict(
+        self,
+        x: Float32[Tensor, "b c n n"],
+        positions: Float32[Tensor, "b 1 2 c"],
+        probe: Complex64[Tensor, "n n"],
+        input_scale_factor: Float32[Tensor, "b 1 1 1"],
+    ) -> Complex64[Tensor, "b c n n"]:
+        """The complex object patches, so that x ≈ |far field of probe · patch|.
+
+        Arguments as in `forward`.
+        """
+        patch, _, _ = self._reconstruct(x, positions, probe, input_scale_factor)
+        return patch / input_scale_factor
+
+    def _reconstruct(
+        self, x: Tensor, positions: Tensor, probe: Tensor, input_scale_factor: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised patch (B, C, N, N), normalised probe, and the factor from x to normalised."""
+        to_unit = N / probe.abs().square().sum().sqrt()
+        scale = input_scale_factor * to_unit  # (B, 1, 1, 1)
+        amplitude = x * scale  # mean square 1 over a dataset
+        local_probe = probe * to_unit
+        if self.subpixel:
+            local_probe = shift_probe(local_probe, subpixel_remainder(positions))  # (B, C, N, N)
+        channels = [self.transform(amplitude)]
+        if self.conditioning == "projection":
+            update = object_update(amplitude, local_probe)  # (B, C, N, N)
+            channels += [update.real, update.imag]
+        out = self.network(torch.cat(channels, dim=1))  # (B, 2C, N, N)
+        patch = torch.complex(out[:, 0::2], out[:, 1::2])  # (B, C, N, N)
+        return patch, local_probe, scale
+
+
+def input_scale_factor(mean_intensity: float, probe: Complex64[Tensor, "n n"]) -> float:
+    """1 / s, with s the object's amplitude if it were vacuum: s² = mean Σ A² / Σ |P|².
+
+    mean_intensity: Σ A² of a pattern, mean over the dataset.
+    """
+    return math.sqrt(float(probe.abs().square().sum()) / mean_intensity)

@@ -1,0 +1,217 @@
+"""One run: data, training, inference, stitching, scoring, and its folder of results."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from safetensors.torch import save
+
+from fno_runner.config import RunConfig
+from fno_runner.data.cache import load_dataset
+from fno_runner.data.dataset import Dataset, Freeform
+from fno_runner.data.npz import write_npz
+from fno_runner.errors import DivergedError, MachineError, UserError
+from fno_runner.files import make_folder, write_atomically
+from fno_runner.floors import floors
+from fno_runner.inference import predict, predicted_amplitude, time_inference
+from fno_runner.metrics import r_factor, score
+from fno_runner.models import count_parameters
+from fno_runner.pictures import draw_reconstruction
+from fno_runner.provenance import peak_memory_bytes, provenance
+from fno_runner.result import ErrorInfo, RunResult, run_folder, run_id, write_result
+from fno_runner.stitching import stitch
+from fno_runner.training import OnEpoch, OnStep, Trained, train
+
+log = logging.getLogger("fno_runner")
+
+COLLAPSED_PEARSON = 0.1
+COLLAPSED_STD_RATIO = 0.05
+"""A phase that correlates less with the truth, or spreads less, has recovered nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's record, and the folder that holds it."""
+
+    result: RunResult
+    folder: Path
+
+
+def run(
+    config: RunConfig, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None
+) -> Outcome:
+    """Run one configuration and leave `output_dir`/runs/<run_id> behind.
+
+    Whatever goes wrong with the point itself (an exception, a loss that is not finite, a collapse)
+    is the outcome's status and error; the folder is there all the same. A result that was there
+    already is moved to `output_dir`/superseded, never lost.
+
+    Raises:
+        UserError: input that cannot be used; nothing was written.
+        MachineError: no such device, or the disk refuses.
+    """
+    start = perf_counter()
+    device = pick_device(config.device)
+    identifier = run_id(config)
+    output_dir = make_folder(Path(config.output_dir))
+    dataset = load_dataset(config)
+    loaded = perf_counter()
+    result = RunResult(
+        run_id=identifier,
+        status="failed",
+        config=config.model_dump(),
+        provenance={**provenance(device), "dataset": dataset.fingerprint},
+    )
+    with _working_folder(output_dir, identifier) as (folder, publish):
+        log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
+        try:
+            trained = train(config, dataset, device, on_step=on_step, on_epoch=on_epoch)
+            result.history = trained.history
+            _evaluate(config, dataset, device, trained, result, folder)
+        except (UserError, KeyboardInterrupt, SystemExit):
+            raise
+        except DivergedError as error:
+            result.status, result.error = "diverged", ErrorInfo.of(error)
+        except Exception as error:
+            result.status, result.error = "failed", ErrorInfo.of(error)
+            log.exception("the run failed")
+        result.timing |= {
+            "data_time_s": loaded - start,
+            "total_time_s": perf_counter() - start,
+            "peak_memory_bytes": peak_memory_bytes(device),
+        }
+        write_result(result, folder)
+        log.info("run %s %s", identifier, result.status)
+        return Outcome(result, publish())
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a CUDA device if there is one.
+
+    Raises:
+        MachineError: `cuda` was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MachineError("device=cuda: this machine has no CUDA device that PyTorch can use")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _evaluate(
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    trained: Trained,
+    result: RunResult,
+    folder: Path,
+) -> None:
+    """Everything after training; fills `result` and `folder`."""
+    model, scale = trained.model, trained.scale
+    result.model_params = count_parameters(model)
+    timing = time_inference(model, dataset.test, scale, device, config.infer_batch_size)
+    result.inference_time_s = timing["inference_time_s"]
+    result.timing = {
+        "train_time_s": trained.train_time_s,
+        "patterns_per_s": trained.patterns_per_s,
+        **timing,
+    }
+    patches = predict(model, dataset.test, scale, device, config.infer_batch_size)
+    objects, mask = stitch(patches, dataset)
+    if dataset.reference is not None:
+        result.metrics_against = dataset.reference_kind
+        result.metrics |= score(objects, dataset.reference, mask)
+        result.floors = floors(dataset, Path(config.data_dir))
+    if isinstance(dataset.geometry, Freeform):
+        predicted = predicted_amplitude(patches, dataset.test, config.infer_batch_size)
+        measured, held_out = dataset.test.amplitude, dataset.held_out
+        result.metrics["r_factor"] = {
+            "train": r_factor(predicted[~held_out], measured[~held_out]),
+            "held_out": r_factor(predicted[held_out], measured[held_out]),
+        }
+    result.status = "finished"
+    _name_collapse(result)
+
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(
+        folder / "model.safetensors",
+        lambda stream: stream.write(save(weights, metadata={"input_scale_factor": repr(scale)})),
+    )
+    arrays = {"object": objects, "mask": mask}
+    if dataset.reference is not None:
+        arrays["reference"] = dataset.reference
+    write_npz(folder / "recon.npz", arrays)
+    draw_reconstruction(
+        folder / "recon.png",
+        _title(config),
+        objects[0],
+        mask[0],
+        None if dataset.reference is None else dataset.reference[0],
+        dataset.reference_kind,
+    )
+
+
+def _name_collapse(result: RunResult) -> None:
+    """A phase that recovered nothing is called so, whatever its other metrics say."""
+    if "pearson" not in result.metrics:
+        return
+    correlation, spread = (result.metrics[name] for name in ("pearson", "std_ratio"))
+    assert isinstance(correlation, tuple) and isinstance(spread, tuple)
+    phase_correlation, phase_spread = correlation[1], spread[1]
+    assert phase_correlation is not None and phase_spread is not None
+    if not all(math.isfinite(v) for v in (phase_correlation, phase_spread)):
+        raise DivergedError("a metric is not finite")
+    if phase_correlation < COLLAPSED_PEARSON or phase_spread < COLLAPSED_STD_RATIO:
+        result.status = "collapsed"
+        result.error = ErrorInfo(
+            type="Collapsed",
+            message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
+            f"spread {phase_spread:.3f} of the truth's",
+        )
+
+
+def _title(config: RunConfig) -> str:
+    return (
+        f"{config.architecture}, {config.input_transform}, {config.conditioning}, "
+        f"modes {config.modes}, width {config.width}, seed {config.seed}"
+    )
+
+
+@contextmanager
+def _working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
+    """A folder to work in, with a log; `publish` gives it its final name in one rename.
+
+    A run that is interrupted leaves no folder under its final name.
+    """
+    final = run_folder(output_dir, identifier)
+    folder = final.with_name(f"{identifier}.{socket.gethostname()}-{os.getpid()}.partial")
+    make_folder(folder)
+    handler = logging.FileHandler(folder / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+
+    def publish() -> Path:
+        if final.exists():
+            attic = make_folder(output_dir / "superseded")
+            number = len(list(attic.glob(f"{identifier}-*"))) + 1
+            final.rename(attic / f"{identifier}-{number}")
+        folder.rename(final)
+        return final
+
+    try:
+        yield folder, publish
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,170 @@
+"""The training loop: Adam, one cycle, the best state by a validation loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fno_runner.config import RunConfig
+from fno_runner.data.dataset import Dataset, Freeform, Patterns
+from fno_runner.errors import DivergedError
+from fno_runner.physics import LOSSES
+from fno_runner.reconstructor import Reconstructor, input_scale_factor
+
+VALIDATION = 0.05
+"""The share of the training patterns that the best state is chosen by."""
+
+Epoch = dict[str, float | int | None]
+"""One line of the history: epoch, train_loss, val_loss, learning_rate, epoch_time_s, …"""
+OnStep = Callable[[int, int, float], None]
+"""Called after a step with its number, the number of all steps, and a recent loss."""
+OnEpoch = Callable[[Epoch], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Patterns as `Reconstructor` takes them, on one device.
+
+    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N), scale (1, 1, 1, 1).
+    """
+
+    x: Tensor
+    positions: Tensor
+    probe: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, patterns: Patterns, scale: float, device: torch.device) -> Inputs:
+        return cls(
+            x=torch.from_numpy(patterns.amplitude)[:, None].to(device),
+            positions=torch.from_numpy(patterns.positions)[:, None, :, None].to(device),
+            probe=torch.from_numpy(patterns.probe).to(device),
+            scale=torch.full((1, 1, 1, 1), scale, device=device),
+        )
+
+    def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four arguments of `forward` and `forward_predict` for these patterns."""
+        x = self.x[rows]
+        return x, self.positions[rows], self.probe, self.scale.expand(len(x), 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its best state loaded, and how it came about."""
+
+    model: Reconstructor
+    scale: float
+    history: list[Epoch]
+    train_time_s: float
+    patterns_per_s: float
+
+
+def train(
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Train the configuration's network on `dataset.train`; same seed, same machine, same result.
+
+    Raises:
+        DivergedError: a loss is NaN or infinite.
+    """
+    fit, validation, scale = prepare(config, dataset, device)
+    model = build_model(config, dataset, device)
+    loss_of = LOSSES[config.loss]
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    steps_an_epoch = math.ceil(len(fit.x) / config.batch_size)
+    steps = steps_an_epoch * config.epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=config.learning_rate, total_steps=max(steps, 2), pct_start=0.2
+    )
+    order = torch.Generator().manual_seed(config.seed)
+    history: list[Epoch] = []
+    best_loss, best_state = math.inf, model.state_dict()
+    start = perf_counter()
+    step = 0
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        epoch_start = perf_counter()
+        total = torch.zeros((), device=device)
+        for rows in torch.randperm(len(fit.x), generator=order).split(config.batch_size):
+            batch = fit.batch(rows.to(device))
+            loss = loss_of(model(*batch), batch[0])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            optimiser.step()
+            schedule.step()
+            total += loss.detach() * len(rows)
+            step += 1
+            if on_step is not None and step % 10 == 0:
+                on_step(step, steps, float(loss.detach()))
+        train_loss = float(total) / len(fit.x)
+        elapsed = perf_counter() - epoch_start
+        val_loss = _validate(model, validation, loss_of, config.infer_batch_size)
+        entry: Epoch = {
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "learning_rate": float(schedule.get_last_lr()[0]),
+            "epoch_time_s": elapsed,
+            "patterns_per_s": len(fit.x) / elapsed,
+        }
+        history.append(entry)
+        if on_epoch is not None:
+            on_epoch(entry)
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise DivergedError(
+                f"epoch {epoch}: training loss {train_loss}, validation loss {val_loss}"
+            )
+        if val_loss < best_loss:
+            best_loss = val_loss
+            best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(best_state)
+    seconds = perf_counter() - start
+    return Trained(model, scale, history, seconds, len(fit.x) * config.epochs / seconds)
+
+
+def prepare(
+    config: RunConfig, dataset: Dataset, device: torch.device
+) -> tuple[Inputs, Inputs, float]:
+    """Training patterns, validation patterns (never of the test set), and the input scale."""
+    rng = np.random.default_rng(config.seed)
+    rows = rng.permutation(len(dataset.train))[: config.train_patterns]
+    held = max(1, round(VALIDATION * len(rows)))
+    fit, validation = dataset.train.take(rows[held:]), dataset.train.take(rows[:held])
+    mean_intensity = np.square(fit.amplitude).sum(dtype=np.float64) / len(fit)
+    scale = input_scale_factor(float(mean_intensity), torch.from_numpy(fit.probe))
+    return Inputs.of(fit, scale, device), Inputs.of(validation, scale, device), scale
+
+
+def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Reconstructor:
+    """The untrained model of a configuration; its weights depend on the seed only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        subpixel = isinstance(dataset.geometry, Freeform)
+        return Reconstructor(config, subpixel=subpixel).to(device)
+
+
+@torch.inference_mode()
+def _validate(
+    model: Reconstructor,
+    inputs: Inputs,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int,
+) -> float:
+    model.eval()
+    total = torch.zeros((), device=inputs.x.device)
+    for first in range(0, len(inputs.x), batch_size):
+        batch = inputs.batch(slice(first, first + batch_size))
+        total += loss_of(model(*batch), batch[0]) * len(batch[0])
+    return float(total) / len(inputs.x)

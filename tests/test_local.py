@@ -1,0 +1,416 @@
+"""`agent.local` with real processes; a run is a stand-in that leaves a record and trains nothing.
+
+Run as a script, this file is one more driver: `test_local.py BEHAVIOUR ARGUMENTS…`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agent import child
+from agent.local import main
+from agent.sweepfile import Point
+from fno_runner.config import load_config
+from fno_runner.result import RunResult
+
+# The stand-in: does what its point's width says, notes that it started, leaves a record.
+STAND_IN = """
+import json, os, pathlib, signal, sys, time
+record, starts, what = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+with open(starts, "a") as stream:
+    stream.write(f"{record['run_id']} {os.getpid()}\\n")
+print("about to", what, flush=True)
+if what == "sleep":
+    time.sleep(60)
+if what == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
+    time.sleep(60)
+if what == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if what in ("1", "3"):
+    print("error: no such device", file=sys.stderr)
+    sys.exit(int(what))
+time.sleep(0.02)
+record["status"] = "failed" if what == "fail" else "finished"
+if what == "fail":
+    record["error"] = {"type": "ValueError", "message": "it broke", "traceback": None}
+path = pathlib.Path(record["config"]["output_dir"], "runs", record["run_id"], "result.json")
+path.parent.mkdir(parents=True, exist_ok=True)
+new = path.with_suffix(f".{os.getpid()}")
+new.write_text(json.dumps(record))
+new.replace(path)
+"""
+
+
+def stand_in_for(behaviour: Mapping[str, str]) -> Any:
+    """A `start_point` whose runs do what `behaviour` says of their width (default: finish)."""
+
+    def start_point(
+        point: Point, study: Path, log: Path, variables: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        config = load_config({**point, "output_dir": str(study)})
+        result = RunResult(
+            run_id=log.stem,
+            status="finished",
+            config=config.model_dump(),
+            metrics={"ssim": (0.5, config.width / 100)},
+        )
+        what = behaviour.get(str(config.width), "finish")
+        starts = str(study.parent / "starts")
+        code = [sys.executable, "-S", "-E", "-c", STAND_IN, result.to_json(), starts, what]
+        with log.open("ab") as stream:
+            return subprocess.Popen(
+                code, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    return start_point
+
+
+SWEEP = """
+name: test
+method: METHOD
+metric: {name: ssim_phase, goal: maximize}
+parameters:
+  width: {values: [8, 16, 24, 32]}
+  epochs: {value: 1}
+"""
+
+
+class Bench:
+    """A folder with a sweep file, and `agent.local` on it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._monkeypatch = folder, monkeypatch
+        self.study = folder / "study"
+        self.write()
+
+    def write(self, text: str = SWEEP, method: str = "grid") -> None:
+        (self.folder / "sweep.yaml").write_text(text.replace("METHOD", method))
+
+    @property
+    def arguments(self) -> list[str]:
+        return [str(self.folder / "sweep.yaml"), f"--study={self.study}"]
+
+    def run(self, *options: str, **behaviour: str) -> int:
+        """Run in this process; `w16='fail'` says what the point of width 16 does."""
+        told = {key[1:]: what for key, what in behaviour.items()}
+        self._monkeypatch.setattr(child, "start_point", stand_in_for(told))
+        return main([*self.arguments, *options])
+
+    def start(self, *options: str, **behaviour: str) -> subprocess.Popen[str]:
+        """Start one more driver in a process of its own."""
+        told = json.dumps({key[1:]: what for key, what in behaviour.items()})
+        return subprocess.Popen(
+            [sys.executable, __file__, told, *self.arguments, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def records(self) -> dict[int, RunResult]:
+        """width -> record."""
+        paths = self.study.glob("runs/*/result.json")
+        results = [RunResult.model_validate_json(path.read_bytes()) for path in paths]
+        return {result.config["width"]: result for result in results}
+
+    def statuses(self) -> dict[int, str]:
+        return {width: result.status for width, result in sorted(self.records().items())}
+
+    def starts(self) -> list[tuple[str, int]]:
+        """(run_id, pid) of every run that was started, in order."""
+        path = self.folder / "starts"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(line.split()[0], int(line.split()[1])) for line in lines]
+
+    def wait_for_starts(self, count: int) -> list[tuple[str, int]]:
+        deadline = time.monotonic() + 30
+        while len(self.starts()) < count:
+            assert time.monotonic() < deadline, "no run started"
+            time.sleep(0.02)
+        return self.starts()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(tmp_path, monkeypatch)
+    yield bench
+    for _, pid in bench.starts():
+        assert not is_alive(pid), "a run outlived its driver"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+ALL_DONE = dict.fromkeys((8, 16, 24, 32), "finished")
+
+
+def test_every_point_runs_once_and_only_what_is_missing_runs_again(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run("--workers=2") == 0
+    assert bench.statuses() == ALL_DONE
+    assert len(bench.starts()) == 4
+    out = capsys.readouterr().out
+    assert "w32  ssim_phase 0.32" in out
+    assert "4 finished of 4, 0 failed" in out
+    assert bench.run() == 0
+    assert len(bench.starts()) == 4
+    lost = bench.study / "runs" / bench.records()[16].run_id
+    (lost / "result.json").unlink()
+    assert bench.run() == 0
+    assert [run_id for run_id, _ in bench.starts()[4:]] == [lost.name]
+
+
+def test_a_failing_point_is_recorded_and_the_sweep_goes_on(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run(w16="fail") == 1
+    assert bench.statuses() == {**ALL_DONE, 16: "failed"}
+    out = capsys.readouterr().out
+    assert "it broke" in out
+    assert "3 finished of 4, 1 failed" in out
+    assert bench.run() == 1, "a failed point is not run again by itself"
+    assert len(bench.starts()) == 4
+    assert bench.run("--retry-failed", w16="fail") == 1
+    assert len(bench.starts()) == 5, "once a call, even if it fails again"
+    assert bench.run("--retry-failed") == 0
+    assert bench.statuses() == ALL_DONE
+
+
+def test_a_killed_run_gets_the_record_it_owes(bench: Bench) -> None:
+    assert bench.run(w8="killed", w24="1") == 1
+    assert bench.statuses() == {**ALL_DONE, 8: "failed", 24: "failed"}
+    killed, ended = bench.records()[8].error, bench.records()[24].error
+    assert killed is not None and ended is not None
+    assert killed.type == ended.type == "ProcessDied"
+    assert "SIGKILL" in killed.message
+    assert "last line: about to killed" in killed.message
+    assert "exit status 1" in ended.message
+    assert "error: no such device" in ended.message
+    # The record of an earlier attempt is not taken for that of this one.
+    assert bench.run("--retry-failed", w8="fail", w24="killed") == 1
+    messages = [record.error.message for record in bench.records().values() if record.error]
+    assert len(messages) == 2
+    assert any("SIGKILL" in message for message in messages)
+
+
+def test_a_broken_machine_costs_no_point(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.run("--workers=2", w8="3", w16="3", w24="3", w32="3") == 3
+    captured = capsys.readouterr()
+    assert captured.err == "error: no such device\n"
+    assert "4 missing" in captured.out
+    assert len(bench.starts()) == 2
+    assert bench.records() == {}
+    assert bench.run() == 0
+
+
+def test_a_limit_ends_the_call_early(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.run("--limit=3") == 0
+    assert len(bench.records()) == 3
+    assert "1 missing" in capsys.readouterr().out
+    assert bench.run("--limit=3") == 0
+    assert bench.statuses() == ALL_DONE
+
+
+def test_a_dry_run_lists_the_points_and_writes_nothing(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run("--dry-run") == 0
+    assert "0 done, 0 failed, 4 missing" in capsys.readouterr().out
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["sweep.yaml"]
+    bench.run("--limit=2", w16="fail")
+    before = sorted((p, p.stat().st_mtime_ns) for p in bench.folder.rglob("*"))
+    capsys.readouterr()
+    assert bench.run("--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "1 done, 1 failed, 2 missing" in out
+    assert bench.records()[8].run_id in out
+    assert sorted((p, p.stat().st_mtime_ns) for p in bench.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_search_runs_as_many_points_as_its_limit(bench: Bench, method: str) -> None:
+    bench.write(SWEEP.replace("values: [8, 16, 24, 32]", "min: 8, max: 64"), method)
+    assert bench.run() == 2
+    assert not bench.study.exists()
+    assert bench.run("--limit=3", "--workers=2") == 0
+    assert len(bench.records()) == 3
+    assert bench.run("--limit=1") == 0
+    assert len(bench.records()) == 4
+    assert bench.run("--dry-run") == 0
+
+
+def test_two_drivers_at_once_share_the_points(bench: Bench) -> None:
+    bench.write(SWEEP.replace("[8, 16, 24, 32]", str(list(range(1, 13)))))
+    drivers = [bench.start("--workers=2") for _ in range(2)]
+    outputs = [driver.communicate(timeout=60)[0] for driver in drivers]
+    assert set(bench.statuses().values()) == {"finished"}, outputs
+    run_ids = [run_id for run_id, _ in bench.starts()]
+    assert len(run_ids) == len(set(run_ids)) == 12, outputs
+    assert 0 in [driver.returncode for driver in drivers], outputs
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_driver_leaves_no_run_and_loses_no_point(
+    bench: Bench, number: signal.Signals
+) -> None:
+    driver = bench.start("--workers=2", w8="sleep", w16="sleep")
+    bench.wait_for_starts(2)
+    driver.send_signal(number)
+    output = driver.communicate(timeout=30)[0]
+    assert driver.returncode == 128 + number, output
+    assert "4 missing" in output
+    assert not any(is_alive(pid) for _, pid in bench.starts())
+    assert bench.records() == {}
+    assert bench.run() == 0
+
+
+def test_a_second_signal_does_not_wait_for_a_stubborn_run(bench: Bench) -> None:
+    driver = bench.start(w8="stubborn")
+    ((run_id, pid),) = bench.wait_for_starts(1)
+    while "deaf" not in (bench.study / "logs" / f"{run_id}.log").read_text():
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert is_alive(pid)
+    driver.send_signal(signal.SIGTERM)
+    driver.communicate(timeout=10)
+    assert driver.returncode == 143
+    assert not is_alive(pid)
+
+
+def test_what_a_killed_driver_held_is_run_by_the_next(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = bench.start(w8="sleep")
+    ((run_id, pid),) = bench.wait_for_starts(1)
+    time.sleep(0.3)  # until the queue knows the run's pid
+    driver.kill()
+    driver.communicate(timeout=10)
+    assert is_alive(pid), "a killed driver cannot stop its run"
+    assert bench.run() == 0
+    assert not is_alive(pid), "but the next one does"
+    assert f"{run_id}: its driver died" in capsys.readouterr().out
+    assert bench.statuses() == ALL_DONE
+    assert len(bench.starts()) == 5
+
+
+def test_a_driver_beside_a_busy_one_says_what_it_left(bench: Bench) -> None:
+    busy = bench.start(w8="sleep")
+    bench.wait_for_starts(1)
+    other = bench.start()
+    output = other.communicate(timeout=30)[0]
+    assert other.returncode == 1
+    assert "3 finished of 4, 0 failed, 1 running in other drivers" in output
+    busy.terminate()
+    busy.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--wrokers=2"], "unrecognized arguments: --wrokers=2"),
+        (["--workers=0"], "'0': allowed is an integer ≥ 1 and ≤ 256"),
+        (["--limit=x"], "'x': allowed is an integer ≥ 1"),
+        (["--storage=sqlite:///x.db"], "SQLite hands points out twice"),
+    ],
+)
+def test_wrong_options_get_one_line(
+    bench: Bench, capsys: pytest.CaptureFixture[str], options: list[str], line: str
+) -> None:
+    assert bench.run(*options) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not bench.study.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (SWEEP + "run_cap: 3\n", "'run_cap' needs a Weights & Biases server; use --limit N"),
+        (SWEEP + "early_terminate: {type: hyperband}\n", "'early_terminate' needs a"),
+        (SWEEP.replace("epochs: {value: 1}", "device: {values: [cpu, auto]}"), "decides no result"),
+        (SWEEP.replace("{value: 1}", "{value: 0}"), "epochs=0: allowed is"),
+        (SWEEP + "  train_npz: {value: a.npz}\n  test_npz: {value: b.npz}\n", "a.npz"),
+    ],
+)
+def test_wrong_sweeps_get_one_line_and_nothing_is_written(
+    bench: Bench, capsys: pytest.CaptureFixture[str], text: str, line: str
+) -> None:
+    bench.write(text)
+    for options in ([], ["--dry-run"]):
+        assert bench.run(*options) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.startswith("error: ") and error.count("\n") == 1
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["sweep.yaml"]
+
+
+def test_folders_that_cannot_be_the_study_get_one_line(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run("--limit=1") == 0
+    bench.write(SWEEP.replace("{value: 1}", "{value: 2}"))
+    assert bench.run() == 2
+    assert "of another sweep" in capsys.readouterr().err
+    for name, line in (("sweep.yaml", "ot a "), ("sweep.yaml/below", "ot a ")):
+        bench.study = bench.folder / name
+        assert bench.run() in (2, 3)
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1
+
+
+def test_cores_are_shared_out_and_weights_and_biases_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_cores", lambda: 8)
+    variables = child.environment(tmp_path, 3, {"HOME": "/h"})
+    assert variables == {
+        "HOME": "/h",
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(tmp_path),
+        "OMP_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+    }
+    given = {"WANDB_MODE": "online", "WANDB_DIR": "/w", "OMP_NUM_THREADS": "5"}
+    assert child.environment(tmp_path, 3, given) == given
+
+
+def test_a_point_becomes_options(tmp_path: Path) -> None:
+    point: Point = {"architecture": "fno", "learning_rate": 1e-05, "train_patterns": None}
+    assert child.arguments(point, tmp_path) == [
+        "--architecture=fno",
+        "--learning_rate=1e-05",
+        f"--output_dir={tmp_path}",
+    ]
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for word in ("--dry-run", "--retry-failed", "exit status", "WANDB_MODE", "postgresql://"):
+        assert word in out
+
+
+if __name__ == "__main__":
+    child.start_point = stand_in_for(json.loads(sys.argv[1]))
+    sys.exit(main(sys.argv[2:]))
