@@ -16,10 +16,11 @@ COST = "model_params"
 """What the recommendation saves: trainable parameters, counted as real numbers."""
 
 MUST_AGREE = (
-    "conditioning", "epochs", "train_patterns", "metrics_against", "nimgs_train", "nimgs_test",
-    "nphotons", "data_seed", "probe_radius", "probe_stop", "probe_defocus", "probe_astigmatism",
-    "probe_coma", "dataset",
-)  # fmt: skip
+    *("conditioning", "epochs", "train_patterns", "metrics_against"),
+    *("nimgs_train", "nimgs_test", "nphotons", "data_seed"),
+    *(key for key in RunConfig.model_fields if key.startswith("probe_")),
+    "dataset",
+)
 """Columns in which runs must agree to be compared: the input, the training effort, the data.
 
 `dataset` is the fingerprint of the files' content; the parameters before it say in words what a
@@ -140,9 +141,8 @@ def recommend(runs: pd.DataFrame, criterion: Criterion) -> Recommendation | None
     others = [i for i in near if configurations[i] != configurations[near[0]]]
     best_value = numbers(runs, criterion.column)[best]
     rule = (
-        f"fewest trainable parameters among the {_count(usable.size)} "
-        f"whose {criterion.name} is within {criterion.tolerance:g} of the best ({best_value:.4g}); "
-        f"{len(near)} {'is' if len(near) == 1 else 'are'}"
+        f"fewest trainable parameters among the {len(near)} of {usable.size} finished runs whose "
+        f"{criterion.name} is within {criterion.tolerance:g} of the best ({best_value:.4g})"
     )
     return Recommendation(
         run=int(near[0]),
@@ -172,11 +172,12 @@ def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
     )
     keys = [key for key in words if words[key].nunique() > 1]
     readable = [key for key in keys if key != "dataset"]
-    if len(words[readable].drop_duplicates()) == len(words[keys].drop_duplicates()):
+    # A fingerprint tells a reader little: it is left out where other keys tell as much apart.
+    if len(_combinations(words[readable])) == len(_combinations(words[keys])):
         keys = readable
     names = [
         ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True))
-        for values in words[keys].itertuples(index=False)
+        for values in words[keys].to_numpy().tolist()
     ]
     return [
         _series(str(name), runs, tolerance)
@@ -224,8 +225,8 @@ def _comparable(runs: pd.DataFrame, criterion: Criterion) -> npt.NDArray[np.bool
     return finished & known
 
 
-def _count(n: int) -> str:
-    return f"{n} finished run" if n == 1 else f"{n} finished runs"
+def _combinations(words: pd.DataFrame) -> set[tuple[str, ...]]:
+    return set(map(tuple, words.to_numpy().tolist()))
 
 
 def _word(value: object) -> str:

@@ -94,7 +94,10 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
         if title:
             figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         handles = _legend(rows)
-        figure.legend(handles=handles, loc="outside lower center", ncols=9, frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=10, frameon=False,
+            columnspacing=1.4, handletextpad=0.4,
+        )  # fmt: skip
         # Laid out here, so that the picture does not depend on the style of who saves it.
         figure.draw_without_rendering()
     return figure
@@ -272,7 +275,9 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
         entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")
     )
     if any(len(one.collapsed) for one in rows):
-        entries.append(entry("collapsed", marker="x", color="0.5", markersize=5))
+        entries.append(
+            entry("collapsed (at the edge: off scale)", marker="x", color="0.5", markersize=5)
+        )
     if any(_floors(one.runs, column) for one in rows for column in ("ssim_phase", "psnr_phase")):
-        entries.append(entry("no network", linestyle=(0, (1, 2)), color="0.45", linewidth=1))
+        entries.append(entry("without a network", linestyle=(0, (1, 2)), color="0.45", linewidth=1))
     return entries

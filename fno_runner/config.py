@@ -62,6 +62,8 @@ class RunConfig(BaseModel):
     probe_astigmatism: float = Field(1.5, ge=-50, le=50, description="at the pupil's edge [rad]")
     probe_coma: float = Field(1.0, ge=-50, le=50, description="at the pupil's edge [rad]")
 
+    probe_curvature: float = Field(0.0142, ge=-0.1, le=0.1, description="wavefront [rad/px²]")
+
     # --- paths -------------------------------------------------------------------------------
     train_npz: str | None = Field(None, min_length=1, description="training patterns (NPZ)")
     test_npz: str | None = Field(None, min_length=1, description="test patterns (NPZ)")

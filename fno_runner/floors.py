@@ -40,12 +40,8 @@ def floors(dataset: Dataset, cache_dir: Path) -> Floors:
         return {}
     key = hashlib.sha256(f"{VERSION} {dataset.fingerprint}".encode()).hexdigest()[:16]
     path = cache_dir / "floors" / f"{key}.json"
-    try:
-        cached: Floors = json.loads(path.read_text())
-        if cached.keys() == ITERATIONS.keys():
-            return cached
-    except (FileNotFoundError, ValueError, AttributeError):
-        pass
+    if (cached := _read(path)) is not None:
+        return cached
     result: Floors = {
         name: {
             metric: (_finite(a), _finite(p))
@@ -55,6 +51,19 @@ def floors(dataset: Dataset, cache_dir: Path) -> Floors:
     }
     write_text_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
+
+
+def _read(path: Path) -> Floors | None:
+    """Floors as an earlier run left them, or None where there are none to be believed."""
+    try:
+        stored = json.loads(path.read_text())
+        cached: Floors = {
+            name: {metric: (amplitude, phase) for metric, (amplitude, phase) in metrics.items()}
+            for name, metrics in stored.items()
+        }
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+    return cached if cached.keys() == ITERATIONS.keys() else None
 
 
 def _stitched(dataset: Dataset, iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

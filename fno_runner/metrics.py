@@ -18,6 +18,8 @@ TRIM = 2
 """Pixels left out at each side before comparing."""
 SSIM_WINDOW = 7
 """Side of the window of structural similarity [px]."""
+MS_SSIM_SIDE = 176
+"""An image of fewer pixels a side has no five scales under an 11 px window."""
 
 Image = Float64[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
@@ -118,7 +120,7 @@ def ms_ssim(prediction: Image, truth: Image, mask: Mask) -> float:
         multiscale_structural_similarity_index_measure as measure,
     )
 
-    if min(truth.shape) <= 160:
+    if min(truth.shape) < MS_SSIM_SIDE:
         return float("nan")
     fill = truth[mask].mean()
     images = [torch.from_numpy(np.where(mask, i, fill))[None, None] for i in (prediction, truth)]

@@ -31,6 +31,7 @@ PARAMETERS = (
     "probe_defocus",
     "probe_astigmatism",
     "probe_coma",
+    "probe_curvature",
 )
 """The keys of a configuration that decide what is simulated."""
 

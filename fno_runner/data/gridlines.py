@@ -78,7 +78,7 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
         coords_nominal, coords_true (B, 1, 2, 1): zero at gridsize 1.
         YY_full (n, OBJECT, OBJECT, 1) complex64; probeGuess, probe_simulated (N, N) complex64.
         norm_Y_I () float64: the objects' amplitude scale; the patches are divided by it.
-        On the test split YY_ground_truth (330, 330, 1) complex64: what stitching should give.
+        On the test split YY_ground_truth (330, 330, n) complex64: what stitching should give.
     """
     images = config.nimgs_train if split == "train" else config.nimgs_test
     # Independent streams: an object does not depend on how many others there are.
@@ -139,6 +139,6 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
     if split == "test":
         side = rows * step
         border = (N - step) // 2
-        truth = objects[0, border : border + side, border : border + side]
-        arrays["YY_ground_truth"] = np.ascontiguousarray(truth)[..., None]
+        truth = objects[:, border : border + side, border : border + side]
+        arrays["YY_ground_truth"] = np.ascontiguousarray(np.moveaxis(truth, 0, -1))
     return arrays

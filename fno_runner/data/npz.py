@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -74,8 +74,8 @@ def read_array(path: Path, name: str, rows: np.ndarray | None = None) -> np.ndar
     return array if rows is None else array[rows]
 
 
-def _allocate(path: Path, name: str, stream: IO[bytes], stored: int) -> np.ndarray:
-    """An empty array as the NPY header claims it, if the claim can be true."""
+def _allocate(path: Path, name: str, stream: Any, stored: int) -> np.ndarray:
+    """An empty array as the NPY header of a binary stream claims it, if the claim can be true."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)

@@ -11,12 +11,15 @@ from fno_runner.config import N, RunConfig
 def zone_plate_probe(config: RunConfig) -> Complex64[np.ndarray, "n n"]:
     """The probe at the sample, mean modulus 0.25.
 
-    The pupil is open for stop ≤ r ≤ 1, r = |k| / radius with k in FFT bins; its phase [rad] is
+    Its modulus is the focus of a pupil that is open for stop ≤ r ≤ 1, r = |k| / radius with k in
+    FFT bins, with the phase [rad]
 
         defocus·r² + astigmatism·r²·cos 2θ + coma·r³·cos θ .
 
-    The aberrations matter: under a flat, real, symmetric probe O(r) and conj(O(−r)) give the same
-    pattern, so that a single pattern cannot tell the sign of the phase.
+    Its phase is a parabola, −curvature·(x² + y²) with x, y in px, as PtychoPINN's generator
+    smooths the phase of its probes: a diverging wave, whose far field is close to a picture of
+    what it lights. Coma makes the modulus asymmetric, which matters: under a flat, real, symmetric
+    probe O(r) and conj(O(−r)) give the same pattern, and nothing can tell them apart.
 
     Returns:
         complex64 (N, N), centred at pixel (N/2, N/2).
@@ -31,5 +34,7 @@ def zone_plate_probe(config: RunConfig) -> Complex64[np.ndarray, "n n"]:
         + config.probe_coma * r**3 * np.cos(theta)
     )
     pupil = ((config.probe_stop <= r) & (r <= 1)) * np.exp(1j * phase)
-    probe = np.fft.fftshift(np.fft.ifft2(pupil))
+    modulus = np.abs(np.fft.fftshift(np.fft.ifft2(pupil)))
+    y, x = np.indices((N, N)) - N // 2
+    probe = modulus * np.exp(-1j * config.probe_curvature * (x**2 + y**2))
     return (probe / (4 * np.abs(probe).mean())).astype(np.complex64)

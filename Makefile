@@ -1,0 +1,44 @@
+# The two commands of README, and what stands behind them. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help quickstart test test-all lint lock
+
+help:  ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+quickstart: $(INSTALLED)  ## train four networks, export the table and the plot
+	@WANDB_SILENT=true $(BIN)/python -m agent.local sweeps/quickstart.yaml
+	@$(BIN)/python -m agent.export
+
+lint: $(INSTALLED)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## style, types, and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## everything
+	$(BIN)/python -m pytest
+
+lock: ## pin anew what pyproject.toml asks for, in a fresh environment
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet torch==2.13.0
+	build/lock/bin/pip install --quiet --editable '.[dev]'
+	{ echo "# Made by 'make lock'; torch brings its own CUDA packages where it needs them."; \
+	  build/lock/bin/pip freeze --exclude-editable \
+	  | grep -ivE '^(nvidia-|triton|cuda-|setuptools|wheel|pip=)' | sed -E 's/(==[^+]*)\+[a-z0-9]+$$/\1/'; \
+	} > requirements.lock
+	rm -rf build/lock

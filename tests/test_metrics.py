@@ -1,0 +1,106 @@
+"""Metrics of what is known: the truth itself, an empty phase, a shifted one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fno_runner.data.gridlines import grid_lines_object
+from fno_runner.metrics import align, score
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    return grid_lines_object(np.random.default_rng(0))[None, :200, :200]
+
+
+def everywhere(image: np.ndarray) -> np.ndarray:
+    return np.ones(image.shape, bool)
+
+
+def test_truth_against_itself_is_perfect(truth: np.ndarray) -> None:
+    metrics = score(truth, truth, everywhere(truth))
+    for name, perfect in {"ssim": 1, "ms_ssim": 1, "mae": 0, "mse": 0, "frc50": 0.5}.items():
+        assert metrics[name] == pytest.approx((perfect, perfect), abs=1e-6), name
+    for name in ("pearson", "std_ratio", "ssim_2pi"):
+        assert metrics[name] == pytest.approx((1, 1), abs=1e-6), name
+    assert min(metrics["psnr"]) > 100
+
+
+def test_flat_phase_is_at_the_floor(truth: np.ndarray) -> None:
+    """An empty phase scores nothing here, and 0.8 by the peer's way: that is why it is not ours."""
+    flat = np.abs(truth).astype(np.complex64)
+    metrics = score(flat, truth, everywhere(truth))
+    assert metrics["ssim"][1] < 0.1
+    assert metrics["pearson"][1] == 0
+    assert metrics["std_ratio"][1] < 1e-6
+    assert metrics["ssim_2pi"][1] > 0.75
+    assert metrics["ssim"][0] == pytest.approx(1)
+
+
+def test_amplitude_is_first_phase_second(truth: np.ndarray) -> None:
+    wrong_amplitude = truth * np.linspace(0.5, 2, truth.shape[-1], dtype=np.float32)
+    metrics = score(wrong_amplitude.astype(np.complex64), truth, everywhere(truth))
+    assert metrics["mae"][0] > 0.1
+    assert metrics["mae"][1] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.5, 3.1, -3.1])
+def test_global_phase_and_ramp_do_not_count(truth: np.ndarray, offset: float) -> None:
+    """Neither can be seen in diffraction; no offset may wrap."""
+    rows, cols = np.indices(truth.shape[1:])
+    ramp = np.exp(1j * (offset + 0.001 * rows - 0.0005 * cols)).astype(np.complex64)
+    metrics = score(truth * ramp, truth, everywhere(truth))
+    assert metrics["mae"][1] == pytest.approx(0, abs=1e-4)
+    assert metrics["ssim"][1] == pytest.approx(1, abs=1e-4)
+
+
+def test_noise_costs(truth: np.ndarray) -> None:
+    """More noise is worse, in every metric."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, *truth.shape)) @ np.eye(truth.shape[-1])
+    metrics = [
+        score(
+            (truth * np.exp(1j * s * noise[0]) + s * noise[1]).astype(np.complex64),
+            truth,
+            everywhere(truth),
+        )
+        for s in (0.05, 0.2)
+    ]
+    for name in ("ssim", "ms_ssim", "psnr", "pearson", "frc50"):
+        for k in (0, 1):
+            assert metrics[0][name][k] > metrics[1][name][k], (name, k)
+    for name in ("mae", "mse"):
+        for k in (0, 1):
+            assert metrics[0][name][k] < metrics[1][name][k], (name, k)
+
+
+def test_outside_the_mask_nothing_counts(truth: np.ndarray) -> None:
+    mask = everywhere(truth)
+    mask[:, 100:] = False
+    spoiled = truth.copy()
+    spoiled[:, 104:] = 99j
+    for name, pair in score(spoiled, truth, mask).items():
+        if name not in ("ssim", "ms_ssim", "ssim_2pi"):  # their windows reach over the border
+            perfect = score(truth, truth, mask)[name]
+            assert pair == pytest.approx(perfect, abs=1e-9), name
+
+
+def test_mean_psnr_by_hand() -> None:
+    """A phase error of ±0.1 rad on a range of 2 rad: 10 log₁₀(2² / 0.1²) = 26.02 dB."""
+    rng = np.random.default_rng(0)
+    phase = rng.uniform(-1, 1, (1, 180, 180))
+    phase[0, 2, 2], phase[0, 2, 3] = -1, 1
+    error = 0.1 * rng.permutation(np.repeat([-1.0, 1.0], phase.size // 2)).reshape(phase.shape)
+    metrics = score(
+        np.exp(1j * (phase + error)).astype(np.complex64),
+        np.exp(1j * phase).astype(np.complex64),
+        np.ones(phase.shape, bool),
+    )
+    assert metrics["psnr"][1] == pytest.approx(26.02, abs=0.1)
+    assert metrics["mae"][1] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_align_leaves_the_amplitude_alone(truth: np.ndarray) -> None:
+    (predicted, true), _ = align(2 * truth[0], truth[0], everywhere(truth[0]))
+    np.testing.assert_allclose(predicted, 2 * true, rtol=1e-6)

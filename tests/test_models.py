@@ -1,0 +1,144 @@
+"""The spectral convolution against neuraloperator and a direct sum; sizes reach the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from neuralop.layers.spectral_convolution import SpectralConv
+
+from fno_runner.config import N, RunConfig
+from fno_runner.models import build_network, count_parameters
+from fno_runner.models.fno import FNO
+from fno_runner.models.hybrid import Hybrid
+from fno_runner.models.spectral import SpectralConv2d
+
+
+def as_neuralop(ours: SpectralConv2d, modes: int) -> SpectralConv:
+    """neuraloperator's layer with our weights."""
+    weight = torch.view_as_complex(ours.weight.detach()).permute(2, 3, 0, 1)
+    theirs = SpectralConv(*weight.shape[:2], (modes, modes), bias=False)
+    with torch.no_grad():
+        theirs.weight.tensor.copy_(weight)
+    return theirs
+
+
+@pytest.mark.parametrize(
+    ("channels_in", "channels_out", "modes", "size"),
+    [(3, 5, 12, 64), (2, 2, 13, 64), (4, 4, 24, 64), (2, 2, 1, 8), (2, 3, 16, 16), (1, 1, 64, 64)],
+)
+def test_equals_neuralop(channels_in: int, channels_out: int, modes: int, size: int) -> None:
+    """Copied weights give the same result and the same gradients, to 1e-5 relative."""
+    torch.manual_seed(0)
+    ours = SpectralConv2d(channels_in, channels_out, modes, size)
+    theirs = as_neuralop(ours, modes)
+    x = torch.randn(2, channels_in, size, size)
+    results = []
+    for layer in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        y.square().sum().backward()
+        results.append((y.detach(), leaf.grad))
+    for a, b in zip(*results, strict=True):
+        assert isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+        assert (a - b).norm() / b.norm() < 1e-5
+
+
+def test_equals_a_direct_sum() -> None:
+    """Σ over kept (r, c) of W·X(r, c)·exp(2πi(r h + c w)/n), both signs of r, in float64."""
+    torch.manual_seed(1)
+    size, modes = 16, 6
+    layer = SpectralConv2d(2, 3, modes, size)
+    x = np.random.default_rng(0).normal(size=(2, size, size))
+    spectrum = np.fft.fft2(x) / size**2
+    weight = torch.view_as_complex(layer.weight.detach()).numpy()
+    full = np.zeros((3, size, size), complex)
+    h, w = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    for i, row in enumerate(range(-modes // 2, modes // 2)):
+        for col in range(modes // 2 + 1):
+            value = spectrum[:, row, col] @ weight[i, col]
+            wave = np.exp(2j * np.pi * (row * h + col * w) / size)
+            full += (1 if col == 0 else 2) * (value[:, None, None] * wave).real
+    y = layer(torch.from_numpy(x).float()[None])[0].detach().numpy()
+    np.testing.assert_allclose(y, full.real, rtol=0, atol=1e-5)
+
+
+def test_negative_row_frequencies_pass() -> None:
+    """A layer that keeps one corner only would lose this wave."""
+    layer = SpectralConv2d(1, 1, 8, 32)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[..., 0] = 1.0
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    wave = torch.cos(2 * torch.pi * (2 * x - 3 * y) / 32)[None, None]
+    torch.testing.assert_close(layer(wave), wave, rtol=0, atol=1e-5)
+
+
+def test_modes_are_capped_by_the_grid() -> None:
+    assert SpectralConv2d(1, 1, 24, 8).weight.shape == (8, 5, 1, 1, 2)
+
+
+def parameters_of_fno(width: int, modes: int, blocks: int, cnn_blocks: int) -> int:
+    """Counted by hand: a complex weight is two numbers."""
+
+    def conv(i: int, o: int, k: int) -> int:
+        return i * o * k * k + o
+
+    lift = conv(3, width, 3) + conv(width, width, 3)
+    block = 2 * width * width * modes * (modes // 2 + 1) + conv(width, width, 3)
+    tail = conv(width, width, 1) + cnn_blocks * conv(width, width, 3) + conv(width, 2, 1)
+    return lift + blocks * block + tail
+
+
+@pytest.mark.parametrize(("width", "modes", "blocks", "cnn_blocks"), [(8, 12, 4, 2), (5, 7, 3, 0)])
+def test_parameters_of_fno(width: int, modes: int, blocks: int, cnn_blocks: int) -> None:
+    config = RunConfig(width=width, modes=modes, blocks=blocks, cnn_blocks=cnn_blocks)
+    assert count_parameters(build_network(config, 3)) == parameters_of_fno(
+        width, modes, blocks, cnn_blocks
+    )
+
+
+@pytest.mark.parametrize("architecture", ["fno", "hybrid"])
+@pytest.mark.parametrize("sizes", [{"blocks": 1}, {"blocks": 3, "cnn_blocks": 0}, {"modes": 64}])
+def test_shape_and_vacuum_start(architecture: str, sizes: dict[str, Any]) -> None:
+    """Every size builds, keeps the image's size and starts near an object of 1 + 0i."""
+    config = RunConfig.model_validate({"architecture": architecture, "width": 4, **sizes})
+    torch.manual_seed(0)
+    out = build_network(config, 3)(torch.randn(2, 3, N, N))
+    assert out.shape == (2, 2, N, N)
+    assert (out[:, 0] - 1).abs().mean() < 0.3
+    assert out[:, 1].abs().mean() < 0.3
+
+
+@pytest.mark.parametrize("architecture", ["fno", "hybrid"])
+def test_every_parameter_sees_a_gradient(architecture: str) -> None:
+    """No dead weights are counted. The imaginary part of a real DC is the one exception."""
+    config = RunConfig.model_validate({"architecture": architecture, "width": 4, "modes": 24})
+    network = build_network(config, 3)
+    network(torch.randn(2, 3, N, N)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        dead = parameter.grad == 0
+        if name.endswith("spectral.weight"):
+            dead[dead.shape[0] // 2, 0, :, :, 1] = False
+            side = {24: 64, 16: 16, 8: 8}.get(parameter.shape[0], 64)
+            if parameter.shape[0] == side:  # a grid at its Nyquist frequency: real as DC is
+                dead[0, 0, :, :, 1] = dead[side // 2, -1, :, :, 1] = dead[0, -1, :, :, 1] = False
+        assert not dead.any(), name
+
+
+def test_hybrid_halves_and_doubles() -> None:
+    network = build_network(RunConfig(architecture="hybrid", width=4, blocks=3, modes=12), 1)
+    assert isinstance(network, Hybrid)
+    shapes = [tuple(b.spectral.weight.shape) for b in [*network.encoder, network.bottleneck]]
+    assert shapes == [(12, 7, 4, 4, 2), (12, 7, 8, 8, 2), (12, 7, 16, 16, 2), (6, 4, 16, 16, 2)]
+
+
+def test_sizes_reach_the_network() -> None:
+    network = build_network(RunConfig(width=6, modes=10, blocks=3, cnn_blocks=1), 1)
+    assert isinstance(network, FNO)
+    assert len(network.blocks) == 3
+    assert network.blocks[0].spectral.weight.shape == (10, 6, 6, 6, 2)
+    assert len(network.refine) == 2

@@ -1,0 +1,195 @@
+"""The picture says what the table says: points, fronts, floors, names, and nothing overlaps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from agent.pareto import series
+from agent.plots import DPI, MAX_SERIES, pareto_figure, save_png
+from agent.records import table
+from fno_runner.config import RunConfig
+from fno_runner.result import RunResult
+
+FLOORS = {
+    "flat_phase": {"ssim": (0.1, 0.021), "psnr": (10.0, 14.1)},
+    "projection_1": {"ssim": (0.4, 0.041), "psnr": (12.0, 15.8)},
+    "projection_50": {"ssim": (0.8, 0.409), "psnr": (14.0, 19.3)},
+}
+
+
+def run(number: int, **changes: Any) -> RunResult:
+    config = {key: changes.pop(key) for key in tuple(changes) if key in RunConfig.model_fields}
+    quality = 0.3 + 0.02 * math.log(number) + 0.01 * (number % 5)
+    values: dict[str, Any] = {
+        "run_id": f"{number:012x}",
+        "status": "finished",
+        "config": RunConfig(**config).model_dump(),
+        "metrics": {"ssim": (0.5, quality), "psnr": (20.0, 20 + 5 * quality)},
+        "metrics_against": "truth",
+        "floors": FLOORS,
+        "model_params": 20_000 * number**2,
+        "inference_time_s": 0.05 * number,
+    }
+    return RunResult(**(values | changes))
+
+
+def the_study() -> list[RunResult]:
+    """The grid of 54 points, two of them collapsed."""
+    grid = itertools.product(
+        ["fno", "hybrid"], ["none", "log1p", "sqrt"], [12, 16, 24], [32, 48, 64]
+    )
+    runs = [
+        run(n, architecture=a, input_transform=t, modes=m, width=w)
+        for n, (a, t, m, w) in enumerate(grid, start=1)
+    ]
+    for n in (4, 40):
+        runs[n].status, runs[n].metrics = "collapsed", {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
+    return runs
+
+
+def draw(runs: list[RunResult]) -> Figure:
+    return pareto_figure(series(table(runs)), "title")
+
+
+def points(axes: Axes) -> list[tuple[float, float]]:
+    """What is drawn as filled markers: runs, without the ring and the crosses."""
+    return [
+        (float(x), float(y))
+        for collection in axes.collections
+        if len(collection.get_facecolor()) and np.ravel(collection.get_linewidth())[0] == 0.5
+        for x, y in np.asarray(collection.get_offsets())
+    ]
+
+
+def words(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_the_study_is_drawn_point_by_point_with_units_and_floors() -> None:
+    figure = draw(the_study())
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        ("trainable parameters", "phase SSIM"),
+        ("trainable parameters", "phase PSNR [dB]"),
+        ("inference time of the test set [s]", "phase SSIM"),
+    ]
+    for axes in figure.axes:
+        assert axes.get_xscale() == "log"
+        assert len(points(axes)) == 52
+        low, high = axes.get_ylim()
+        assert all(low < y < high for _, y in points(axes))
+    first, second, _ = figure.axes
+    assert {"50 proj.", "↓ 1 proj. 0.041", "↓ flat 0.021"} <= set(words(first))
+    assert {"↓ 50 proj. 19.3", "↓ 1 proj. 15.8", "↓ flat 14.1"} <= set(words(second))
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[:5] == ["input none", "input log1p", "input sqrt", "fno", "hybrid"]
+
+
+def test_no_text_touches_another_or_leaves_the_page() -> None:
+    figure = draw(the_study())
+    page = figure.bbox
+    legend = figure.legends[0].get_window_extent()
+    assert page.x0 <= legend.x0 and legend.x1 <= page.x1
+    for axes in figure.axes:
+        (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+        # Ticks beyond the limits exist, but are not drawn.
+        ticks = [t for t in axes.get_xticklabels() if x0 <= t.get_position()[0] <= x1]
+        ticks += [t for t in axes.get_yticklabels() if y0 <= t.get_position()[1] <= y1]
+        texts = [*axes.texts, axes.xaxis.label, axes.yaxis.label, *ticks]
+        # Of an annotation the words alone, without the line that leads to the point.
+        boxes = [(t.get_text(), Text.get_window_extent(t)) for t in texts if t.get_text()]
+        for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            assert not a.overlaps(b), (one, other)
+        for text, box in boxes:
+            assert page.x0 <= box.x0 and box.x1 <= page.x1, text
+            assert page.y0 <= box.y0 and box.y1 <= page.y1, text
+
+
+def test_the_front_is_a_step_to_the_edge() -> None:
+    figure = draw([run(1), run(2, metrics={"ssim": (0.5, 0.1), "psnr": (1.0, 9.0)}), run(3)])
+    line = figure.axes[0].lines[0]
+    assert line.get_drawstyle() == "steps-post"
+    cost, quality = (np.asarray(line.get_data()[i], dtype=float) for i in (0, 1))
+    assert cost[:-1].tolist() == [20_000, 180_000]
+    assert cost[-1] == figure.axes[0].get_xlim()[1] and quality[-1] == quality[-2]
+
+
+def test_floors_that_differ_are_not_drawn() -> None:
+    other = {"flat_phase": {"ssim": (0.1, 0.3)}}
+    figure = draw([run(1), run(2, floors=other)])
+    assert words(figure.axes[0]) == ["fno sqrt modes 12 width 32"]
+
+
+def test_a_scan_shows_r_and_its_front_falls() -> None:
+    runs = [
+        run(
+            n,
+            metrics={"r_factor": {"train": 0.08, "held_out": 0.1 - 0.001 * n}},
+            metrics_against=None,
+            floors={},
+        )
+        for n in (1, 2, 3)
+    ]
+    figure = draw(runs)
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "R factor, held-out frames",
+        "R factor, training frames",
+        "R factor, held-out frames",
+    ]
+    falling = np.asarray(figure.axes[0].lines[0].get_data()[1], dtype=float)
+    assert (np.diff(falling)[:-1] < 0).all()
+
+
+def test_a_reference_is_not_called_truth() -> None:
+    assert draw([run(1, metrics_against="reference")]).axes[0].get_ylabel() == (
+        "phase SSIM against the reference"
+    )
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [run(1)],
+        [run(1), run(1).model_copy(update={"run_id": "0" * 12})],
+        [run(1, inference_time_s=None)],
+        [run(1, metrics={"ssim": (0.5, 0.5)}), run(2, status="collapsed", metrics={})],
+    ],
+    ids=["one run", "equal runs", "no time", "no PSNR, a collapsed run without metrics"],
+)
+def test_little_to_draw_is_drawn(runs: list[RunResult], tmp_path: Path) -> None:
+    save_png(draw(runs), tmp_path / "plot.png")
+
+
+def test_series_stand_below_each_other_up_to_a_limit() -> None:
+    two = draw([run(1), run(2, conditioning="amplitude")])
+    assert [axes.get_title("left") for axes in two.axes[::3]] == [
+        "conditioning amplitude",
+        "conditioning projection",
+    ]
+    many = draw([run(n, epochs=n) for n in range(1, MAX_SERIES + 3)])
+    assert len(many.axes) == 3 * MAX_SERIES
+    assert many.get_suptitle() == f"title; the first {MAX_SERIES} of {MAX_SERIES + 2} series"
+
+
+def test_the_file_has_a_fixed_size_no_time_stamp_and_no_trace_of_the_users_style(
+    tmp_path: Path,
+) -> None:
+    runs = [run(n) for n in (1, 2, 3)]
+    save_png(draw(runs), tmp_path / "a.png")
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "savefig.facecolor": "r"}):
+        save_png(draw(runs), tmp_path / "b.png")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (12 * DPI, round(4.2 * DPI))
+        assert set(image.info) <= {"dpi"}

@@ -1,0 +1,233 @@
+"""One run and its folder: record, weights, picture; failures; identity; interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fno_runner.config import RunConfig
+from fno_runner.data.npz import read_array
+from fno_runner.errors import DivergedError, MachineError, UserError
+from fno_runner.models import build_network, count_parameters
+from fno_runner.result import RunResult, run_id
+from fno_runner.runner import run
+
+FILES = {"result.json", "recon.npz", "recon.png", "model.safetensors", "log.txt"}
+
+
+def read(folder: Path) -> RunResult:
+    return RunResult.model_validate_json((folder / "result.json").read_text())
+
+
+def arguments(config: RunConfig) -> list[str]:
+    return [f"--{k}={v}" for k, v in config.model_dump(exclude_none=True).items()]
+
+
+def test_a_run_leaves_everything(tiny_config: RunConfig) -> None:
+    outcome = run(tiny_config.model_copy(update={"infer_batch_size": 100}))
+    result = read(outcome.folder)
+    assert outcome.folder == Path(tiny_config.output_dir) / "runs" / result.run_id
+    assert {path.name for path in outcome.folder.iterdir()} == FILES
+    assert result.config["infer_batch_size"] == 100
+    assert result.metrics_against == "truth"
+    assert {"ssim", "psnr", "mae", "mse", "ms_ssim", "frc50", "pearson"} <= set(result.metrics)
+    assert result.model_params == count_parameters(build_network(tiny_config, 3))
+    assert result.inference_time_s is not None and result.inference_time_s > 0
+    assert result.timing["infer_batch_size"] == 100
+    assert set(result.floors) == {"flat_phase", "projection_1", "projection_50"}
+    assert [epoch["epoch"] for epoch in result.history] == [1, 2]
+    assert {"torch", "host", "dataset", "git_commit", "device_name"} <= set(result.provenance)
+    assert read_array(outcome.folder / "recon.npz", "object").shape == (1, 180, 180)
+    weights = load_file(outcome.folder / "model.safetensors")
+    assert sum(w.size for w in weights.values()) == result.model_params
+
+
+def test_the_same_seed_gives_identical_metrics(tiny_config: RunConfig) -> None:
+    first, second = (run(tiny_config) for _ in range(2))
+    assert first.result.metrics == second.result.metrics
+    assert first.folder == second.folder
+    # What was there is kept aside, never overwritten.
+    aside = Path(tiny_config.output_dir) / "superseded" / f"{first.result.run_id}-1"
+    assert read(aside).metrics == first.result.metrics
+
+
+def test_record_is_strict_json_in_the_documented_order(tiny_config: RunConfig) -> None:
+    outcome = run(tiny_config.model_copy(update={"epochs": 1}))
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    record = json.loads((outcome.folder / "result.json").read_text(), parse_constant=refuse)
+    assert list(record)[:4] == ["schema_version", "run_id", "status", "error"]
+
+
+def test_a_scan_is_scored_by_r_and_against_its_reference(
+    scan_npz: Path, tiny_config: RunConfig
+) -> None:
+    values = tiny_config.model_dump() | {"train_npz": None, "test_npz": None}
+    result = run(RunConfig(**values | {"scan": str(scan_npz), "epochs": 4})).result
+    assert result.metrics_against == "reference"
+    r = result.metrics["r_factor"]
+    assert isinstance(r, dict)
+    assert r["train"] is not None and r["held_out"] is not None
+    assert 0 < r["train"] < 0.5 and 0 < r["held_out"] < 0.5
+
+
+def test_a_scan_without_reference_has_r_only(
+    scan_npz: Path, tiny_config: RunConfig, tmp_path: Path
+) -> None:
+    keys = ("diff3d", "probeGuess", "xcoords", "ycoords")
+    np.savez(tmp_path / "s.npz", **{k: read_array(scan_npz, k) for k in keys})  # type: ignore[arg-type]
+    values = tiny_config.model_dump() | {"train_npz": None, "test_npz": None}
+    outcome = run(RunConfig(**values | {"scan": str(tmp_path / "s.npz")}))
+    assert outcome.result.status == "finished"
+    assert set(outcome.result.metrics) == {"r_factor"}
+    assert outcome.result.metrics_against is None
+    assert {path.name for path in outcome.folder.iterdir()} == FILES
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ZeroDivisionError("a bug"), "failed"), (DivergedError("loss nan"), "diverged")],
+)
+def test_an_error_in_the_point_is_recorded(
+    error: Exception, status: str, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fno_runner.runner.train", broken)
+    result = read(run(tiny_config).folder)
+    assert result.status == status
+    assert result.error is not None
+    assert result.error.type == type(error).__name__
+    assert result.error.message == str(error)
+    assert "Traceback" in (result.error.traceback or "")
+    assert result.metrics == {} and result.inference_time_s is None
+
+
+def test_an_empty_phase_is_called_collapsed(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reconstruction of vacuum recovers nothing, whatever its amplitude scores."""
+    monkeypatch.setattr(
+        "fno_runner.runner.predict",
+        lambda _, patterns, *__: np.ones(patterns.amplitude.shape, np.complex64),
+    )
+    result = run(tiny_config).result
+    assert result.status == "collapsed"
+    assert result.error is not None and "recovered nothing" in result.error.message
+    assert result.metrics["pearson"] == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
+
+
+def test_input_that_cannot_be_used_leaves_nothing(tiny_config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        run(tiny_config.model_copy(update={"test_npz": "missing.npz"}))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="cannot write"):
+        run(tiny_config.model_copy(update={"output_dir": str(tmp_path / "file" / "study")}))
+    assert not list(tmp_path.rglob("runs"))
+
+
+def test_a_missing_device_is_the_machines_fault(tiny_config: RunConfig) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(MachineError, match="no CUDA device"):
+        run(tiny_config.model_copy(update={"device": "cuda"}))
+
+
+def test_run_id_is_of_what_decides_the_result(
+    tiny_config: RunConfig, tiny_npz: tuple[Path, Path], tmp_path: Path
+) -> None:
+    name = run_id(tiny_config)
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(tiny_npz[0].read_bytes())
+    same = {"output_dir": "x", "data_dir": "y", "device": "auto", "train_npz": str(moved)}
+    assert run_id(tiny_config.model_copy(update=same)) == name
+    for change in ({"width": 5}, {"seed": 1}, {"train_npz": str(tiny_npz[1])}):
+        assert run_id(tiny_config.model_copy(update=change)) != name
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_command_line_runs_and_prints_a_table(tiny_config: RunConfig) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fno_runner", *arguments(tiny_config), "--epochs=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pearson" in done.stdout and "parameters" in done.stdout
+    assert "epoch 12" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--modes", "0"], "modes=0: allowed is an integer ≥ 1 and ≤ 64"),
+        (["--width", "-3"], "width=-3: allowed is an integer ≥ 1"),
+        (["--width=wide"], "width=wide: allowed is an integer"),
+        (["--architecture", "cnn"], "architecture='cnn': allowed is fno | hybrid"),
+        (["--input_transform", "exp"], "input_transform='exp': allowed is none | log1p | sqrt"),
+        (["--wdith=3"], "unknown option '--wdith'; did you mean 'width'?"),
+        (["width=3"], "unknown argument 'width'"),
+        (["--infer-batch-size"], "expected one argument"),
+        (["--learning_rate=nan"], "learning_rate=nan: allowed is a number > 0"),
+        (["--scan", "missing.npz"], "missing.npz: no such file"),
+        (["--train_npz", "x"], "given together"),
+    ],
+)
+@pytest.mark.parametrize("module", ["fno_runner.__main__", "agent.run"])
+def test_bad_options_get_one_line(
+    module: str, options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib
+
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        main = importlib.import_module(module).main
+        status = main([*options, f"--output_dir={tmp_path / 'study'}"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    err = capsys.readouterr().err
+    assert status == 2
+    assert said in err and err.startswith("error: ") and err.count("\n") == 1
+    assert not list(tmp_path.rglob("runs"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_no_record(
+    number: signal.Signals, tiny_config: RunConfig, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent.run", *arguments(tiny_config), "--epochs=5000"],
+        env={**os.environ, "WANDB_MODE": "offline"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "epoch 1" in process.stdout.readline()
+        process.send_signal(number)
+        start = time.monotonic()
+        process.stdout.read()
+        assert process.wait(timeout=30) == 128 + number
+    assert time.monotonic() - start < 20
+    assert not list(Path(tiny_config.output_dir).rglob("result.json"))
+    assert not list(Path(tiny_config.output_dir).rglob("*.partial"))
