@@ -1,0 +1,1 @@
+"""Numbers this project states, from commands in the repository."""

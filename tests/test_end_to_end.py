@@ -1,0 +1,91 @@
+"""The path a user walks: a sweep file, real runs in processes of their own, the export."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from fno_runner.config import RunConfig
+
+SHIPPED = Path(__file__).resolve().parents[1]
+
+
+def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    cleared = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env=cleared,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_two_points_a_failing_one_and_the_export(
+    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+) -> None:
+    """Two architectures on tiny data, then again with nothing left to do, then the table."""
+    train, test = tiny_npz
+    fixed = {
+        "width": 4, "modes": 6, "blocks": 2, "epochs": 14, "learning_rate": 0.01,
+        "train_npz": str(train), "test_npz": str(test), "data_dir": str(data_dir),
+    }  # fmt: skip
+    sweep = {
+        "name": "walk",
+        "method": "grid",
+        "metric": {"name": "ssim_phase", "goal": "maximize"},
+        "parameters": {
+            "architecture": {"values": ["fno", "hybrid"]},
+            **{key: {"value": value} for key, value in fixed.items()},
+        },
+    }
+    (tmp_path / "walk.yaml").write_text(yaml.safe_dump(sweep))
+    study = tmp_path / "study"
+
+    ran = call("agent.local", "walk.yaml", "--study", str(study), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    records = sorted(study.glob("runs/*/result.json"))
+    assert len(records) == 2
+    assert len(list(study.glob("wandb/offline-run-*"))) == 2
+    written = [path.stat().st_mtime_ns for path in records]
+
+    again = call("agent.local", "walk.yaml", "--study", str(study), cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [path.stat().st_mtime_ns for path in records] == written  # nothing ran twice
+
+    out = tmp_path / "out"
+    exported = call("agent.export", str(study), "--output-dir", str(out), cwd=tmp_path)
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    assert "study_results.csv" in exported.stdout and "pareto_plot.png" in exported.stdout
+    assert (out / "pareto_plot.png").stat().st_size > 10_000
+    with (out / "study_results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    for row in rows:
+        metrics = json.loads((study / "runs" / row["run_id"] / "result.json").read_text())
+        assert float(row["ssim_phase"]) == metrics["metrics"]["ssim"][1]
+        assert float(row["ssim_amp"]) == metrics["metrics"]["ssim"][0]
+
+
+def test_the_study_is_the_one_that_was_asked_for() -> None:
+    """sweep.yaml: 54 points over four keys, amplitude only, 20 epochs; its twin: projection."""
+    from agent.sweepfile import points, read_sweep
+
+    for file, conditioning in (
+        ("sweep.yaml", "amplitude"),
+        ("sweeps/projection.yaml", "projection"),
+    ):
+        grid = points(read_sweep(SHIPPED / file))
+        assert len(grid) == 54
+        assert {p["conditioning"] for p in grid} == {conditioning}
+        assert {p["epochs"] for p in grid} == {20}
+        assert len({tuple(sorted(p.items())) for p in grid}) == 54
+        for point in grid:
+            RunConfig(**point)
