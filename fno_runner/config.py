@@ -37,7 +37,7 @@ class RunConfig(BaseModel):
     # --- training ----------------------------------------------------------------------------
     epochs: int = Field(20, ge=1, le=100_000, description="passes over the training patterns")
     batch_size: int = Field(16, ge=1, le=65_536, description="patterns a training step")
-    learning_rate: float = Field(4e-3, gt=0, le=1, description="peak of the one-cycle schedule")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="peak of the one-cycle schedule")
     grad_clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     loss: Literal["mae", "poisson"] = Field(
         "mae", description="misfit: amplitude MAE or Poisson negative log-likelihood"

@@ -85,7 +85,11 @@ def train(
     steps_an_epoch = math.ceil(len(fit.x) / config.batch_size)
     steps = steps_an_epoch * config.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.learning_rate, total_steps=max(steps, 2), pct_start=0.2
+        optimiser,
+        max_lr=config.learning_rate,
+        total_steps=max(steps, 2),
+        pct_start=0.2,
+        cycle_momentum=False,
     )
     order = torch.Generator().manual_seed(config.seed)
     history: list[Epoch] = []

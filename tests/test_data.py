@@ -245,7 +245,7 @@ def test_a_spoiled_npz_is_refused_in_one_line(
     with np.load(test) as stored:
         arrays = {key: stored[key] for key in stored.files}
     spoil(arrays)
-    np.savez(tmp_path / "bad.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(UserError) as error:
         load_npz_pair(train, tmp_path / "bad.npz")
     assert said in str(error.value) and "bad.npz" in str(error.value)

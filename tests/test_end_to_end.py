@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from fno_runner.config import RunConfig
+from agent.sweepfile import points, read_sweep
+from fno_runner.config import load_config
 
 SHIPPED = Path(__file__).resolve().parents[1]
 
@@ -76,16 +77,12 @@ def test_two_points_a_failing_one_and_the_export(
 
 def test_the_study_is_the_one_that_was_asked_for() -> None:
     """sweep.yaml: 54 points over four keys, amplitude only, 20 epochs; its twin: projection."""
-    from agent.sweepfile import points, read_sweep
-
-    for file, conditioning in (
-        ("sweep.yaml", "amplitude"),
-        ("sweeps/projection.yaml", "projection"),
-    ):
+    files = {"sweep.yaml": "amplitude", "sweeps/projection.yaml": "projection"}
+    for file, conditioning in files.items():
         grid = points(read_sweep(SHIPPED / file))
         assert len(grid) == 54
         assert {p["conditioning"] for p in grid} == {conditioning}
         assert {p["epochs"] for p in grid} == {20}
         assert len({tuple(sorted(p.items())) for p in grid}) == 54
         for point in grid:
-            RunConfig(**point)
+            load_config(point)

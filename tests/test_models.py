@@ -11,6 +11,7 @@ from neuralop.layers.spectral_convolution import SpectralConv
 
 from fno_runner.config import N, RunConfig
 from fno_runner.models import build_network, count_parameters
+from fno_runner.models.blocks import FourierBlock
 from fno_runner.models.fno import FNO
 from fno_runner.models.hybrid import Hybrid
 from fno_runner.models.spectral import SpectralConv2d
@@ -140,5 +141,7 @@ def test_sizes_reach_the_network() -> None:
     network = build_network(RunConfig(width=6, modes=10, blocks=3, cnn_blocks=1), 1)
     assert isinstance(network, FNO)
     assert len(network.blocks) == 3
-    assert network.blocks[0].spectral.weight.shape == (10, 6, 6, 6, 2)
+    first = network.blocks[0]
+    assert isinstance(first, FourierBlock)
+    assert first.spectral.weight.shape == (10, 6, 6, 6, 2)
     assert len(network.refine) == 2
