@@ -8,6 +8,7 @@ Each count in a process of its own: resident memory before, and its peak during,
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -44,8 +45,12 @@ def measure(count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(int(sys.argv[1]))))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("count", nargs="?", type=int, help="measure this count only, as JSON")
+    if (count := parser.parse_args().count) is not None:
+        print(json.dumps(measure(count)))
         return
     print(f"width 32, modes 12, slices of {INFER_BATCH_SIZE}")
     print("| patterns | predictions [MiB] | peak [MiB] | peak less predictions [MiB] |")
