@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +13,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from agent.tracking import Tracker
+from agent.study import STUDIES
+from agent.tracking import SWEEP_ID, Tracker
 from fno_runner.commandline import (
     TerminalProgress,
     log_to_terminal,
@@ -44,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:] if argv is None else argv
         config = parse_config(arguments, "python -m agent.run", DESCRIPTION)
         log_to_terminal()
+        if "output_dir" not in config.model_fields_set and (sweep := os.environ.get(SWEEP_ID)):
+            # The runs of a server's sweep are one study, whichever agent brings them.
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", sweep)
+            config = config.model_copy(update={"output_dir": str(STUDIES / name)})
         # What this machine or this input cannot do is found out before the point is spent.
         pick_device(config.device)
         make_folder(Path(config.output_dir))

@@ -23,6 +23,8 @@ from fno_runner.training import Epoch
 
 PROJECT = "fno-hyperparam-study"
 """Where runs go unless WANDB_PROJECT, or the sweep, says otherwise."""
+SWEEP_ID = "WANDB_SWEEP_ID"
+"""Set by `wandb agent` for the runs that it starts."""
 MAX_WAIT_S = 120
 """How long a server that does not answer may hold a run up [s]; WANDB_FINISH_TIMEOUT overrides."""
 
@@ -48,6 +50,8 @@ class Tracker:
                 name=f"{config.architecture}-{config.input_transform}-{config.conditioning}"
                 f"-m{config.modes}-w{config.width}-s{config.seed}",
                 tags=[config.architecture, config.input_transform, config.conditioning],
+                # A preempted run of a sweep comes back under its own id.
+                resume="allow" if SWEEP_ID in os.environ else None,
                 config={"run_id": run_id, **config.model_dump(exclude=set(PATHS))},
                 settings=wandb.Settings(
                     console="off",  # the run's own log.txt has it
@@ -73,6 +77,9 @@ class Tracker:
     ) -> None:
         if error is not None:
             # The point itself did not end: it is this machine, or somebody stopped the run.
+            # A preempted run's point is handed out again; a failed one's is not.
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                self._run.mark_preempting()
             self._finish(1)
 
     def on_epoch(self, epoch: Epoch) -> None:

@@ -18,6 +18,7 @@ from fno_runner.result import Pair
 from fno_runner.runner import Outcome
 from fno_runner.training import Epoch
 
+FLOOR_NAMES = {"flat_phase": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
 PHASE_ROWS = ("ssim", "psnr", "mae", "pearson", "frc50")
 
 
@@ -117,12 +118,15 @@ class TerminalProgress:
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """A short table of what came out, beside the floors, and where it lies."""
     result = outcome.result
-    table = Table(title=f"run {result.run_id}: {result.status}")
+    table = Table(
+        title=f"run {result.run_id}: {result.status}",
+        caption="right: phase without a network, on the same data" if result.floors else None,
+    )
     table.add_column(f"against the {result.metrics_against}" if result.metrics_against else "")
     table.add_column("amplitude", justify="right")
     table.add_column("phase", justify="right")
     for name in result.floors:
-        table.add_column(f"{name} (no network)", justify="right")
+        table.add_column(FLOOR_NAMES.get(name, name), justify="right")
     units = {"psnr": " [dB]", "mae": " [rad]", "frc50": " [1/px]"}
     for name in PHASE_ROWS:
         if isinstance(pair := result.metrics.get(name), tuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from fno_runner.physics import far_field, shift_probe, subpixel_remainder
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.training import Inputs
 
+T = TypeVar("T")
 CPU = torch.device("cpu")
 WARM_UP = 2
 """Slices computed before the clock starts: plans, caches, kernels."""
@@ -81,27 +83,34 @@ def predicted_amplitude(
     return amplitude
 
 
-def time_inference(
+def timed_predict(
     model: Reconstructor,
     patterns: Patterns,
     scale: float,
     device: torch.device,
     infer_batch_size: int,
-) -> dict[str, float | int]:
-    """Wall times [s] of one pass of network inference over all patterns.
+) -> tuple[Complex64[np.ndarray, "b n n"], dict[str, float | int]]:
+    """`predict`, and the wall times [s] of one pass over all patterns.
 
     After warm-up, with the device synchronised before and after, `time.perf_counter`. Counted are
     the copies to the device and back and the network; not the stitching.
 
     Returns:
-        inference_time_s (median), inference_time_p90_s, inference_repeats,
+        the patches, and inference_time_s (median), inference_time_p90_s, inference_repeats,
         infer_batch_size, inference_patterns_per_s.
+
+    Raises:
+        DivergedError: a prediction is not a finite number.
     """
+
+    def once() -> Complex64[np.ndarray, "b n n"]:
+        return predict(model, patterns, scale, device, infer_batch_size)
+
     warm_up = patterns.take(np.arange(min(len(patterns), WARM_UP * infer_batch_size)))
     predict(model, warm_up, scale, device, infer_batch_size)
-    times = repeat_timed(lambda: predict(model, patterns, scale, device, infer_batch_size), device)
+    patches, times = repeat_timed(once, device)
     median = float(np.median(times))
-    return {
+    return patches, {
         "inference_time_s": median,
         "inference_time_p90_s": float(np.quantile(times, 0.9)),
         "inference_repeats": len(times),
@@ -110,16 +119,18 @@ def time_inference(
     }
 
 
-def repeat_timed(work: Callable[[], object], device: torch.device) -> list[float]:
-    """Wall times [s] of `work`, repeated until the median means something."""
+def repeat_timed(work: Callable[[], T], device: torch.device) -> tuple[T, list[float]]:
+    """What `work` returns, and its wall times [s], repeated until the median means something."""
     times: list[float] = []
-    while len(times) < MIN_REPEATS or (len(times) < MAX_REPEATS and sum(times) < MIN_SECONDS):
+    while True:
         synchronise(device)
         start = perf_counter()
-        work()
+        result = work()
         synchronise(device)
         times.append(perf_counter() - start)
-    return times
+        enough = len(times) >= MAX_REPEATS or sum(times) >= MIN_SECONDS
+        if len(times) >= MIN_REPEATS and enough:
+            return result, times
 
 
 def synchronise(device: torch.device) -> None:

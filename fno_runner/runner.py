@@ -23,7 +23,7 @@ from fno_runner.data.npz import write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder, write_atomically
 from fno_runner.floors import floors
-from fno_runner.inference import predict, predicted_amplitude, time_inference
+from fno_runner.inference import predicted_amplitude, timed_predict
 from fno_runner.metrics import r_factor, score
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
@@ -119,14 +119,13 @@ def _evaluate(
     """Everything after training; fills `result` and `folder`."""
     model, scale = trained.model, trained.scale
     result.model_params = count_parameters(model)
-    timing = time_inference(model, dataset.test, scale, device, config.infer_batch_size)
+    patches, timing = timed_predict(model, dataset.test, scale, device, config.infer_batch_size)
     result.inference_time_s = timing["inference_time_s"]
     result.timing = {
         "train_time_s": trained.train_time_s,
         "patterns_per_s": trained.patterns_per_s,
         **timing,
     }
-    patches = predict(model, dataset.test, scale, device, config.infer_batch_size)
     objects, mask = stitch(patches, dataset)
     if dataset.reference is not None:
         result.metrics_against = dataset.reference_kind

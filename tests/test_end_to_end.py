@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
+from agent import child, export, local
+from agent.records import COLUMNS
 from agent.sweepfile import points, read_sweep
 from fno_runner.config import load_config
+from tests.test_local import SWEEP, stand_in_for
 
 SHIPPED = Path(__file__).resolve().parents[1]
 
@@ -29,7 +33,7 @@ def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_points_a_failing_one_and_the_export(
+def test_two_points_and_the_export(
     tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
 ) -> None:
     """Two architectures on tiny data, then again with nothing left to do, then the table."""
@@ -73,6 +77,28 @@ def test_two_points_a_failing_one_and_the_export(
         metrics = json.loads((study / "runs" / row["run_id"] / "result.json").read_text())
         assert float(row["ssim_phase"]) == metrics["metrics"]["ssim"][1]
         assert float(row["ssim_amp"]) == metrics["metrics"]["ssim"][0]
+
+
+def test_a_failing_point_is_a_row_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-in runs through the driver and the export: four points, one of which breaks."""
+    monkeypatch.setattr(child, "start_point", stand_in_for({"16": "fail"}))
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("METHOD", "grid"))
+    study = tmp_path / "study"
+    assert local.main([str(tmp_path / "sweep.yaml"), f"--study={study}"]) == 1
+    assert export.main([str(study)]) == 0
+    with (study / "study_results.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert len(table) == 4
+    assert list(table[0])[: len(COLUMNS)] == list(COLUMNS)
+    by_width = {row["width"]: row for row in table}
+    assert by_width["16"]["status"] == "failed"
+    assert by_width["16"]["ssim_phase"] == "NaN"
+    assert by_width["16"]["error"] == "it broke"
+    assert {row["ssim_phase"] for w, row in by_width.items() if w != "16"} == {
+        "0.08", "0.24", "0.32"
+    }  # fmt: skip
 
 
 def test_the_study_is_the_one_that_was_asked_for() -> None:

@@ -64,7 +64,9 @@ def stand_in_for(behaviour: Mapping[str, str]) -> Any:
             run_id=log.stem,
             status="finished",
             config=config.model_dump(),
-            metrics={"ssim": (0.5, config.width / 100)},
+            metrics={"ssim": (0.5, config.width / 100), "psnr": (20.0, 20.0 + config.width)},
+            model_params=config.width**2,
+            inference_time_s=0.1,
         )
         what = behaviour.get(str(config.width), "finish")
         starts = str(study.parent / "starts")
