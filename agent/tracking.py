@@ -6,11 +6,13 @@ The local record is the truth; this is its mirror, and may be late or missing wi
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -25,8 +27,9 @@ PROJECT = "fno-hyperparam-study"
 """Where runs go unless WANDB_PROJECT, or the sweep, says otherwise."""
 SWEEP_ID = "WANDB_SWEEP_ID"
 """Set by `wandb agent` for the runs that it starts."""
-MAX_WAIT_S = 120
-"""How long a server that does not answer may hold a run up [s]; WANDB_FINISH_TIMEOUT overrides."""
+START_WAIT_S, FINISH_WAIT_S = 30, 90
+"""How long a server that does not answer may hold up a run's start and its end [s]: two minutes in
+all. WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override."""
 
 WAYS_OUT = "log in (wandb login), or set WANDB_MODE=offline, or WANDB_MODE=disabled"
 
@@ -43,8 +46,20 @@ class Tracker:
             UserError: Weights & Biases is online and cannot be used; says the ways out.
         """
         _default_folder(Path(config.output_dir))
-        try:
-            self._run = wandb.init(
+        self._run = self._start(config, run_id)
+        self._run.define_metric("epoch", hidden=True)
+        self._run.define_metric("*", step_metric="epoch")
+
+    @staticmethod
+    def _start(config: RunConfig, run_id: str) -> wandb.Run:
+        """A run in the environment's mode; offline if the server does not answer."""
+        # Named here, so that what a failed start leaves behind is known.
+        identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+
+        def start(mode: Literal["offline"] | None) -> wandb.Run:
+            return wandb.init(
+                id=identifier,
+                mode=mode,
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
                 group=os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
                 name=f"{config.architecture}-{config.input_transform}-{config.conditioning}"
@@ -56,15 +71,27 @@ class Tracker:
                 settings=wandb.Settings(
                     console="off",  # the run's own log.txt has it
                     silent=True,
-                    finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", MAX_WAIT_S)),
+                    init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", START_WAIT_S)),
+                    finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_WAIT_S)),
                     finish_timeout_raises=True,
-                    x_disable_stats=bool(os.environ.get("WANDB_X_DISABLE_STATS")),
                 ),
             )
-        except (wandb.errors.Error, ValueError) as error:
+
+        try:
+            return start(None)
+        except (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError) as error:
             raise UserError(f"Weights & Biases: {_line(error)}; {WAYS_OUT}") from error
-        self._run.define_metric("epoch", hidden=True)
-        self._run.define_metric("*", step_metric="epoch")
+        except wandb.errors.Error as error:
+            print(
+                f"warning: Weights & Biases does not answer ({_line(error)}); this run is logged "
+                f"offline, `wandb sync` sends it later",
+                file=sys.stderr,
+            )
+        wandb.teardown()
+        # Synced, the stub of the failed start would overwrite the run that now follows.
+        for stub in Path(os.environ["WANDB_DIR"], "wandb").glob(f"run-*-{identifier}"):
+            shutil.rmtree(stub)
+        return start("offline")
 
     def __enter__(self) -> Tracker:
         return self

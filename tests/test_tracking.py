@@ -70,6 +70,23 @@ def test_without_a_key_the_ways_out_are_named(tiny_config: RunConfig, tmp_path: 
     assert not list(Path(tiny_config.output_dir).rglob("result.json"))
 
 
+def test_a_server_that_is_away_costs_seconds_and_no_result(
+    tiny_config: RunConfig, tmp_path: Path
+) -> None:
+    done = run_agent(
+        tiny_config,
+        HOME=str(tmp_path),
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        WANDB_API_KEY="k" * 40,
+        WANDB_INIT_TIMEOUT="2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: Weights & Biases does not answer" in done.stderr
+    assert record(tiny_config)["run_id"] == run_id(tiny_config)
+    left = [path.name for path in Path(tiny_config.output_dir, "wandb").glob("*run-*")]
+    assert len(left) == 1 and left[0].startswith("offline-run-")
+
+
 @pytest.mark.parametrize("status", ["finished", "failed"])
 def test_summary_is_flat_and_has_what_there_is(status: str) -> None:
     config = RunConfig()
