@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 import pandas as pd
 from rich.console import Console
@@ -21,6 +21,7 @@ from agent.plots import pareto_figure, save_png
 from agent.records import Rejected, read_records, table
 from agent.study import STUDIES, StudyInfo, newest_study, read_study
 from agent.sweepfile import points
+from fno_runner.arguments import Parser
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically
@@ -262,13 +263,6 @@ def _front_table(one: Series) -> Table:
     return printed
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argparse whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help tells more)")
-
-
 def _tolerance(text: str) -> float:
     try:
         number = float(text)
@@ -280,11 +274,9 @@ def _tolerance(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m agent.export",
         description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("study", type=Path, nargs="?", metavar="STUDY_DIR",

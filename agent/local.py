@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import optuna
 import sqlalchemy
@@ -20,6 +19,7 @@ from agent.driver import Driver, named_grid, statuses
 from agent.queue import Queue, check_storage, open_queue
 from agent.study import STUDIES, check_study, open_study
 from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
+from fno_runner.arguments import Parser
 from fno_runner.errors import MachineError, UserError
 
 MAX_WORKERS = 256
@@ -49,13 +49,6 @@ offline), WANDB_DIR (default: the study's folder; `wandb sync` sends what lies t
 exit status: 0 every point finished (with --limit: every one of them) · 1 some did not · 2 bad input
 · 3 this machine cannot run them · 128 + signal when stopped
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Argparse whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help tells more)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,12 +202,10 @@ def _count_of(most: float) -> Callable[[str], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m agent.local",
         description=HELP,
         epilog=MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")

@@ -6,12 +6,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fno_runner.arguments import Parser
 from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
 from fno_runner.errors import UserError
 from fno_runner.result import Pair
@@ -22,11 +23,6 @@ FLOOR_NAMES = {"flat_phase": "flat", "projection_1": "1 proj.", "projection_50":
 PHASE_ROWS = ("ssim", "psnr", "mae", "pearson", "frc50")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
     """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
 
@@ -34,13 +30,11 @@ def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
         UserError: one line that names the option, the value and what is allowed.
         SystemExit: after `--help`.
     """
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         description=description,
         epilog="Every option may be written with - or with _: --infer-batch-size 64, "
         "--infer_batch_size=64.",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for key, field in RunConfig.model_fields.items():
         words = choices(field)

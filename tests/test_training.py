@@ -15,10 +15,10 @@ from fno_runner.training import Trained, prepare, train
 CPU = torch.device("cpu")
 
 GOLDEN = {
-    ("fno", "projection", "mae"): [0.21332, 0.20711, 0.14842, 0.14268],
-    ("hybrid", "projection", "mae"): [0.21342, 0.20848, 0.16057, 0.15550],
-    ("fno", "amplitude", "mae"): [0.21311, 0.21159, 0.21130, 0.21153],
-    ("fno", "projection", "poisson"): [0.08543, 0.08248, 0.02066, 0.01846],
+    ("fno", "projection", "mae"): [0.21332, 0.21110, 0.14828, 0.14267],
+    ("hybrid", "projection", "mae"): [0.21341, 0.21139, 0.16433, 0.15807],
+    ("fno", "amplitude", "mae"): [0.21311, 0.21153, 0.21088, 0.21063],
+    ("fno", "projection", "poisson"): [0.08543, 0.08331, 0.02101, 0.01831],
 }
 """Training loss of every fifth of 16 epochs on the tiny data. A change that should not change
 results leaves these as they are; one that should says so in its commit, with the new numbers."""
@@ -43,8 +43,8 @@ def test_golden_losses(
         learning_rate=5e-3,
     ).history
     losses = [epoch["train_loss"] for epoch in history][::5]
-    # Another number of threads sums in another order: 0.4 % seen after 90 steps.
-    assert losses == pytest.approx(GOLDEN[architecture, conditioning, loss], rel=1e-2)
+    # Another number of threads sums in another order: 0.04 % seen after 90 steps.
+    assert losses == pytest.approx(GOLDEN[architecture, conditioning, loss], rel=2e-3)
 
 
 def test_same_seed_same_result(tiny: Dataset, tiny_config: RunConfig) -> None:
