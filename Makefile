@@ -19,8 +19,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 quickstart: $(INSTALLED)  ## train four networks, export the table and the plot
-	@WANDB_SILENT=true $(BIN)/python -m agent.local sweeps/quickstart.yaml
-	@$(BIN)/python -m agent.export
+	@$(BIN)/python -m agent.local sweeps/quickstart.yaml; status=$$?; \
+	  $(BIN)/python -m agent.export && exit $$status
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
