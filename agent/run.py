@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -22,9 +21,8 @@ from fno_runner.commandline import (
     print_outcome,
 )
 from fno_runner.errors import UserError
-from fno_runner.files import make_folder
 from fno_runner.result import run_id
-from fno_runner.runner import pick_device, run
+from fno_runner.runner import preflight, run
 from fno_runner.training import Epoch
 
 DESCRIPTION = """\
@@ -52,16 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = re.sub(r"[^A-Za-z0-9_-]", "_", sweep)
             config = config.model_copy(update={"output_dir": str(STUDIES / name)})
         # What this machine or this input cannot do is found out before the point is spent.
-        pick_device(config.device)
-        make_folder(Path(config.output_dir))
         identifier = run_id(config)
+        dataset = preflight(config)
         with Tracker(config, identifier) as tracker, TerminalProgress(console) as progress:
 
             def on_epoch(epoch: Epoch) -> None:
                 progress.on_epoch(epoch)
                 tracker.on_epoch(epoch)
 
-            outcome = run(config, on_step=progress.on_step, on_epoch=on_epoch)
+            outcome = run(config, dataset, on_step=progress.on_step, on_epoch=on_epoch)
             tracker.outcome(outcome)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -47,14 +47,36 @@ class Outcome:
     folder: Path
 
 
+def preflight(config: RunConfig) -> Dataset:
+    """Find out whether this machine and this input can do the run, before it is spent.
+
+    Returns:
+        the data, for `run`.
+
+    Raises:
+        UserError: input that cannot be used; nothing was written.
+        MachineError: no such device, or the disk refuses.
+    """
+    pick_device(config.device)
+    make_folder(Path(config.output_dir))
+    return load_dataset(config)
+
+
 def run(
-    config: RunConfig, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None
+    config: RunConfig,
+    dataset: Dataset | None = None,
+    *,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Outcome:
     """Run one configuration and leave `output_dir`/runs/<run_id> behind.
 
     Whatever goes wrong with the point itself (an exception, a loss that is not finite, a collapse)
     is the outcome's status and error; the folder is there all the same. A result that was there
     already is moved to `output_dir`/superseded, never lost.
+
+    Args:
+        dataset: what `preflight` found; by default it is called here.
 
     Raises:
         UserError: input that cannot be used; nothing was written.
@@ -63,8 +85,9 @@ def run(
     start = perf_counter()
     device = pick_device(config.device)
     identifier = run_id(config)
-    output_dir = make_folder(Path(config.output_dir))
-    dataset = load_dataset(config)
+    output_dir = Path(config.output_dir)
+    if dataset is None:
+        dataset = preflight(config)
     loaded = perf_counter()
     result = RunResult(
         run_id=identifier,

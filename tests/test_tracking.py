@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.tracking import summary
 from fno_runner.config import RunConfig
+from fno_runner.data.npz import write_npz
 from fno_runner.result import ErrorInfo, RunResult, run_id
 from tests.test_runner import arguments
 
@@ -68,6 +70,20 @@ def test_without_a_key_the_ways_out_are_named(tiny_config: RunConfig, tmp_path: 
     assert line.startswith("error: Weights & Biases: ")
     assert all(way in line for way in ("wandb login", "WANDB_MODE=offline", "WANDB_MODE=disabled"))
     assert not list(Path(tiny_config.output_dir).rglob("result.json"))
+
+
+def test_data_that_cannot_be_used_cost_no_tracked_run(
+    tiny_config: RunConfig, tiny_npz: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with np.load(tiny_npz[1]) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    arrays["diffraction"][0] = np.nan
+    write_npz(tmp_path / "nan.npz", arrays)
+    spoiled = tiny_config.model_copy(update={"test_npz": str(tmp_path / "nan.npz")})
+    done = run_agent(spoiled, WANDB_MODE="offline")
+    assert done.returncode == 2
+    assert "NaN or infinite" in done.stderr and done.stderr.count("\n") == 1
+    assert not [path for path in Path(spoiled.output_dir).rglob("*") if path.is_file()]
 
 
 def test_a_server_that_is_away_costs_seconds_and_no_result(
