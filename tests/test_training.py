@@ -69,7 +69,6 @@ def test_the_best_state_is_kept(tiny: Dataset, tiny_config: RunConfig) -> None:
     """Not the last one: the epoch of the lowest validation loss."""
     result = trained(tiny_config, tiny, epochs=5, learning_rate=0.05)
     losses = [epoch["val_loss"] for epoch in result.history]
-    best = int(np.argmin(np.array(losses, float))) + 1
     shorter = RunConfig.model_validate(
         {**tiny_config.model_dump(), "epochs": 5, "learning_rate": 0.05}
     )
@@ -78,7 +77,6 @@ def test_the_best_state_is_kept(tiny: Dataset, tiny_config: RunConfig) -> None:
         batch = validation.batch(slice(None))
         misfit = (result.model(*batch) - batch[0]).abs().mean() / batch[0].mean()
     assert float(misfit) == pytest.approx(min(np.array(losses, float)), rel=1e-4)
-    assert 1 <= best <= 5
 
 
 def test_validation_patterns_are_training_patterns_left_out(

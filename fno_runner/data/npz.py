@@ -44,8 +44,8 @@ def array_names(path: Path) -> set[str]:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
-def read_array(path: Path, name: str, rows: np.ndarray | None = None) -> np.ndarray:
-    """One array of an NPZ file, its checksum verified; with `rows`, only these of the first axis.
+def read_array(path: Path, name: str) -> np.ndarray:
+    """One array of an NPZ file, its checksum verified.
 
     Raises:
         UserError: the file is missing, damaged or not an NPZ, lacks the key, or holds objects.
@@ -71,7 +71,7 @@ def read_array(path: Path, name: str, rows: np.ndarray | None = None) -> np.ndar
                     raise UserError(f"{path}: '{name}' has bytes behind its data")
         except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
             raise UserError(f"{path}: '{name}' is damaged: {error}") from error
-    return array if rows is None else array[rows]
+    return array
 
 
 def _allocate(path: Path, name: str, stream: Any, stored: int) -> np.ndarray:
