@@ -12,6 +12,7 @@ from jaxtyping import Complex64, Float32
 
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import DivergedError
+from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import far_field, shift_probe, subpixel_remainder
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.training import Inputs
@@ -93,30 +94,36 @@ def timed_predict(
     """`predict`, and the wall times [s] of one pass over all patterns.
 
     After warm-up, with the device synchronised before and after, `time.perf_counter`. Counted are
-    the copies to the device and back and the network; not the stitching.
+    the copies to the device and back and the network; not the stitching. Where memory runs out,
+    all of it is done again with half the slice.
 
     Returns:
         the patches, and inference_time_s (median), inference_time_p90_s, inference_repeats,
-        infer_batch_size, inference_patterns_per_s.
+        infer_batch_size (the one that was timed), inference_patterns_per_s; where it had to be
+        halved for want of memory also infer_batch_size_asked.
 
     Raises:
         DivergedError: a prediction is not a finite number.
+        RuntimeError: not even one pattern at a time fits into memory.
     """
 
-    def once() -> Complex64[np.ndarray, "b n n"]:
-        return predict(model, patterns, scale, device, infer_batch_size)
+    def repeated(slice_size: int) -> tuple[Complex64[np.ndarray, "b n n"], list[float]]:
+        warm_up = patterns.take(np.arange(min(len(patterns), WARM_UP * slice_size)))
+        predict(model, warm_up, scale, device, slice_size)
+        return repeat_timed(lambda: predict(model, patterns, scale, device, slice_size), device)
 
-    warm_up = patterns.take(np.arange(min(len(patterns), WARM_UP * infer_batch_size)))
-    predict(model, warm_up, scale, device, infer_batch_size)
-    patches, times = repeat_timed(once, device)
+    (patches, times), used = halve_until_it_fits(repeated, infer_batch_size)
     median = float(np.median(times))
-    return patches, {
+    timing: dict[str, float | int] = {
         "inference_time_s": median,
         "inference_time_p90_s": float(np.quantile(times, 0.9)),
         "inference_repeats": len(times),
-        "infer_batch_size": infer_batch_size,
+        "infer_batch_size": used,
         "inference_patterns_per_s": len(patterns) / median,
     }
+    if used != infer_batch_size:
+        timing["infer_batch_size_asked"] = infer_batch_size
+    return patches, timing
 
 
 def repeat_timed(work: Callable[[], T], device: torch.device) -> tuple[T, list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.errors import DivergedError
+from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 
@@ -94,6 +96,7 @@ def train(
     order = torch.Generator().manual_seed(config.seed)
     history: list[Epoch] = []
     best_loss, best_state = math.inf, model.state_dict()
+    slice_size = config.infer_batch_size
     start = perf_counter()
     step = 0
     for epoch in range(1, config.epochs + 1):
@@ -114,7 +117,9 @@ def train(
                 on_step(step, steps, float(loss.detach()))
         train_loss = float(total) / len(fit.x)
         elapsed = perf_counter() - epoch_start
-        val_loss = _validate(model, validation, loss_of, config.infer_batch_size)
+        val_loss, slice_size = halve_until_it_fits(
+            partial(_validate, model, validation, loss_of), slice_size
+        )
         entry: Epoch = {
             "epoch": epoch,
             "train_loss": train_loss,

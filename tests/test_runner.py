@@ -43,6 +43,7 @@ def test_a_run_leaves_everything(tiny_config: RunConfig) -> None:
     assert result.model_params == count_parameters(build_network(tiny_config, 3))
     assert result.inference_time_s is not None and result.inference_time_s > 0
     assert result.timing["infer_batch_size"] == 100
+    assert "infer_batch_size_asked" not in result.timing  # it fitted
     assert set(result.floors) == {"flat_phase", "projection_1", "projection_50"}
     assert [epoch["epoch"] for epoch in result.history] == [1, 2]
     assert {"torch", "host", "dataset", "git_commit", "device_name"} <= set(result.provenance)

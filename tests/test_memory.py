@@ -1,0 +1,104 @@
+"""Where memory does not suffice: smaller slices, or a failed point that says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fno_runner.config import RunConfig
+from fno_runner.memory import halve_until_it_fits
+from fno_runner.result import RunResult
+from fno_runner.runner import run
+from tests.test_runner import arguments
+
+RUN_IN = """
+import resource, sys
+from fno_runner import runner
+from fno_runner.commandline import parse_config
+
+headroom, timed_predict = int(sys.argv[1]), runner.timed_predict
+
+def capped(*args):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + headroom, hard))
+    try:
+        return timed_predict(*args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+runner.timed_predict = capped
+print(runner.run(parse_config(sys.argv[2:], "test", "")).result.to_json())
+"""
+
+
+def run_capped(config: RunConfig, headroom_mib: int) -> RunResult:
+    """A real run whose process may take only so much more memory in inference."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_IN, str(headroom_mib * 2**20), *arguments(config)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return RunResult.model_validate(json.loads(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="caps the address space, as Linux does")
+def test_inference_halves_its_slices_until_they_fit(tiny_config: RunConfig) -> None:
+    # A slice of all 324 patterns takes 42 MB a layer.
+    wide = tiny_config.model_copy(
+        update={"width": 8, "blocks": 1, "cnn_blocks": 0, "epochs": 1, "infer_batch_size": 324}
+    )
+    result = run_capped(wide, 100)
+    assert result.status in ("finished", "collapsed"), result.error
+    assert result.timing["infer_batch_size_asked"] == 324
+    used = result.timing["infer_batch_size"]
+    assert isinstance(used, int) and used in (162, 81, 40, 20, 10, 5, 2, 1)
+    assert result.metrics["ssim"]
+
+
+def test_it_halves_down_to_one_and_then_gives_up() -> None:
+    tried: list[int] = []
+
+    def fits(limit: int, size: int) -> str:
+        tried.append(size)
+        if size > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "done"
+
+    assert halve_until_it_fits(lambda size: fits(3, size), 13) == ("done", 3)
+    assert tried == [13, 6, 3]
+    tried.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        halve_until_it_fits(lambda size: fits(0, size), 4)
+    assert tried == [4, 2, 1]
+
+
+def test_another_error_is_not_tried_again() -> None:
+    calls = []
+
+    def broken(size: int) -> None:
+        calls.append(size)
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        halve_until_it_fits(broken, 8)
+    assert calls == [8]
+
+
+def test_a_training_that_does_not_fit_is_a_failed_point(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("fno_runner.training.Reconstructor.forward", full)
+    outcome = run(tiny_config)
+    assert outcome.result.status == "failed"
+    assert outcome.result.error is not None
+    assert outcome.result.error.type == "OutOfMemoryError"
+    assert (Path(outcome.folder) / "result.json").exists()
