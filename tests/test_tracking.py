@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,56 +18,89 @@ from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.result import ErrorInfo, RunResult, run_id
 from tests.test_runner import arguments
+from tests.wandb_backend import WandbBackend
 
 
-def run_agent(config: RunConfig, **environment: str) -> subprocess.CompletedProcess[str]:
-    cleared = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    return subprocess.run(
-        [sys.executable, "-m", "agent.run", *arguments(config)],
-        env={**cleared, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_agent(
+    config: RunConfig, env: dict[str, str], program: str = "agent.run", status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """One point in a process of its own, in an environment without other settings of W&B."""
+    done = subprocess.run(
+        [sys.executable, "-m", program, *arguments(config)],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done
 
 
-def record(config: RunConfig) -> dict[str, object]:
-    folder = Path(config.output_dir) / "runs" / run_id(config)
-    content: dict[str, object] = json.loads((folder / "result.json").read_text())
-    return content
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment, but of Weights & Biases only `variables`."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | variables
 
 
-def without_times(content: dict[str, object]) -> dict[str, object]:
-    """What a record says beside times, provenance and where it was written."""
-    left = {
-        k: v
-        for k, v in content.items()
-        if k not in ("timing", "provenance", "history", "inference_time_s")
+def record(config: RunConfig) -> dict[str, Any]:
+    return json.loads(record_path(config).read_text())
+
+
+def record_path(config: RunConfig) -> Path:
+    return Path(config.output_dir) / "runs" / run_id(config) / "result.json"
+
+
+TIMES = re.compile(
+    r'"(?:\w*_time_s|\w*_time_p90_s|\w*patterns_per_s|inference_repeats|peak_memory_bytes)": '
+    r"[-+.e\d]+"
+)
+"""The numbers of a record that no two runs have alike, wherever they stand in it."""
+
+
+def without_times(config: RunConfig) -> bytes:
+    """A record's bytes, its times blanked, its provenance and its folder's name cut out."""
+    text = record_path(config).read_text()
+    before, provenance = text.rsplit('"provenance": {', 1)
+    assert provenance.count("}") == 2  # the record's last key: nothing else is cut out
+    return TIMES.sub('"": 0', before.replace(config.output_dir, "")).encode()
+
+
+def test_the_record_is_the_same_whatever_becomes_of_its_mirror(
+    tiny_config: RunConfig, tmp_path: Path
+) -> None:
+    configs = {
+        name: tiny_config.model_copy(update={"output_dir": str(tmp_path / name)})
+        for name in ("up", "away", "offline", "disabled", "untracked")
     }
-    config = left["config"]
-    assert isinstance(config, dict)
-    return left | {"config": {k: v for k, v in config.items() if k != "output_dir"}}
+    with WandbBackend() as backend:
+        env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1"}
+        del env["WANDB_DIR"]
+        run_agent(configs["up"], env)
+        run = backend.run()
+        assert run.completions == 1
+        assert run.files["result.json"] == record_path(configs["up"]).read_bytes()
 
+        backend.stop()
+        said = run_agent(configs["away"], {**env, "WANDB_INIT_TIMEOUT": "2"}).stderr
+        assert "warning: Weights & Biases does not answer" in said
+        (left,) = (tmp_path / "away" / "wandb").glob("*run-*")
+        assert left.name.startswith("offline-run-")
 
-def test_offline_and_disabled_write_the_same_record(tiny_config: RunConfig, tmp_path: Path) -> None:
-    offline = tiny_config.model_copy(update={"output_dir": str(tmp_path / "offline")})
-    disabled = tiny_config.model_copy(update={"output_dir": str(tmp_path / "disabled")})
-    for config, mode in ((offline, "offline"), (disabled, "disabled")):
-        done = run_agent(config, WANDB_MODE=mode)
-        assert done.returncode == 0, done.stderr
-        assert "run " in done.stdout
-    assert without_times(record(offline)) == without_times(record(disabled))
-    runs = list((tmp_path / "offline" / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(runs) == 1 and runs[0].stat().st_size > 1000
-    mirrored = runs[0].parent / "files" / "result.json"
-    assert json.loads(mirrored.read_text()) == record(offline)
-    assert list((runs[0].parent / "files" / "media" / "images").glob("reconstruction*.png"))
-    assert not (tmp_path / "disabled" / "wandb").exists()
+        run_agent(configs["offline"], {**env, "WANDB_MODE": "offline"})
+        (kept,) = (tmp_path / "offline" / "wandb").glob("offline-run-*")
+        assert (kept / "files" / "result.json").read_text() == record_path(
+            configs["offline"]
+        ).read_text()
+        assert list((kept / "files" / "media" / "images").glob("reconstruction*.png"))
+
+        run_agent(configs["disabled"], {**env, "WANDB_MODE": "disabled"})
+        assert not (tmp_path / "disabled" / "wandb").exists()
+
+        run_agent(configs["untracked"], env, program="fno_runner", status=1)  # it collapsed
+    same = {name: without_times(config) for name, config in configs.items()}
+    assert same["up"].count(b'"": 0') > 10
+    assert set(same.values()) == {same["untracked"]}
 
 
 def test_without_a_key_the_ways_out_are_named(tiny_config: RunConfig, tmp_path: Path) -> None:
-    done = run_agent(tiny_config, HOME=str(tmp_path), WANDB_BASE_URL="http://127.0.0.1:9")
-    assert done.returncode == 2
+    env = environment(HOME=str(tmp_path), WANDB_BASE_URL="http://127.0.0.1:9")
+    done = run_agent(tiny_config, env, status=2)
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: Weights & Biases: ")
     assert all(way in line for way in ("wandb login", "WANDB_MODE=offline", "WANDB_MODE=disabled"))
@@ -80,27 +115,9 @@ def test_data_that_cannot_be_used_cost_no_tracked_run(
     arrays["diffraction"][0] = np.nan
     write_npz(tmp_path / "nan.npz", arrays)
     spoiled = tiny_config.model_copy(update={"test_npz": str(tmp_path / "nan.npz")})
-    done = run_agent(spoiled, WANDB_MODE="offline")
-    assert done.returncode == 2
+    done = run_agent(spoiled, environment(WANDB_MODE="offline"), status=2)
     assert "NaN or infinite" in done.stderr and done.stderr.count("\n") == 1
     assert not [path for path in Path(spoiled.output_dir).rglob("*") if path.is_file()]
-
-
-def test_a_server_that_is_away_costs_seconds_and_no_result(
-    tiny_config: RunConfig, tmp_path: Path
-) -> None:
-    done = run_agent(
-        tiny_config,
-        HOME=str(tmp_path),
-        WANDB_BASE_URL="http://127.0.0.1:9",
-        WANDB_API_KEY="k" * 40,
-        WANDB_INIT_TIMEOUT="2",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "warning: Weights & Biases does not answer" in done.stderr
-    assert record(tiny_config)["run_id"] == run_id(tiny_config)
-    left = [path.name for path in Path(tiny_config.output_dir, "wandb").glob("*run-*")]
-    assert len(left) == 1 and left[0].startswith("offline-run-")
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
