@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex64, Float64
-from skimage.metrics import structural_similarity
 
 TRIM = 2
 """Pixels left out at each side before comparing."""
@@ -100,6 +99,8 @@ def ssim(prediction: Image, truth: Image, mask: Mask) -> float:
 
 
 def _ssim(prediction: Image, truth: Image, mask: Mask, data_range: float) -> float:
+    from skimage.metrics import structural_similarity
+
     _, similarity = structural_similarity(
         prediction, truth, win_size=SSIM_WINDOW, data_range=data_range, full=True
     )

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from fno_runner.files import write_atomically
 from fno_runner.metrics import align
@@ -28,6 +26,10 @@ def draw_reconstruction(
     Both phases are drawn as they are compared: global phase and plane removed. Without a
     reference, amplitude and phase [rad] of the reconstruction alone.
     """
+    # Here, so that a run's first step does not wait for the import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
     seen = mask[box]

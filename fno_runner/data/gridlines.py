@@ -11,10 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
-import scipy.fft
 from jaxtyping import Complex64, Float32
-from scipy.ndimage import gaussian_filter, maximum_filter
-from skimage.draw import line
 
 from fno_runner.config import N, RunConfig
 from fno_runner.data.probe import zone_plate_probe
@@ -41,6 +38,9 @@ def grid_lines_object(rng: np.random.Generator) -> Complex64[np.ndarray, "n n"]:
     With L the canvas of one-pixel lines and G a Gaussian blur,
     a = G₁(L) + 2·G₅(L) + 5·G₁₀(L) and φ = π·tanh((a − max(a)/2) / (3·mean(a))) [rad].
     """
+    from scipy.ndimage import gaussian_filter
+    from skimage.draw import line
+
     canvas = np.zeros((CANVAS, CANVAS))
     for r0, c0, r1, c1 in rng.integers(0, CANVAS, size=(LINES, 4)):
         canvas[line(r0, c0, r1, c1)] = 1.0
@@ -64,6 +64,8 @@ def diffract(
     exit_waves: Complex64[np.ndarray, "b n n"],
 ) -> Float32[np.ndarray, "b n n"]:
     """Far-field amplitude |FFT(exit wave)| / N (orthonormal), zero frequency at [N/2, N/2]."""
+    import scipy.fft  # takes a second, which a run whose data are cached need not wait
+
     far = scipy.fft.fft2(exit_waves, norm="ortho", overwrite_x=True)
     return scipy.fft.fftshift(np.abs(far), axes=(1, 2)).astype(np.float32, copy=False)
 
@@ -80,6 +82,8 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
         norm_Y_I () float64: the objects' amplitude scale; the patches are divided by it.
         On the test split YY_ground_truth (330, 330, n) complex64: what stitching should give.
     """
+    from scipy.ndimage import maximum_filter
+
     images = config.nimgs_train if split == "train" else config.nimgs_test
     # Independent streams: an object does not depend on how many others there are.
     root = np.random.SeedSequence([config.data_seed, 0 if split == "train" else 1])
