@@ -48,6 +48,9 @@ class RunConfig(BaseModel):
     )
 
     # --- inference and machine ---------------------------------------------------------------
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of the network's products; tf32 is float32 without a GPU"
+    )
     infer_batch_size: int = Field(128, ge=1, le=1_048_576, description="patterns a slice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
 

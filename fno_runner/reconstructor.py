@@ -34,6 +34,7 @@ class Reconstructor(nn.Module):
         self.conditioning = config.conditioning
         self.transform = INPUT_TRANSFORMS[config.input_transform]
         self.subpixel = subpixel
+        self.precision = config.precision
         channels = 3 * patches if config.conditioning == "projection" else patches
         self.network = build_network(config, channels, patches)
 
@@ -80,7 +81,10 @@ class Reconstructor(nn.Module):
         if self.conditioning == "projection":
             update = object_update(amplitude, local_probe)  # (B, C, N, N)
             channels += [update.real, update.imag]
-        out = self.network(torch.cat(channels, dim=1))  # (B, 2C, N, N)
+        features = torch.cat(channels, dim=1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            out = self.network(features)  # (B, 2C, N, N)
+        out = out.float()
         patch = torch.complex(out[:, 0::2], out[:, 1::2])  # (B, C, N, N)
         return patch, local_probe, scale
 

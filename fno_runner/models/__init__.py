@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from fno_runner.config import N, RunConfig
@@ -12,8 +13,11 @@ ARCHITECTURES: dict[str, type[FNO] | type[Hybrid]] = {"fno": FNO, "hybrid": Hybr
 
 
 def build_network(config: RunConfig, in_channels: int, patches: int = 1) -> FNO | Hybrid:
-    """The network of a configuration: real (B, in_channels, N, N) → (B, 2·patches, N, N)."""
-    return ARCHITECTURES[config.architecture](
+    """The network of a configuration: real (B, in_channels, N, N) → (B, 2·patches, N, N).
+
+    Its convolutions are in channels-last memory, in which they are two to four times as fast.
+    """
+    network = ARCHITECTURES[config.architecture](
         in_channels,
         patches,
         width=config.width,
@@ -22,6 +26,10 @@ def build_network(config: RunConfig, in_channels: int, patches: int = 1) -> FNO 
         cnn_blocks=config.cnn_blocks,
         size=N,
     )
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(memory_format=torch.channels_last)
+    return network
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -19,7 +19,8 @@ class SpectralConv2d(nn.Module):
     is divided by H·W, the inverse is not (norm="forward").
 
     The few kept modes are reached by matrix products with truncated DFT matrices: that is less
-    work than a full FFT, and all of it runs in the fastest unit that a processor has.
+    work than a full FFT, and all of it runs in the fastest unit that a processor has. Features are
+    expected, and given, in channels-last memory, where no product needs a copy of them.
 
     weight: float32 (rows, cols, in, out, 2), the last axis real and imaginary part.
     """
@@ -34,52 +35,56 @@ class SpectralConv2d(nn.Module):
         self.weight = nn.Parameter(
             std * torch.randn(self.rows, self.cols, in_channels, out_channels, 2)
         )
-        row_frequencies = torch.arange(self.rows) - self.rows // 2
-        col_frequencies = torch.arange(self.cols)
         pixels = torch.arange(size)
         # Angles in float64, by exact integers modulo `size`: no precision is lost to large k·x.
-        row_angle = _angle(row_frequencies, pixels, size)  # (rows, H)
-        col_angle = _angle(col_frequencies, pixels, size)  # (cols, W)
+        row_angle = _angle(torch.arange(self.rows) - self.rows // 2, pixels, size)
+        col_angle = _angle(torch.arange(self.cols), pixels, size)
+        # Real and imaginary part are an axis of length 2: complex products as real matrices.
+        from_real = torch.stack([row_angle.cos(), -row_angle.sin()], 1)  # (rows, 2, H)
+        self._constant("to_rows", from_real.flatten(0, 1) / size)
+        self._constant("to_cols", _rotation(-col_angle).flatten(2).flatten(0, 1) / size)
         # A column that stands for itself and its conjugate counts twice in the real inverse.
-        twice = torch.where((col_frequencies == 0) | (2 * col_frequencies == size), 1.0, 2.0)
-        inverse_col = twice[:, None].double()
-        self._constant("to_rows", torch.cat([row_angle.cos(), -row_angle.sin()]) / size)
-        self._constant("to_cols", torch.cat([col_angle.cos(), -col_angle.sin()]).T / size)
-        self._constant("from_rows", torch.cat([row_angle.cos(), -row_angle.sin()]).T)
-        self._constant(
-            "from_cols",
-            torch.cat([inverse_col * col_angle.cos(), inverse_col * col_angle.sin()], 1),
-        )
+        alone = (torch.arange(self.cols) * 2) % size == 0
+        back = torch.where(alone, 1.0, 2.0).double()[:, None, None, None] * _rotation(col_angle)
+        self._constant("from_cols", back.permute(1, 3, 0, 2).flatten(2).flatten(0, 1))
+        self._constant("from_rows", from_real.flatten(0, 1).T)
 
-    to_rows: Tensor  # (2·rows, H)
-    to_cols: Tensor  # (W, 2·cols)
-    from_rows: Tensor  # (H, 2·rows)
-    from_cols: Tensor  # (cols, 2·W)
+    to_rows: Tensor  # (rows·2, H)
+    to_cols: Tensor  # (cols·2, 2·W)
+    from_cols: Tensor  # (2·W, cols·2)
+    from_rows: Tensor  # (H, rows·2)
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float().contiguous(), persistent=False)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        batch, channels, _, width = x.shape
+        batch, channels, height, width = x.shape
         # F(x) on the kept modes: rows first, then columns.
-        t = torch.matmul(self.to_rows, x)  # (B, I, 2·rows, W)
-        t = torch.matmul(t, self.to_cols)  # (B, I, 2·rows, 2·cols)
-        t = t.view(batch, channels, 2, self.rows, 2, self.cols)
-        real = t[:, :, 0, :, 0] - t[:, :, 1, :, 1]  # (B, I, rows, cols)
-        imag = t[:, :, 0, :, 1] + t[:, :, 1, :, 0]
-        modes = torch.complex(real, imag).permute(2, 3, 0, 1)  # (rows, cols, B, I)
+        t = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+        t = torch.matmul(self.to_rows, t)  # (B, rows·2, W·I)
+        t = torch.matmul(self.to_cols, t.view(batch, self.rows, 2 * width, channels))
+        t = t.view(batch, self.rows, self.cols, 2, channels).permute(1, 2, 3, 0, 4)
+        t = t.reshape(self.rows * self.cols, 2 * batch, channels)
 
-        weight = torch.view_as_complex(self.weight)
-        mixed = torch.matmul(modes, weight).permute(2, 3, 0, 1)  # (B, O, rows, cols)
+        # Every mode's matrix, on real and imaginary part at once.
+        t = torch.matmul(t, self.weight.flatten(0, 1).flatten(2))  # (rows·cols, 2·B, O·2)
+        t = t.view(self.rows, self.cols, 2, batch, -1, 2)
+        real = t[:, :, 0, ..., 0] - t[:, :, 1, ..., 1]  # (rows, cols, B, O)
+        imag = t[:, :, 0, ..., 1] + t[:, :, 1, ..., 0]
+        t = torch.stack([real, imag], 2).permute(3, 0, 1, 2, 4)  # (B, rows, cols, 2, O)
 
         # Back: columns first, then rows; only the real part is ever formed.
-        s = torch.cat([mixed.real, mixed.imag], dim=2)  # (B, O, 2·rows, cols)
-        s = torch.matmul(s, self.from_cols).view(batch, -1, 2, self.rows, 2, width)
-        real = s[:, :, 0, :, 0] - s[:, :, 1, :, 1]  # (B, O, rows, W)
-        imag = s[:, :, 0, :, 1] + s[:, :, 1, :, 0]
-        return torch.matmul(self.from_rows, torch.cat([real, imag], dim=2))  # (B, O, H, W)
+        t = torch.matmul(self.from_cols, t.reshape(batch, self.rows, self.cols * 2, -1))
+        t = torch.matmul(self.from_rows, t.view(batch, self.rows * 2, -1))  # (B, H, W·O)
+        return t.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _angle(frequencies: Tensor, pixels: Tensor, size: int) -> Tensor:
     """2π k x / size [rad], float64 (k, x)."""
     return 2 * torch.pi * (frequencies[:, None] * pixels % size).double() / size
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """Multiplication by exp(i·angle) as real 2 × 2 matrices: (k, out, in, x)."""
+    cos, sin = angle.cos(), angle.sin()  # (k, x)
+    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
