@@ -28,7 +28,7 @@ def build_network(config: RunConfig, in_channels: int, patches: int = 1) -> FNO 
     )
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            layer.to(memory_format=torch.channels_last)
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
