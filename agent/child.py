@@ -104,11 +104,16 @@ def environment(study: Path, workers: int, given: Mapping[str, str]) -> dict[str
 
     The cores are shared out among the workers; Weights & Biases logs offline, into the study.
     """
-    threads = str(max(1, _cores() // workers))
     defaults = {"WANDB_MODE": "offline", "WANDB_DIR": str(study.resolve())}
-    if "OMP_NUM_THREADS" not in given:
-        defaults |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    return {**defaults, **given}
+    return {**defaults, **threads(workers, given), **given}
+
+
+def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
+    """The variables that share the cores out among the workers, unless `given` has its own."""
+    if "OMP_NUM_THREADS" in given:
+        return {}
+    share = str(max(1, _cores() // workers))
+    return {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}
 
 
 def start_point(

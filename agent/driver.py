@@ -43,16 +43,18 @@ class Driver:
         display: Display,
         workers: int,
         limit: int | None,
+        given: Mapping[str, str] = os.environ,
     ) -> None:
         """
         Args:
             grid: run_id -> point of a grid; None where a sampler draws the points.
             limit: start at most so many points, or all there are.
+            given: the environment that the runs inherit.
         """
         self._folder, self._sweep, self._grid = folder, sweep, grid
         self._queue, self._display = queue, display
         self._capacity, self._limit = workers, limit
-        self._variables = child.environment(folder, workers, os.environ)
+        self._variables = child.environment(folder, workers, given)
         self._running: dict[Child, Ticket] = {}
         self._ended: dict[str, str] = {}
         self._ask_again = float("-inf")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -19,7 +18,7 @@ from agent.driver import Driver, named_grid, statuses
 from agent.queue import Queue, check_storage, open_queue
 from agent.study import STUDIES, check_study, open_study
 from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
-from fno_runner.arguments import Parser
+from fno_runner.arguments import Parser, count_of
 from fno_runner.errors import MachineError, UserError
 
 MAX_WORKERS = 256
@@ -190,17 +189,6 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _count_of(most: float) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text) if text.isdecimal() and len(text) < 10 else 0
-        if not 1 <= number <= most:
-            bound = "" if math.isinf(most) else f" and ≤ {most:g}"
-            raise argparse.ArgumentTypeError(f"'{text}': allowed is an integer ≥ 1{bound}")
-        return number
-
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m agent.local",
@@ -209,9 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
-    add("--workers", type=_count_of(MAX_WORKERS), default=1, metavar="N",
+    add("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
         help="points at a time (default: 1)")  # fmt: skip
-    add("--limit", type=_count_of(math.inf), metavar="N",
+    add("--limit", type=count_of(), metavar="N",
         help="run at most N points in this call; random and bayes need it")  # fmt: skip
     add("--study", type=Path, metavar="DIR",
         help=f"the study's folder (default: {STUDIES}/<name>-<hash of the sweep>)")  # fmt: skip

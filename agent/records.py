@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ MEASURED = ("finished", "collapsed")
 """Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
 
 Cell = str | int | float | None
+Parts = list[dict[str, Cell]]
+"""A row's cells in groups of columns: contract, metrics, floors, timing, config, provenance."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def read_records(study: Path) -> Records:
         if folder.name.startswith(".") or folder.name.endswith(".partial"):
             continue
         try:
-            records.results.append(_read(path))
+            records.results.append(read_record(path, folder.name))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -89,23 +91,28 @@ def row(result: RunResult) -> dict[str, Cell]:
     Raises:
         UserError: the result's config is none that `fno_runner` knows.
     """
-    return {key: cell for part in _parts(result) for key, cell in part.items()}
+    return {key: cell for part in parts(result) for key, cell in part.items()}
 
 
 def table(results: Iterable[RunResult]) -> pd.DataFrame:
     """One row a result, ordered by run_id; the columns do not depend on the results' order.
 
-    Cells are Python objects, not NumPy's: a column of integers with a gap stays one of integers.
-
     Raises:
         UserError: a result's config is none that `fno_runner` knows.
     """
-    runs = [_parts(result) for result in sorted(results, key=lambda result: result.run_id)]
+    return assemble([parts(result) for result in sorted(results, key=lambda r: r.run_id)])
+
+
+def assemble(runs: Sequence[Parts]) -> pd.DataFrame:
+    """A table of rows that all have the same groups of columns, in their order.
+
+    Cells are Python objects, not NumPy's: a column of integers with a gap stays one of integers.
+    """
     columns: dict[str, None] = dict.fromkeys(COLUMNS)
     # Part by part, so that a failed first run does not push the metrics behind the config.
-    for parts in zip(*runs, strict=True):
-        columns |= dict.fromkeys(sorted({key for part in parts for key in part}))
-    rows = [{key: cell for part in parts for key, cell in part.items()} for parts in runs]
+    for group in zip(*runs, strict=True):
+        columns |= dict.fromkeys(sorted({key for part in group for key in part}))
+    rows = [{key: cell for part in run for key, cell in part.items()} for run in runs]
     return pd.DataFrame(
         [[cells.get(column) for column in columns] for cells in rows],
         columns=list(columns),
@@ -113,55 +120,12 @@ def table(results: Iterable[RunResult]) -> pd.DataFrame:
     )
 
 
-def one_line(text: str) -> str:
-    """`text` with runs of white space as one space and unprintable characters as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+def parts(result: RunResult) -> Parts:
+    """The groups of columns of a result's row, no name twice.
 
-
-def _read(path: Path) -> RunResult:
-    """One record, believed only when all of it fits; ValueError (one line) or OSError otherwise."""
-    facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
-        raise ValueError("not a regular file")
-    if facts.st_size > MAX_BYTES:
-        raise ValueError(f"{facts.st_size} bytes; a record has at most {MAX_BYTES}")
-    content = path.read_bytes()
-    if not content.strip():
-        raise ValueError("empty")
-    try:
-        result = RunResult.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise ValueError(_reason(error)) from None
-    if "schema_version" not in result.model_fields_set:
-        raise ValueError("has no schema_version")
-    if result.run_id != path.parent.name:
-        raise ValueError(f"run_id is {result.run_id}, its folder says {path.parent.name}")
-    try:
-        json.dumps(result.model_dump(), allow_nan=False)
-    except ValueError:
-        raise ValueError("has a number that is not finite; strict JSON has null") from None
-    if result.model_params is not None and not 0 < result.model_params < 2**63:
-        raise ValueError("model_params is not a count")
-    if result.inference_time_s is not None and result.inference_time_s <= 0:
-        raise ValueError("inference_time_s is not positive")
-    try:
-        load_config(result.config)
-    except UserError as error:
-        raise ValueError(f"config: {error}") from None
-    return result
-
-
-def _reason(error: ValidationError) -> str:
-    errors = error.errors(include_url=False)
-    for item in errors:
-        if item["loc"] == ("schema_version",):
-            return f"schema_version is {item['input']!r}; known is {SCHEMA_VERSION}"
-    place = ".".join(str(step) for step in errors[0]["loc"])
-    return f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
-
-
-def _parts(result: RunResult) -> list[dict[str, Cell]]:
-    """The groups of columns of a row, in order, no name twice."""
+    Raises:
+        UserError: the result's config is none that `fno_runner` knows.
+    """
     config = load_config(result.config).model_dump()
     metrics = _pairs(result.metrics) if result.status in MEASURED else {}
     contract: dict[str, Any] = {
@@ -178,8 +142,8 @@ def _parts(result: RunResult) -> list[dict[str, Cell]]:
         for floor, of_floor in result.floors.items()
         for name, value in _pairs(of_floor).items()
     }
-    parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
-    said: dict[str, Cell] = dict(parts[0])
+    groups: Parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
+    said: dict[str, Cell] = dict(groups[0])
     for name, part in (
         ("metrics", {**metrics, "metrics_against": result.metrics_against}),
         ("floors", floors),
@@ -194,8 +158,76 @@ def _parts(result: RunResult) -> list[dict[str, Cell]]:
             if key not in said or said[key] != cell
         }
         said |= named
-        parts.append(named)
-    return parts
+        groups.append(named)
+    return groups
+
+
+def one_line(text: str) -> str:
+    """`text` with runs of white space as one space and unprintable characters as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def check_cost(model_params: Cell, inference_time_s: Cell) -> None:
+    """Doubt what a run is said to cost; None is no doubt.
+
+    Raises:
+        ValueError: parameters that are no count, or a time that is not positive.
+    """
+    if model_params is not None and not (
+        isinstance(model_params, int) and 0 < model_params < 2**63
+    ):
+        raise ValueError("model_params is not a count")
+    if inference_time_s is not None and not (
+        isinstance(inference_time_s, int | float) and inference_time_s > 0
+    ):
+        raise ValueError("inference_time_s is not positive")
+
+
+def read_record(path: Path, run_id: str | None = None) -> RunResult:
+    """One record, believed only when all of it fits.
+
+    Args:
+        run_id: what its folder says; None where its folder says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not believed; says why in one line.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+        raise ValueError("not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise ValueError(f"{facts.st_size} bytes; a record has at most {MAX_BYTES}")
+    content = path.read_bytes()
+    if not content.strip():
+        raise ValueError("empty")
+    try:
+        result = RunResult.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise ValueError(_reason(error)) from None
+    if "schema_version" not in result.model_fields_set:
+        raise ValueError("has no schema_version")
+    if run_id is not None and result.run_id != run_id:
+        raise ValueError(f"run_id is {result.run_id}, its folder says {run_id}")
+    try:
+        json.dumps(result.model_dump(), allow_nan=False)
+    except ValueError:
+        raise ValueError("has a number that is not finite; strict JSON has null") from None
+    check_cost(result.model_params, result.inference_time_s)
+    try:
+        load_config(result.config)
+    except UserError as error:
+        raise ValueError(f"config: {error}") from None
+    return result
+
+
+def _reason(error: ValidationError) -> str:
+    errors = error.errors(include_url=False)
+    for item in errors:
+        if item["loc"] == ("schema_version",):
+            return f"schema_version is {item['input']!r}; known is {SCHEMA_VERSION}"
+    place = ".".join(str(step) for step in errors[0]["loc"])
+    return f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
 
 
 def _pairs(metrics: Any) -> dict[str, float | None]:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import wandb
-from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+from rich.console import Console
 
 from agent.records import one_line
 from agent.sweepfile import KEYS, Sweep, parse_sweep
-from agent.tracking import WAYS_OUT
 from fno_runner.errors import UserError
 
 PAGE = 200
 """Runs a request."""
-ANSWER_S = 60
-"""How long one answer may take, the client's own retries included [s]."""
+ANSWER_S = 120
+"""How long one answer may take, the client's own retries and waits included [s]."""
+RETRIES = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_max_seconds": 30}
+"""How often and how long the client asks a server that is away: for hours, by itself, and a program
+that would end waits for it."""
 
 NAME = r"[A-Za-z0-9_.-]+"
 PLACE = re.compile(rf"({NAME})/({NAME}(?: {NAME})*)(?:/({NAME}))?")
 
-OnPage = Callable[[int, int], None]
-"""Called with the number of runs read so far and the number there is."""
+NO_KEY = (
+    "no API key, or one that the server refuses: log in (wandb login, or WANDB_API_KEY); "
+    "the export of a local study needs none"
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,10 @@ def parse_sweep_place(text: str) -> Place:
     return parse_place(text)
 
 
+class UnknownPlaceError(UserError):
+    """The server has no such sweep or project."""
+
+
 class Server:
     """The public API of the server that `wandb login` or WANDB_BASE_URL names."""
 
@@ -95,7 +104,13 @@ class Server:
         Raises:
             UserError: no key, a key that is refused, or a server that does not answer.
         """
-        with in_one_line("Weights & Biases"):
+        import wandb  # takes a second, and a local export needs none of it
+
+        what = "Weights & Biases"
+        with in_one_line(what), Console(stderr=True).status(f"asking {what}"):
+            limits = {k: v for k, v in RETRIES.items() if f"WANDB_{k.upper()}" not in os.environ}
+            # Silent: else it asks for a key on a terminal, and says more than one line.
+            wandb.setup(wandb.Settings(silent=True, **limits))
             self._api = wandb.Api(timeout=ANSWER_S)
 
     def sweep(self, place: Place) -> Sweep:
@@ -108,27 +123,35 @@ class Server:
         with in_one_line(str(place)):
             try:
                 config: Mapping[str, Any] = self._api.sweep(str(place)).config
-            except (ValueError, wandb.errors.CommError) as error:
+            except Exception as error:
                 if "Could not find" not in str(error):
                     raise
-                raise UserError(f"{place}: the server knows no such sweep") from None
-        started = [str(part) for part in (config.get("program"), *config.get("command", ()))]
-        if not any(re.fullmatch(r"agent\.run|(.*/)?agent/run\.py", part) for part in started):
-            raise UserError(f"{place}: a sweep of another program ({one_line(started[0])})")
+                raise UnknownPlaceError(f"{place}: the server knows no such sweep") from None
+            started = [config.get("program"), *(config.get("command") or ())]
+            program = " ".join(str(part) for part in started if part is not None)
+        if not re.search(r"(^|\s)(agent\.run|(\S*/)?agent/run\.py)(\s|$)", program):
+            shown = one_line(program)[:80] or "none is named"
+            raise UserError(f"{place}: a sweep of another program ({shown})")
         # A server may add keys of its own beside those of the file.
         return parse_sweep({k: v for k, v in config.items() if k in KEYS}, str(place))
 
-    def runs(self, place: Place, on_page: OnPage = lambda done, total: None) -> list[ServerRun]:
+    def runs(self, place: Place) -> list[ServerRun]:
         """Every run of a sweep or a project, oldest first, none twice; `PAGE` runs a request.
 
         The client waits and asks again where the server says 429 or 5xx, as long as Retry-After
-        asks for.
+        asks for. A terminal shows how far it is.
 
         Raises:
             UserError: there is no such project, or the server does not answer.
         """
         read: dict[str, ServerRun] = {}
-        with in_one_line(str(place)):
+        what = f"reading {place}"
+        with (
+            in_one_line(str(place)),
+            _run_folders_elsewhere(),
+            Console(stderr=True).status(what) as status,
+        ):
+            self._api.flush()  # else a second reading gives the first one's runs
             found = self._api.runs(
                 f"{place.entity}/{place.project}",
                 filters={"sweep": place.sweep} if place.sweep else {},
@@ -138,7 +161,9 @@ class Server:
                 lazy=False,
             )
             try:
-                for number, run in enumerate(found, start=1):
+                for number, run in enumerate(found):
+                    if number % PAGE == 0:
+                        status.update(f"{what}: {len(read)} of {len(found)} runs")
                     read[run.id] = ServerRun(
                         id=run.id,
                         state=run.state,
@@ -149,13 +174,25 @@ class Server:
                         created=run.created_at,
                         url=run.url,
                     )
-                    if number % PAGE == 0 or len(read) == len(found):
-                        on_page(len(read), len(found))
             except ValueError as error:
                 if "Could not find project" not in str(error):
                     raise
-                raise UserError(f"{place}: the server knows no such project") from None
+                raise UnknownPlaceError(f"{place}: the server knows no such project") from None
         return list(read.values())
+
+
+@contextmanager
+def _run_folders_elsewhere() -> Iterator[None]:
+    """The client makes an empty folder for every run it lists: not where others would find it."""
+    before = os.environ.get("WANDB_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["WANDB_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["WANDB_DIR"]
+            if before is not None:
+                os.environ["WANDB_DIR"] = before
 
 
 @contextmanager
@@ -163,20 +200,16 @@ def in_one_line(what: str) -> Iterator[None]:
     """Tell what went wrong with the server in one line, and what one can do."""
     try:
         yield
-    except (
-        wandb.errors.Error,
-        WandbApiFailedError,  # of the client's core: no kind of the others
-        ValueError,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the client lets through whatever it meets in an answer
         said = one_line(str(error))
         if "invalid character '<'" in said or "<html" in said.lower():
             reason = "the server answers with a web page (a proxy's, or a login page?)"
         elif "No API key" in said or "not logged in" in said:
-            reason = f"no API key, or one that the server refuses; {WAYS_OUT}"
-        elif "refused" in said or "did not respond" in said or "giving up" in said:
-            reason = f"the server does not answer ({said[-120:]})"
+            reason = NO_KEY
+        elif any(words in said for words in ("refused", "did not respond", "giving up")):
+            reason = f"the server does not answer ({said.rsplit(': ', 1)[-1][:120]})"
         else:
-            reason = said[:300]
+            reason = said[:300] or type(error).__name__
         raise UserError(f"{what}: {reason}") from None

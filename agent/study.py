@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def read_study(folder: Path) -> StudyInfo:
     return StudyInfo(folder, sweep.study_id, sweep)
 
 
+def server_study(sweep_id: str) -> Path:
+    """The study of a server's sweep, to which every agent on this disk brings its runs."""
+    return STUDIES / re.sub(r"[^A-Za-z0-9_-]", "_", sweep_id)
+
+
 def newest_study(root: Path = STUDIES) -> Path:
     """The study in `root` whose latest sign of life (a record, else its start) is the newest.
 
@@ -115,10 +121,32 @@ def open_study(folder: Path, sweep: Sweep) -> StudyInfo:
     make_folder(folder)
     if not (folder / MARKER).exists():
         # Several drivers may do this at once: each writes the same text, whole.
-        content = {"schema_version": SCHEMA_VERSION, "study_id": sweep.study_id}
-        text = json.dumps({**content, "sweep": sweep.as_mapping()}, indent=1, allow_nan=False)
-        write_text_atomically(folder / MARKER, text + "\n")
+        write_text_atomically(folder / MARKER, _marker(sweep))
     return StudyInfo(folder, sweep.study_id, sweep)
+
+
+def adopt_study(folder: Path, sweep: Sweep) -> None:
+    """Note a server's sweep in its `server_study`, to which its agents brought nothing but runs.
+
+    The server's word goes before that of an earlier note: a sweep's file can be changed there.
+
+    Raises:
+        MachineError: the folder cannot be written.
+    """
+    make_folder(folder)
+    text = _marker(sweep)
+    try:
+        known = (folder / MARKER).read_text() == text
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        write_text_atomically(folder / MARKER, text)
+
+
+def _marker(sweep: Sweep) -> str:
+    content = {"schema_version": SCHEMA_VERSION, "study_id": sweep.study_id}
+    text = json.dumps({**content, "sweep": sweep.as_mapping()}, indent=1, allow_nan=False)
+    return text + "\n"
 
 
 def _is_free(folder: Path) -> bool:

@@ -5,31 +5,36 @@ The local record is the truth; this is its mirror, and may be late or missing wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import wandb
 
 from agent.records import row
+from agent.wandb_folder import Address, hold, write_address
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.result import RECORD, RunResult
-from fno_runner.runner import Outcome
-from fno_runner.training import Epoch
+
+if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server needs none
+    from fno_runner.runner import Outcome
+    from fno_runner.training import Epoch
 
 PROJECT = "fno-hyperparam-study"
 """Where runs go unless WANDB_PROJECT, or the sweep, says otherwise."""
 SWEEP_ID = "WANDB_SWEEP_ID"
 """Set by `wandb agent` for the runs that it starts."""
-START_WAIT_S, FINISH_WAIT_S = 30, 90
+START_WAIT_S, FINISH_WAIT_S = 20, 90
 """How long a server that does not answer may hold up a run's start and its end [s]: two minutes in
-all. WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override."""
+all, with the seconds that the client adds. WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override."""
 
 WAYS_OUT = "log in (wandb login), or set WANDB_MODE=offline, or WANDB_MODE=disabled"
 
@@ -45,16 +50,20 @@ class Tracker:
         Raises:
             UserError: Weights & Biases is online and cannot be used; says the ways out.
         """
+        self._config = config
         _default_folder(Path(config.output_dir))
         self._run = self._start(config, run_id)
-        self._run.define_metric("epoch", hidden=True)
-        self._run.define_metric("*", step_metric="epoch")
+        # Who sends a run holds it: agent.sync leaves alone what is still on its way.
+        self._hold = None if self._run.disabled else self._take(Path(self._run.dir).parent)
+        define_metrics(self._run)
 
     @staticmethod
     def _start(config: RunConfig, run_id: str) -> wandb.Run:
         """A run in the environment's mode; offline if the server does not answer."""
         # Named here, so that what a failed start leaves behind is known.
         identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        folders = Path(os.environ["WANDB_DIR"], "wandb")
+        before = set(folders.glob(f"run-*-{identifier}"))
 
         def start(mode: Literal["offline"] | None) -> wandb.Run:
             return wandb.init(
@@ -68,13 +77,7 @@ class Tracker:
                 # A preempted run of a sweep comes back under its own id.
                 resume="allow" if SWEEP_ID in os.environ else None,
                 config={"run_id": run_id, **config.model_dump(exclude=set(PATHS))},
-                settings=wandb.Settings(
-                    console="off",  # the run's own log.txt has it
-                    silent=True,
-                    init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", START_WAIT_S)),
-                    finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_WAIT_S)),
-                    finish_timeout_raises=True,
-                ),
+                settings=client_settings(),
             )
 
         try:
@@ -84,14 +87,18 @@ class Tracker:
         except wandb.errors.Error as error:
             print(
                 f"warning: Weights & Biases does not answer ({_line(error)}); this run is logged "
-                f"offline, `wandb sync` sends it later",
+                f"offline; {_how_to_send()} sends it later",
                 file=sys.stderr,
             )
         wandb.teardown()
         # Synced, the stub of the failed start would overwrite the run that now follows.
-        for stub in Path(os.environ["WANDB_DIR"], "wandb").glob(f"run-*-{identifier}"):
+        for stub in set(folders.glob(f"run-*-{identifier}")) - before:
             shutil.rmtree(stub)
         return start("offline")
+
+    def _take(self, folder: Path) -> int | None:
+        write_address(folder, Address(self._run.entity or "", self._run.project or ""))
+        return hold(folder)
 
     def __enter__(self) -> Tracker:
         return self
@@ -105,9 +112,15 @@ class Tracker:
         if error is not None:
             # The point itself did not end: it is this machine, or somebody stopped the run.
             # A preempted run's point is handed out again; a failed one's is not.
-            if isinstance(error, SystemExit | KeyboardInterrupt):
-                self._run.mark_preempting()
-            self._finish(1)
+            preempted = isinstance(error, SystemExit | KeyboardInterrupt | UserError)
+            try:
+                if preempted:
+                    self._run.mark_preempting()
+                self._finish(1)
+            except Exception:
+                # The client's own process is gone: a signal to every process of a job ends it, too.
+                if preempted:
+                    hand_back(self._config)
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log one line of the history, with the epoch as its x axis."""
@@ -124,7 +137,7 @@ class Tracker:
             base_path=str(outcome.folder.resolve()),
             policy="now",
         )
-        self._finish(0 if outcome.result.status == "finished" else 1)
+        self._finish(exit_code(outcome.result))
 
     def _finish(self, exit_code: int) -> None:
         try:
@@ -132,9 +145,81 @@ class Tracker:
         except (TimeoutError, wandb.errors.Error) as error:
             print(
                 f"warning: Weights & Biases has not everything ({_line(error)}); the local record "
-                f"is whole, `wandb sync` sends the rest from {Path(self._run.dir).parent}",
+                f"is whole, {_how_to_send()} sends the rest later",
                 file=sys.stderr,
             )
+        finally:
+            if self._hold is not None:
+                os.close(self._hold)
+                self._hold = None
+
+
+def hand_back(config: RunConfig) -> None:
+    """Give the point back that a sweep handed to this process, which cannot begin it.
+
+    The server hands out again what was begun and preempted, and nothing else: the run is begun just
+    for that. Outside a sweep, or with WANDB_MODE other than online, there is nobody to tell.
+    """
+    identifier = os.environ.get("WANDB_RUN_ID")
+    online = os.environ.get("WANDB_MODE") in (None, "", "online")
+    if SWEEP_ID not in os.environ or identifier is None or not online:
+        return
+    with contextlib.suppress(Exception):
+        wandb.teardown()  # of an earlier try, which may have lost its process
+    try:
+        # Not in the study's folder: it may be what is unfit, and nothing here is worth keeping.
+        with tempfile.TemporaryDirectory(prefix="hand-back-") as folder:
+            run = wandb.init(
+                id=identifier,
+                mode="online",  # as the agent is, who was given the point
+                dir=folder,
+                group=os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
+                resume="allow",
+                settings=client_settings(),
+            )
+            run.mark_preempting()
+            run.finish(exit_code=1)
+            wandb.teardown()
+    except (wandb.errors.Error, UserError, ValueError, OSError) as error:
+        print(f"warning: the sweep did not get its point back ({_line(error)})", file=sys.stderr)
+
+
+def client_settings(**more: Any) -> wandb.Settings:
+    """How the client behaves in every run, whoever sends it.
+
+    Raises:
+        UserError: a time limit in the environment is not one.
+    """
+    return wandb.Settings(
+        console="off",  # the run's own log.txt has it
+        silent=True,
+        # A link by name would show, after a later run of the same configuration, that run's record.
+        symlink=False,
+        init_timeout=_seconds("WANDB_INIT_TIMEOUT", START_WAIT_S),
+        finish_timeout=finish_wait(),
+        finish_timeout_raises=True,
+        **more,
+    )
+
+
+def finish_wait() -> float:
+    """How long the end of a run may take [s].
+
+    Raises:
+        UserError: WANDB_FINISH_TIMEOUT is no time.
+    """
+    return _seconds("WANDB_FINISH_TIMEOUT", FINISH_WAIT_S)
+
+
+def define_metrics(run: wandb.Run) -> None:
+    """The epoch is the x axis of every curve."""
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("*", step_metric="epoch")
+
+
+def exit_code(result: RunResult) -> int:
+    """What the server is told: a failed point is a failed run."""
+    return 0 if result.status == "finished" else 1
 
 
 def summary(result: RunResult) -> dict[str, Any]:
@@ -151,10 +236,28 @@ def summary(result: RunResult) -> dict[str, Any]:
 
 
 def _default_folder(output_dir: Path) -> None:
-    """Offline runs belong to the study's folder, unless WANDB_DIR says otherwise."""
-    if "WANDB_DIR" not in os.environ:
+    """Weights & Biases' files belong to the study's folder, unless WANDB_DIR says otherwise.
+
+    `wandb agent` sets it to the folder that it is started in where nobody has said anything.
+    """
+    by_agent = SWEEP_ID in os.environ and os.environ.get("WANDB_DIR") == str(Path.cwd())
+    if "WANDB_DIR" not in os.environ or by_agent:
         output_dir.mkdir(parents=True, exist_ok=True)
         os.environ["WANDB_DIR"] = str(output_dir.resolve())
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, str(default))
+    try:
+        if (seconds := float(text)) > 0:
+            return seconds
+    except ValueError:
+        pass
+    raise UserError(f"{variable}={text!r}: allowed is a number of seconds > 0")
+
+
+def _how_to_send() -> str:
+    return f"`python -m agent.sync {os.environ['WANDB_DIR']}`"
 
 
 def _line(error: BaseException) -> str:

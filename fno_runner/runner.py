@@ -23,6 +23,7 @@ from fno_runner.data.npz import write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder, write_atomically
 from fno_runner.floors import floors
+from fno_runner.gpus import VISIBLE, given_gpus
 from fno_runner.inference import predicted_amplitude, timed_predict
 from fno_runner.metrics import r_factor, score
 from fno_runner.models import count_parameters
@@ -34,6 +35,9 @@ from fno_runner.training import OnEpoch, OnStep, Trained, train
 
 log = logging.getLogger("fno_runner")
 
+MIN_FREE_BYTES = 512 * 2**20
+"""Free space that the study's disk must have before a run begins. The largest network of sweep.yaml
+leaves 324 MiB of weights."""
 COLLAPSED_PEARSON = 0.1
 COLLAPSED_STD_RATIO = 0.05
 """A phase that correlates less with the truth, or spreads less, has recovered nothing."""
@@ -55,10 +59,15 @@ def preflight(config: RunConfig) -> Dataset:
 
     Raises:
         UserError: input that cannot be used; nothing was written.
-        MachineError: no such device, or the disk refuses.
+        MachineError: no such device, or the disk is full or refuses.
     """
     pick_device(config.device)
-    make_folder(Path(config.output_dir))
+    folder = make_folder(Path(config.output_dir))
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise MachineError(
+            f"{folder}: {free / 2**20:.0f} MiB free; a run needs {MIN_FREE_BYTES / 2**20:.0f} MiB"
+        )
     return load_dataset(config)
 
 
@@ -122,13 +131,20 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; `auto` is a CUDA device if there is one.
 
     Raises:
-        MachineError: `cuda` was asked for and there is none.
+        MachineError: `cuda` was asked for and there is none; or `auto`, and CUDA_VISIBLE_DEVICES
+            names a GPU that PyTorch does not find.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu" or torch.cuda.is_available():
+        return torch.device("cpu" if name == "cpu" else "cuda")
+    if name == "cuda":
         raise MachineError("device=cuda: this machine has no CUDA device that PyTorch can use")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if gpus := given_gpus():
+        # Days on a CPU are not what somebody wants who was given a GPU.
+        raise MachineError(
+            f"{VISIBLE}={','.join(gpus)} asks for a GPU and PyTorch finds none "
+            f"(device=cpu does without)"
+        )
+    return torch.device("cpu")
 
 
 def _evaluate(

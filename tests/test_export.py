@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from agent.export import CSV, PLOT, export, main, recommendation_lines
+from agent.export import export, main
+from agent.findings import CSV, PLOT, recommendation_lines
 from agent.records import COLUMNS
 from agent.sweepfile import parse_sweep
 from fno_runner.config import RunConfig
@@ -154,6 +155,17 @@ def test_without_a_finished_run_the_table_comes_and_the_status_is_1(
     assert not (study / PLOT).exists()
     errors = capsys.readouterr().err
     assert errors == f"error: {study}: no finished run to recommend\n"
+
+
+def test_an_empty_study_replaces_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, [])
+    (tmp_path / CSV).write_text("of a server's runs")
+    assert main([str(tmp_path)]) == 2
+    assert (tmp_path / CSV).read_text() == "of a server's runs"
+    errors = capsys.readouterr().err
+    assert errors == f"error: {tmp_path}: no run to export; {tmp_path / CSV} is left as it is\n"
 
 
 def test_all_runs_equal_is_no_problem(tmp_path: Path) -> None:

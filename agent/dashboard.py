@@ -1,0 +1,67 @@
+"""A sweep's saved workspace at Weights & Biases: `python -m agent.dashboard`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import wandb
+
+from agent.server import Server, in_one_line, parse_sweep_place
+from fno_runner.arguments import Parser
+from fno_runner.errors import MachineError, UserError
+
+HELP = """\
+Make a saved workspace for a sweep in its Weights & Biases project, and print its URL:
+parallel coordinates from the swept keys to quality and cost, Pareto plots (logarithmic cost,
+running best), loss curves by swept key, the reconstructions, and the table of the sweep's runs,
+best first. What is best says the sweep's metric; without one, ssim_phase.
+
+A sweep has one such workspace, whoever makes it. Again, e.g. after an update of this program, the
+command brings it up to date: the table and its own sections are restored, yours stay.
+
+Needs wandb-workspaces (pip install '.[dashboard]') and a login (wandb login, or WANDB_API_KEY);
+a server of your own is named by WANDB_BASE_URL.
+
+examples:
+  python -m agent.dashboard team/fno-hyperparam-study/a1b2c3d4    as `wandb sweep` prints it
+
+exit status: 0 saved · 2 bad input, or the server refuses · 3 wandb-workspaces is not installed
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make or update a sweep's workspace; the exit status."""
+    try:
+        args = _parser().parse_args(argv)
+        place = parse_sweep_place(args.sweep)
+        try:
+            from agent.workspace import save_workspace
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.split(".")[0] != "wandb_workspaces":
+                raise
+            raise MachineError(
+                "wandb-workspaces is not installed: pip install '.[dashboard]'"
+            ) from None
+        # Else the client announces the URL too.
+        wandb.setup(wandb.Settings(show_info=False))
+        sweep = Server().sweep(place)
+        with in_one_line(str(place)):
+            print(f"workspace  {save_workspace(place, sweep)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m agent.dashboard", description=HELP)
+    parser.add_argument(
+        "sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Agents for every GPU of a box: `python -m agent.launch ENTITY/PROJECT/SWEEP_ID`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import wandb
+from rich.console import Console
+from rich.text import Text
+
+from agent.keeper import (
+    AT_END,
+    DIED,
+    MAX_DEATHS,
+    MAX_UNFIT,
+    STOP_GRACE_S,
+    UNFIT,
+    Keeper,
+)
+from agent.server import Server, parse_sweep_place
+from agent.slots import ALL, NONE, Slot, plan_slots, usable_gpus
+from fno_runner.arguments import Parser, count_of
+from fno_runner.errors import UserError
+
+STAGGER_S = 2.0
+"""Between the starts of two agents [s], so that they do not read the data all at once."""
+POLL_S = 0.1
+MAX_PER_GPU = 64
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+
+HELP = f"""\
+Run the points of a sweep on all GPUs of this box: one `wandb agent` a GPU, watched.
+
+The sweep is on a Weights & Biases server (`wandb sweep sweep.yaml` puts it there and prints its
+name); any number of boxes may work on it at once. Without a GPU, agents share the CPU's cores.
+
+An agent that dies, as it does when the server is away for long, is started again after a while;
+a slot whose agent died {MAX_DEATHS} times in a row is stopped. So is a slot in which {MAX_UNFIT}
+runs in a row found the GPU, the disk or the data unfit: their points go back to the sweep, for
+other slots and other boxes.
+"""
+
+MORE = f"""\
+examples:
+  python -m agent.launch TEAM/study/x7k2p9qa                  every GPU of this box
+  python -m agent.launch TEAM/study/x7k2p9qa --gpus 0,2       these two
+  python -m agent.launch TEAM/study/x7k2p9qa --per-gpu 2      small networks: two agents a GPU
+  python -m agent.launch TEAM/study/x7k2p9qa --gpus none --per-gpu 4    four agents on the CPU
+  python -m agent.launch TEAM/study/x7k2p9qa --count 1        one point a slot, then stop
+
+Ctrl-C (or SIGTERM, SIGHUP) stops the agents, and their runs give their points back. It takes a few
+seconds, and {STOP_GRACE_S:.0f} s where the server does not answer. A second Ctrl-C kills, and the
+sweep does not get these points back.
+
+environment: CUDA_VISIBLE_DEVICES (as a scheduler sets it) limits the GPUs, and --gpus counts among
+those it leaves; OMP_NUM_THREADS (default: the cores shared out among the slots); WANDB_API_KEY,
+WANDB_BASE_URL and the like. With WANDB_MODE=offline the runs stay here; the agents need the server.
+
+exit status: 0 every slot is at its end (no more points, or --count) · 1 agents kept dying · 2 bad
+input, nothing was started · 3 a slot was stopped, or not started, as this machine is unfit for it ·
+128 + signal when stopped
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a box's agents; the exit status."""
+    try:
+        return _main(_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:  # before any agent was started
+        return 128 + signal.SIGINT
+
+
+def _main(args: argparse.Namespace) -> int:
+    place = parse_sweep_place(args.sweep)
+    sweep = Server().sweep(place)
+    wandb.teardown()  # the client's own process is not needed any more
+    slots = plan_slots(
+        args.gpus, args.per_gpu, [] if args.gpus == NONE else usable_gpus(), os.environ
+    )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # agents say more than ASCII
+    with tempfile.TemporaryDirectory(prefix="agent-launch-") as folder:
+        launcher = Launcher(str(place), slots, args.count, Path(folder), Console())
+        launcher.note(f"{sweep.name}: {place} on {', '.join(slot.name for slot in slots)}")
+        stopped = launcher.run()
+        status = launcher.summary()
+    return status if stopped is None else 128 + stopped
+
+
+class Launcher:
+    """The agents of one box."""
+
+    def __init__(
+        self, sweep: str, slots: Sequence[Slot], count: int | None, folder: Path, console: Console
+    ) -> None:
+        """
+        Args:
+            count: points a slot; None: as many as there are.
+            folder: for the reports of the runs.
+        """
+        self._console = console
+        self._signals: list[int] = []
+        variables = environment(os.environ)
+        width = max(len(slot.name) for slot in slots)
+        self._keepers = {
+            slot.name: Keeper(
+                slot, sweep, count, folder / slot.name, variables, number * STAGGER_S,
+                partial(self._say, f"{slot.name:<{width}}", COLOURS[number % len(COLOURS)]),
+            )
+            for number, slot in enumerate(slots)
+        }  # fmt: skip
+
+    def run(self) -> int | None:
+        """Work until every slot is over; the signal that ended it early, or None."""
+        # What is ignored stays so: nohup and background jobs rely on it.
+        heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}
+        try:
+            while not self._signals and self._at_work():
+                for keeper in self._keepers.values():
+                    keeper.step()
+                time.sleep(POLL_S)
+        finally:
+            # Whatever happened, no agent outlives its launcher.
+            self._stop_all()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._signals[0] if self._signals else None
+
+    def summary(self) -> int:
+        """Say a line a slot, the unfortunate ones on standard error; the exit status."""
+        statuses = []
+        for name, keeper in self._keepers.items():
+            assert keeper.ending is not None
+            statuses.append(keeper.ending.status)
+            runs = f"{keeper.recorded} run" + ("s" if keeper.recorded != 1 else "")
+            line = f"{name}: {runs}; {keeper.ending.why}"
+            if keeper.ending.status == AT_END:
+                self.note(line)
+            else:
+                print(f"error: {line}", file=sys.stderr)
+        return next((status for status in (UNFIT, DIED) if status in statuses), AT_END)
+
+    def note(self, line: str) -> None:
+        """Say something that is no slot's."""
+        self._print(Text(line))
+
+    def _at_work(self) -> list[Keeper]:
+        return [keeper for keeper in self._keepers.values() if keeper.ending is None]
+
+    def _stop_all(self) -> None:
+        """Stop every agent; a second Ctrl-C does not wait for their runs."""
+        for keeper in self._at_work():
+            keeper.stop()
+        if self._at_work():
+            self.note("stopping; points in work go back to the sweep")
+        while left := self._at_work():
+            # Not a second SIGTERM: schedulers, and terminals that close, send several at once.
+            if signal.SIGINT in self._signals[1:]:
+                for keeper in left:
+                    keeper.kill()
+            for keeper in left:
+                keeper.step()
+            time.sleep(POLL_S)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _say(self, name: str, colour: str, line: str) -> None:
+        self._print(Text.assemble((f"{name} │ ", colour), line))
+
+    def _print(self, text: Text) -> None:
+        try:
+            self._console.print(text, soft_wrap=True)
+        except (OSError, SystemExit):  # nobody reads it any more: the work goes on
+            self._console.quiet = True
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of agents: `given`, with this program's own Python first.
+
+    A sweep's `${interpreter}` is the `python` of PATH.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), given.get("PATH", "")])
+    # The client's own; with it, agents would share a process with this one.
+    return {name: text for name, text in given.items() if name != "WANDB_SERVICE"} | {"PATH": path}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m agent.launch", description=HELP, epilog=MORE)
+    add = parser.add_argument
+    add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
+    add("--gpus", default=ALL, metavar="all|none|0,2",
+        help="which GPUs to use (default: all; the CPU where there is none)")  # fmt: skip
+    add("--per-gpu", type=count_of(MAX_PER_GPU), default=1, metavar="K",
+        help="agents a GPU; without a GPU, agents in all (default: 1)")  # fmt: skip
+    add("--count", type=count_of(), metavar="N",
+        help="points a slot at most (default: as many as the sweep has)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

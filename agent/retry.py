@@ -1,0 +1,201 @@
+"""What a server's sweep still lacks, and running it here: `python -m agent.retry`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.coverage import attempts
+from agent.display import Display
+from agent.driver import Driver, named_grid
+from agent.local import MAX_WORKERS
+from agent.mirrored import ACTIVE, mirror
+from agent.queue import open_queue
+from agent.records import assemble, read_records, table
+from agent.server import Place, Server, ServerRun, parse_sweep_place
+from agent.study import STUDIES, adopt_study, server_study
+from agent.sweepfile import Point, Sweep, point_name, points
+from agent.tracking import SWEEP_ID
+from fno_runner.arguments import Parser, count_of
+from fno_runner.errors import MachineError, UserError
+
+HELP = """\
+List the points of a sweep's grid that have no finished run on the server, with what became of
+them; with --run, run them here, each in a process of its own, as runs of the same sweep.
+"""
+
+MORE = f"""\
+A point that runs now is left to who runs it. One that has its finished record in
+{STUDIES}/SWEEP_ID but not on the server is not run again: python -m agent.sync
+sends it. All others are run, also those that failed, diverged or collapsed, of which an agent gets
+none again. On one box at a time: unlike agents, two of these may run the same point twice.
+
+examples:
+  python -m agent.retry team/fno-hyperparam-study/a1b2c3d4          what is missing, and why
+  python -m agent.retry team/fno-hyperparam-study/a1b2c3d4 --run --workers 2
+
+environment: WANDB_API_KEY (or wandb login), WANDB_BASE_URL (a server of your own), WANDB_MODE
+(default: online), WANDB_RUN_GROUP (default: that of the sweep's runs), OMP_NUM_THREADS (default:
+the cores shared out among the workers).
+
+exit status: 0 nothing is missing, or no longer · 1 points are missing · 2 bad input, or a server
+that cannot be read · 3 this machine cannot run them · 128 + signal when stopped
+"""
+
+TO_RUN, RUNS_NOW, NOT_SENT = "to run", "runs now", "not sent"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A point of the grid without a finished run on the server.
+
+    what: `to run`, `runs now`, or `not sent` (its finished record is here).
+    state, error: of its newest run, as in the table of an export.
+    """
+
+    point: Point
+    what: str
+    state: str
+    error: str
+
+
+def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[Missing]:
+    """The points of a grid that no run of the server has finished, in the grid's order.
+
+    Args:
+        runs: all runs of the sweep, oldest first.
+        folder: the sweep's study on this disk, if there is one.
+
+    Raises:
+        UserError: the folder's records cannot be listed.
+    """
+    mirrors = [mirror(run) for run in runs]
+    there = attempts(sweep, assemble([one.parts for one in mirrors]))
+    here = attempts(sweep, table(read_records(folder).results))
+    found = []
+    for on_server, local in zip(there, here, strict=True):
+        if on_server.finished:
+            continue
+        own = [mirrors[row] for row in on_server.rows]
+        what = NOT_SENT if local.finished else TO_RUN
+        if any(one.run.state in ACTIVE for one in own):
+            what = RUNS_NOW
+        last = own[-1] if own else None
+        state, error = (last.cell("status"), last.cell("error")) if last else ("never begun", "")
+        found.append(Missing(on_server.point, what, str(state), str(error)))
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List, or run, what a sweep lacks; the exit status."""
+    try:
+        return _main(_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:  # such as a disk that is full while the queue writes
+        print(f"error: {error.strerror or error}: {error.filename or 'queue'}", file=sys.stderr)
+        return MachineError.exit_status
+
+
+def _main(args: argparse.Namespace) -> int:
+    place = parse_sweep_place(args.sweep)
+    server = Server()
+    sweep = server.sweep(place)
+    if sweep.method != "grid":
+        raise UserError(f"{place}: method {sweep.method} has no list of points; only grid has")
+    folder = server_study(str(place.sweep))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    runs = server.runs(place)
+    missing = find_missing(sweep, runs, folder)
+    _list(console, place, sweep, missing, folder)
+    wanted = [one.point for one in missing if one.what == TO_RUN]
+    if args.run and wanted:
+        status = _run(console, sweep, wanted, folder, args.workers, _variables(place, runs))
+        if status:
+            return status
+        missing = find_missing(sweep, server.runs(place), folder)
+        _list(console, place, sweep, missing, folder)
+    elif wanted:
+        console.print("--run runs what is to run, on this machine", highlight=False)
+    return 1 if missing else 0
+
+
+def _run(
+    console: Console,
+    sweep: Sweep,
+    wanted: Sequence[Point],
+    folder: Path,
+    workers: int,
+    variables: Mapping[str, str],
+) -> int:
+    """Run points here; the exit status, 0 if all of them were run, whatever became of them."""
+    asked = {tuple(point.values()) for point in wanted}
+    grid = {name: p for name, p in named_grid(sweep).items() if tuple(p.values()) in asked}
+    adopt_study(folder, sweep)
+    queue = open_queue(None, folder, sweep)
+    with Display(console, len(grid), 0, 0, workers) as display:
+        driver = Driver(folder, sweep, grid, queue, display, workers, None, variables)
+        stopped = driver.run(retry_failed=True)
+    if stopped is not None:
+        return 128 + stopped
+    if driver.broken:
+        print(f"error: {driver.broken[-1]}", file=sys.stderr)
+        return MachineError.exit_status
+    return 0
+
+
+def _variables(place: Place, runs: Sequence[ServerRun]) -> dict[str, str]:
+    """The environment that makes a run one of the sweep's, beside those that are there."""
+    groups = Counter(run.group for run in runs if run.group)
+    defaults = {"WANDB_MODE": "online"}
+    if groups:
+        defaults["WANDB_RUN_GROUP"] = groups.most_common(1)[0][0]
+    own = {"WANDB_ENTITY": place.entity, "WANDB_PROJECT": place.project}
+    return {**defaults, **os.environ, **own, SWEEP_ID: str(place.sweep)}
+
+
+def _list(
+    console: Console, place: Place, sweep: Sweep, missing: Sequence[Missing], folder: Path
+) -> None:
+    if missing:
+        printed = Table(title="no finished run on the server", title_justify="left")
+        for heading in ("point", "", "newest run", "why"):
+            printed.add_column(heading)
+        for one in missing:
+            cells = (point_name(sweep, one.point), one.what, one.state, one.error[:300])
+            printed.add_row(*map(Text, cells))
+        console.print(printed)
+    total = len(points(sweep))
+    counts = Counter(one.what for one in missing)
+    words = [f"{counts[what]} {what}" for what in (TO_RUN, RUNS_NOW, NOT_SENT) if counts[what]]
+    done = f"{total - len(missing)} of the grid's {total} points are finished"
+    console.print(
+        f"sweep {place}: {', '.join([done, *words])}", highlight=False, soft_wrap=True, markup=False
+    )
+    if counts[NOT_SENT]:
+        sends = f"python -m agent.sync {folder} sends what is finished here"
+        console.print(sends, highlight=False, soft_wrap=True, markup=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m agent.retry", description=HELP, epilog=MORE)
+    add = parser.add_argument
+    add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
+    add("--run", action="store_true", help="run what is to run; otherwise nothing is written")
+    add("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
+        help="points at a time (default: 1)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

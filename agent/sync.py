@@ -1,0 +1,232 @@
+"""Send later what did not reach Weights & Biases: `python -m agent.sync [STUDY]`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import wandb
+from agent.arrivals import Arrival, Arrivals
+from agent.records import one_line
+from agent.sending import complete, send
+from agent.server import Place
+from agent.study import newest_study
+from agent.tracking import PROJECT
+from agent.wandb_folder import LocalRun, find_runs, hold, is_held
+from fno_runner.arguments import Parser
+from fno_runner.errors import MachineError, UserError
+
+BATCH = 8
+"""Runs that are sent, and looked for, together."""
+
+HELP = """\
+Send to Weights & Biases what a study's runs could not: those that ran offline, and those whose
+server went away. The server is asked first, and again afterwards: a run that it has is left alone,
+of one that it has in part only the rest is sent, and none is sent twice. Nothing here is deleted.
+A run that was stopped before its end has no result and is not sent.
+"""
+
+MORE = """\
+examples:
+  python -m agent.sync              the newest study
+  python -m agent.sync STUDY        a study's folder, or what WANDB_DIR was for its runs
+  python -m agent.sync --dry-run    say what would be sent
+
+environment: WANDB_DIR (a default for STUDY), WANDB_ENTITY and WANDB_PROJECT (where a run does not
+say where it belongs), WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT (how long to wait, in seconds).
+
+exit status: 0 the server has all · 1 it has not, or --dry-run found something to send · 2 bad
+input, or the server does not answer · 3 this disk cannot be used · 128 + signal when stopped
+"""
+
+
+class Report:
+    """A line for each run, and the count of them."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._reason = ""
+
+    def line(self, fate: str, name: str, detail: str = "") -> None:
+        """Say what became of a run; `fate` is one of those in `closing`."""
+        self._counts[fate] += 1
+        if fate == "failed":
+            self._reason = detail
+        print(f"{fate:<11}{name}  {detail}".rstrip(), flush=True)
+
+    def closing(self) -> str:
+        """All of it in one line."""
+        count = self._counts
+        words = [
+            f"sent {count['sent']} {'run' if count['sent'] == 1 else 'runs'}",
+            f"{count['there']} {'was' if count['there'] == 1 else 'were'} there already",
+            f"{count['stopped']} stopped before {'its' if count['stopped'] == 1 else 'their'} end",
+        ]
+        words += [
+            f"{count[fate]} {fate}" for fate in ("running", "in use", "to send") if count[fate]
+        ]
+        words.append(f"{count['failed']} failed" + (f": {self._reason}" if self._reason else ""))
+        return ", ".join(words)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server has every run that came to its end."""
+        return not any(self._counts[fate] for fate in ("failed", "in use", "to send"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Send what is missing; the exit status."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        args = _parser().parse_args(argv)
+        study = args.study or Path(os.environ.get("WANDB_DIR") or newest_study())
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            # The client writes where it likes, but not into the study.
+            os.environ |= {"WANDB_DIR": scratch, "WANDB_SILENT": "true"}
+            # Whoever calls this means the server, whatever mode the runs are in.
+            os.environ.pop("WANDB_MODE", None)
+            return sync(study, args.dry_run)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Runs that belong into one project, and what the server has of each, by its id."""
+
+    server: Arrivals
+    place: Place
+    runs: list[LocalRun]
+    arrived: dict[str, Arrival]
+
+
+def sync(study: Path, dry_run: bool = False) -> int:
+    """Bring every run of a study that came to its end to the server; the exit status.
+
+    Raises:
+        UserError: the study has no such runs, or the server does not answer.
+        MachineError: the study's folder cannot be read, or not be written.
+    """
+    folder = study / "wandb"
+    if not folder.is_dir():
+        what = "no runs of Weights & Biases in it" if study.is_dir() else "no such folder"
+        raise UserError(f"{study}: {what}")
+    found, report = find_runs(folder), Report()
+    errands = _errands(found.ended) if found.ended else []
+    for identifier, path in found.unended.items():
+        report.line("running" if is_held(path) else "stopped", identifier, path.name)
+    for rejected in found.rejected:
+        report.line("failed", rejected.path.name, rejected.reason)
+    for errand in errands:
+        rest = []
+        for run in errand.runs:
+            missing = errand.arrived[run.id].missing
+            if not missing:
+                report.line("there", _name(run))
+            elif dry_run:
+                report.line("to send", _name(run), ", ".join(missing))
+            else:
+                rest.append(run)
+        _deliver(errand, rest, report)
+    print(report.closing())
+    return 0 if report.complete else 1
+
+
+def _errands(runs: Sequence[LocalRun]) -> list[Errand]:
+    """Ask the server what it has of the runs, a project at a time."""
+    server, project = Arrivals(), os.environ.get("WANDB_PROJECT", PROJECT)
+    places: dict[Place, list[LocalRun]] = {}
+    for run in runs:
+        places.setdefault(server.place(run, project), []).append(run)
+    return [Errand(server, at, its, server.look(at, its)) for at, its in places.items()]
+
+
+def _deliver(errand: Errand, runs: Sequence[LocalRun], report: Report) -> None:
+    """Send what is missing of the runs, as long as the server answers."""
+    for start in range(0, len(runs), BATCH):
+        try:
+            _deliver_batch(errand, runs[start : start + BATCH], report)
+        except MachineError:
+            raise
+        except (UserError, wandb.errors.Error) as error:
+            for run in runs[start:]:
+                report.line("failed", _name(run), one_line(str(error)))
+            return
+
+
+def _deliver_batch(errand: Errand, runs: Sequence[LocalRun], report: Report) -> None:
+    """Send what is missing of some runs, then see what has arrived."""
+    server, place = errand.server, errand.place
+    with ExitStack() as stack:
+        held: dict[int, LocalRun] = {}
+        for run in runs:
+            descriptor = hold(run.folder)
+            if descriptor is not None:
+                stack.callback(os.close, descriptor)
+                held[descriptor] = run
+        mine = list(held.values())
+        # Another one may have sent it since the server was asked.
+        arrived = server.look(place, mine)
+        before = {name for name, arrival in arrived.items() if not arrival.missing}
+        new = [run for run in mine if not arrived[run.id].begun]
+        said: dict[str, str] = {}
+        if new:
+            try:
+                send(place, new, held)
+            except TimeoutError as error:
+                said = {run.id: f"; {error}" for run in new}
+            arrived |= server.look(place, new)
+        parts = [run for run in mine if arrived[run.id].begun and arrived[run.id].missing]
+        parts = [run for run in parts if run.id not in said]
+        for run in parts:
+            try:
+                complete(place, run, server.history(place, run))
+            except (wandb.errors.Error, TimeoutError) as error:
+                said[run.id] = f"; {one_line(str(error))[:300]}"
+        if parts:
+            arrived |= server.look(place, parts)
+    for run in runs:
+        if run not in mine:
+            report.line("in use", _name(run), "it ends now, or another agent.sync sends it")
+        elif missing := arrived[run.id].missing:
+            lack = f"the server lacks {', '.join(missing)}{said.get(run.id, '')}"
+            report.line("failed", _name(run), lack)
+        else:
+            report.line("there" if run.id in before else "sent", _name(run))
+
+
+def _name(run: LocalRun) -> str:
+    config = run.result.config
+    what = "-".join(str(config[key]) for key in ("architecture", "input_transform"))
+    size = f"m{config['modes']}-w{config['width']}-s{config['seed']}"
+    return f"{run.id}  {run.result.run_id}  {what}-{size}"
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m agent.sync", HELP, MORE)
+    parser.add_argument("study", nargs="?", type=Path, metavar="STUDY",
+        help="the study's folder (default: the newest study)")  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be sent; send nothing"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

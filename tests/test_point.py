@@ -1,0 +1,93 @@
+"""A run that cannot begin gives its point back to the sweep that it is of."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.report import SLOT_REPORT, read_report
+from tests.wandb_backend import WandbBackend
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = {
+        "no disk": "--output_dir=file/study",
+        "bad option": "--blocks=99",
+        "stopped": "--width=3",
+    }
+    with WandbBackend() as backend:
+        parameters = {"width": {"values": [3]}}
+        sweep = backend.add_sweep({"method": "grid", "parameters": parameters}, "study")
+        # As the server has a point that it has just handed to an agent.
+        runs = {n: backend.add_run("study", sweep=sweep, state="pending") for n in options}
+        env = {**backend.environment(tmp_path), "WANDB_SWEEP_ID": sweep.id}
+        env["WANDB_PROJECT"] = "study"
+        started = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", "agent.run", option],
+                env={**env, "WANDB_RUN_ID": runs[name].id, SLOT_REPORT: str(tmp_path / name)},
+                cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+            )
+            for name, option in options.items()
+        }  # fmt: skip
+        # In the seconds of its imports, a run dies of a signal that it does not hear.
+        deadline = time.monotonic() + 30
+        while not hears(started["stopped"].pid, signal.SIGTERM):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        started["stopped"].terminate()
+        errors = {name: process.communicate(timeout=90)[1] for name, process in started.items()}
+
+    ends = {name: (process.returncode, runs[name].state) for name, process in started.items()}
+    assert ends == {
+        "no disk": (3, "preempted"),
+        "bad option": (2, "pending"),  # the sweep's own fault: it would go round for ever
+        "stopped": (143, "preempted"),
+    }
+    given_back = ("no disk", "stopped")
+    assert sorted(sweep.requeued) == sorted(runs[name].id for name in given_back)
+    assert {name: read_report(tmp_path / name).unfit for name in options} == {
+        "no disk": ("cannot write to file/study: Not a directory",),
+        "bad option": (),
+        "stopped": (),
+    }
+    for name in ("no disk", "bad option"):
+        (line,) = own_lines(errors[name])
+        assert line.startswith("error: ")
+    assert not list(tmp_path.rglob("run-*"))  # nothing that a later sync could send
+
+
+def hears(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^SigCgt:\t(\w+)$", status, re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
+
+
+def own_lines(text: str) -> list[str]:
+    """What was said beside the client's word of where it found its key."""
+    return [line for line in text.splitlines() if not line.startswith("wandb: [wandb.login()]")]
+
+
+@pytest.mark.slow
+def test_without_a_server_it_says_so_and_ends(tmp_path: Path) -> None:
+    with WandbBackend() as backend:
+        env = backend.environment(tmp_path)
+    known = {"WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "r", "WANDB_INIT_TIMEOUT": "2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.run", "--scan=missing.npz"],
+        env={**env, **known}, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    warning, error = own_lines(done.stderr)
+    assert warning.startswith("warning: the sweep did not get its point back")
+    assert error == "error: missing.npz: no such file"
+    assert not list(tmp_path.rglob("run-*"))

@@ -1,0 +1,106 @@
+"""`agent.retry`: what a sweep on the server lacks is listed, and run as runs of the sweep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.retry import NOT_SENT, RUNS_NOW, TO_RUN, find_missing, main
+from agent.study import read_study
+from agent.sweepfile import Sweep, parse_sweep, points
+from fno_runner.config import RunConfig, load_config
+from fno_runner.result import run_folder, write_result
+from tests.test_mirrored import LEFTOVERS, of_server, result_of
+from tests.test_server_export import PROJECT, STUDIES, files_with_key, put
+from tests.test_wandb_agents import tiny_sweep
+from tests.wandb_backend import WandbBackend
+
+
+def retry(
+    env: Mapping[str, str], folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent.retry", *arguments],
+        env=env, cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_only_what_is_missing_runs_again_and_completes_the_sweep(
+    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+) -> None:
+    file = tiny_sweep(
+        tiny_npz, data_dir, width=[3, 4],
+        batch_size=[4], learning_rate=[0.01], epochs=[8],  # enough to learn something
+    )  # fmt: skip
+    done, broken = points(sweep_of(file))
+    with WandbBackend() as backend:
+        sweep = backend.add_sweep(file, PROJECT)
+        put(backend, sweep, result_of(load_config(done)), config=done, group="ours")
+        crashed = backend.add_run(
+            PROJECT, sweep=sweep, config=broken, group="ours", state="crashed", summary=LEFTOVERS
+        )
+        env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1"}
+        env.pop("WANDB_DIR")
+        ran = retry(env, tmp_path, sweep.path, "--run")
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+        said = f"sweep {sweep.path}: {{}} of the grid's 2 points are finished"
+        assert "│ w4    │ to run │ crashed    │ the server has not heard" in ran.stdout
+        assert f"{said.format(1)}, 1 to run" in ran.stdout
+        assert ran.stdout.endswith(f"{said.format(2)}\n")
+
+        (new,) = [run for run in backend.sweep_runs(sweep) if run.completions]
+        assert (new.project, new.group, new.state) == (PROJECT, "ours", "finished")
+        assert new.config["width"] == 4
+        assert (crashed.state, len(backend.runs)) == ("crashed", 3)
+    study = tmp_path / STUDIES / sweep.id
+    assert [path.name for path in (study / "runs").iterdir()] == [new.config["run_id"]]
+    assert read_study(study).sweep == sweep_of(file)
+    assert not files_with_key(tmp_path)
+
+
+def test_what_runs_now_or_was_not_sent_is_not_run_again(tmp_path: Path) -> None:
+    sweep = parse_sweep(
+        {"method": "grid", "parameters": {"width": {"values": [8, 16, 24, 32]}}}, ""
+    )
+    results = {width: result_of(RunConfig(width=width)) for width in (8, 16, 24)}
+    runs = [
+        of_server(results[8], state="failed", summary=None),
+        of_server(results[8], state="running"),
+        of_server(results[24]),
+        of_server(results[16], state="crashed", summary=None),
+        of_server(results[16], state="killed", summary=None),
+    ]
+    write_result(results[16], run_folder(tmp_path, results[16].run_id))
+    assert [(m.point["width"], m.what, m.state) for m in find_missing(sweep, runs, tmp_path)] == [
+        (8, RUNS_NOW, "running"),
+        (16, NOT_SENT, "killed"),
+        (32, TO_RUN, "never begun"),
+    ]
+
+
+def sweep_of(file: Mapping[str, Any]) -> Sweep:
+    keys = ("name", "method", "metric", "parameters")
+    return parse_sweep({key: file[key] for key in keys}, "test")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["team/study"], "lacks the entity, the project or the sweep"),
+        (["sweep1"], "lacks the entity and the project"),
+        (["a/b/c", "--workers=0"], "'0': allowed is an integer ≥ 1"),
+        (["a/b/c/d"], "allowed is ENTITY/PROJECT/SWEEP_ID"),
+    ],
+)
+def test_wrong_arguments_get_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert line in error
