@@ -27,6 +27,9 @@ MAX_DEATHS = 8
 """A slot stops after its agent has died so often with no point recorded in between."""
 AGAIN_S, AGAIN_MOST_S = 10.0, 600.0
 """How long an agent that died stays dead [s]: twice as long every time, up to the second number."""
+SILENT_S = 300.0
+"""An agent that says nothing for so long and has no run is replaced [s]. Its sweep is paused, or it
+hangs, as one did that the server's return caught while it was dying."""
 STOP_GRACE_S = FINISH_WAIT_S + 10.0
 """How long an agent may take to stop when told to [s]: its run gives its point back."""
 
@@ -71,7 +74,8 @@ class Keeper:
         self._start_at = time.monotonic() + wait_s
         self._agent: subprocess.Popen[bytes] | None = None
         self._lines = LineReader()
-        self._gave_up = self._stopped = False
+        self._gave_up = self._stopped = self._idle = False
+        self._heard = 0.0
         self._deadline: float | None = None
         self._told: set[int] = set()
         self._deaths = self._recorded_before = 0
@@ -99,6 +103,11 @@ class Keeper:
                 return
         elif len(read_report(self._report).unfit) >= MAX_UNFIT:
             self._tell([self._agent.pid])
+        elif time.monotonic() > self._heard + SILENT_S:
+            self._heard = time.monotonic()
+            if not self._left_behind():
+                self._idle = True
+                self._tell([self._agent.pid])
         if self._deadline is not None and time.monotonic() > self._deadline:
             self.kill()
 
@@ -135,6 +144,7 @@ class Keeper:
         except OSError as error:
             self.ending = Ending(UNFIT, f"no agent can be started: {error.strerror or error}")
             return
+        self._heard = time.monotonic()
         assert self._agent.stdout is not None
         os.set_blocking(self._agent.stdout.fileno(), False)
 
@@ -144,6 +154,7 @@ class Keeper:
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(self._agent.stdout.fileno(), 65536):
                 data += piece
+                self._heard = time.monotonic()
         for line in self._lines.feed(data, last=last):
             self._gave_up |= GAVE_UP.search(line) is not None
             self._say(line)
@@ -174,12 +185,14 @@ class Keeper:
         self._agent, self._deadline, self._told = None, None, set()
         self.ending = self._why(status)
         if self.ending is None:
-            wait_s = min(AGAIN_S * 2 ** (self._deaths - 1), AGAIN_MOST_S)
+            how = "was idle" if self._idle else _how(status)
+            wait_s = min(AGAIN_S * 2 ** max(0, self._deaths - 1), AGAIN_MOST_S)
             self._start_at = time.monotonic() + wait_s
-            self._say(f"the agent {_how(status)}; another one starts in {wait_s:.0f} s")
+            self._say(f"the agent {how}; another one starts in {wait_s:.0f} s")
+        self._idle = False
 
     def _why(self, status: int) -> Ending | None:
-        """Why the slot is over, or None where its agent died and another one is to follow."""
+        """Why the slot is over, or None where another agent is to follow."""
         report = read_report(self._report)
         last = report.unfit[-1] if report.unfit else ""
         if self._stopped:
@@ -191,6 +204,8 @@ class Keeper:
             return Ending(UNFIT, f"its agent gave up, as its runs fail at once: {said}")
         if self._count is not None and report.recorded >= self._count:
             return Ending(AT_END, "as many as asked")
+        if self._idle:
+            return None
         if status == 0 and self._count is not None and report.unfit:
             # To the agent they counted; they were handed back.
             return Ending(UNFIT, f"its last run could not begin here: {last}")

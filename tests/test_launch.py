@@ -181,17 +181,18 @@ def check_output(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_killed_is_replaced_and_its_run_stopped(
+def test_an_agent_that_idles_or_is_killed_is_replaced(
     backend: WandbBackend, env: dict[str, str], tmp_path: Path
 ) -> None:
-    quick = (
-        "import agent.keeper as k, agent.launch as l; k.AGAIN_S = 1.0; raise SystemExit(l.main())"
-    )
     sweep = stub_sweep(backend, tmp_path, width=[3, 4, 5])
+    sweep.state = "PAUSED"
     box = write(tmp_path / "box", 60)
-    command = [sys.executable, "-c", quick]
+    command = quick(AGAIN_S=1.0, SILENT_S=4.0)
     with launched(env, box, sweep.path, "--count", "2", command=command) as process:
+        wait_until(lambda: "cpu0 │ the agent was idle; another one starts in 1 s" in said(box))
+        sweep.state = "RUNNING"
         wait_until(lambda: "threads" in said(box))
+        time.sleep(6)  # silent as well, and at work
         (agent,) = (
             c for c in psutil.Process(process.pid).children() if "--forward-signals" in c.cmdline()
         )
@@ -201,6 +202,7 @@ def test_an_agent_that_is_killed_is_replaced_and_its_run_stopped(
     text = said(box)
     assert "cpu0 │ the agent was killed by signal 9; another one starts in 1 s" in text
     assert "cpu0: 2 runs; as many as asked" in text
+    assert text.index("threads") > text.rindex("was idle")
     assert states(backend, sweep) == ["finished", "finished"]
 
 
@@ -208,17 +210,36 @@ def test_an_agent_that_is_killed_is_replaced_and_its_run_stopped(
 def test_agents_that_keep_dying_are_given_up(
     backend: WandbBackend, env: dict[str, str], tmp_path: Path
 ) -> None:
-    quick = (
-        "import agent.keeper as k, agent.launch as l; k.AGAIN_S, k.MAX_DEATHS = 0.1, 3;"
-        "raise SystemExit(l.main())"
-    )
     backend.faults.add("CreateAgent", status=403, times=None)
     sweep = stub_sweep(backend, tmp_path, width=[3])
     box = write(tmp_path / "box", 0)
-    command = [sys.executable, "-c", quick]
-    with launched(env, box, sweep.path, command=command) as process:
+    with launched(env, box, sweep.path, command=quick(AGAIN_S=0.1, MAX_DEATHS=3)) as process:
         assert process.wait(timeout=120) == 1
     assert "error: cpu0: 0 runs; its agent died 3 times in a row; the last ended with" in said(box)
+
+
+def quick(**constants: float) -> list[str]:
+    """`agent.launch` with other waiting times."""
+    change = f"vars(agent.keeper).update({constants})"
+    code = f"import agent.keeper, agent.launch; {change}; raise SystemExit(agent.launch.main())"
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_kills(backend: WandbBackend, env: dict[str, str], tmp_path: Path) -> None:
+    deaf = STUB.replace("told.append(1)", "None")
+    sweep = stub_sweep(backend, tmp_path, deaf, width=[3])
+    box = write(tmp_path / "box", 60)
+    with launched(env, box, sweep.path) as process:
+        wait_until(lambda: "threads" in said(box))
+        family = psutil.Process(process.pid).children(recursive=True)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # as from a scheduler or a terminal
+            process.send_signal(number)
+            time.sleep(1)
+        assert process.poll() is None and states(backend, sweep) == ["running"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 143
+    assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
 @pytest.mark.slow
