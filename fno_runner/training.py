@@ -18,9 +18,12 @@ from fno_runner.errors import DivergedError
 from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
+from fno_runner.step import CapturedStep, Step
 
 VALIDATION = 0.05
 """The share of the training patterns that the best state is chosen by."""
+REPORT_STEPS = 10
+"""Steps between two reports: each one waits until the device has caught up."""
 
 Epoch = dict[str, float | int | None]
 """One line of the history: epoch, train_loss, val_loss, learning_rate, epoch_time_s, …"""
@@ -83,7 +86,18 @@ def train(
     fit, validation, scale = prepare(config, dataset, device)
     model = build_model(config, dataset, device)
     loss_of = LOSSES[config.loss]
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    on_gpu = device.type == "cuda"
+    optimiser = torch.optim.Adam(
+        model.parameters(),
+        # A captured step reads its rate from the device.
+        lr=torch.tensor(config.learning_rate, device=device) if on_gpu else config.learning_rate,
+        capturable=on_gpu,
+        fused=True,
+    )
+    step: Callable[[Tensor], Tensor]
+    step = Step(model, fit.batch, optimiser, config.loss, config.grad_clip)
+    if on_gpu:
+        step = CapturedStep(step, config.batch_size)
     steps_an_epoch = math.ceil(len(fit.x) / config.batch_size)
     steps = steps_an_epoch * config.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -93,28 +107,25 @@ def train(
         pct_start=0.2,
         cycle_momentum=False,
     )
-    order = torch.Generator().manual_seed(config.seed)
+    shuffle = torch.Generator().manual_seed(config.seed)
     history: list[Epoch] = []
     best_loss, best_state = math.inf, model.state_dict()
     slice_size = config.infer_batch_size
     start = perf_counter()
-    step = 0
+    done = 0
     for epoch in range(1, config.epochs + 1):
         model.train()
         epoch_start = perf_counter()
         total = torch.zeros((), device=device)
-        for rows in torch.randperm(len(fit.x), generator=order).split(config.batch_size):
-            batch = fit.batch(rows.to(device))
-            loss = loss_of(model(*batch), batch[0])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-            optimiser.step()
+        # The whole order is sent at once: a copy a step would wait for the device.
+        order = torch.randperm(len(fit.x), generator=shuffle).to(device)
+        for rows in order.split(config.batch_size):
+            loss = step(rows)
             schedule.step()
-            total += loss.detach() * len(rows)
-            step += 1
-            if on_step is not None and step % 10 == 0:
-                on_step(step, steps, float(loss.detach()))
+            total += loss * len(rows)
+            done += 1
+            if on_step is not None and done % REPORT_STEPS == 0:
+                on_step(done, steps, float(loss))
         train_loss = float(total) / len(fit.x)
         elapsed = perf_counter() - epoch_start
         val_loss, slice_size = halve_until_it_fits(
