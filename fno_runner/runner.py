@@ -93,6 +93,7 @@ def run(
     """
     start = perf_counter()
     device = pick_device(config.device)
+    _allow_tf32(config.precision == "tf32")
     identifier = run_id(config)
     output_dir = Path(config.output_dir)
     if dataset is None:
@@ -145,6 +146,12 @@ def pick_device(name: str) -> torch.device:
             f"(device=cpu does without)"
         )
     return torch.device("cpu")
+
+
+def _allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round float32 factors to 10 bits: cuDNN does unless told not to."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _evaluate(

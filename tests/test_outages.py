@@ -17,6 +17,7 @@ from fno_runner.config import RunConfig
 from fno_runner.result import RunResult, run_id
 from tests.test_runner import arguments
 from tests.test_sync import Box, wait_until
+from tests.test_wandb_agents import make_sweep, tiny_sweep
 from tests.wandb_backend import API_KEY, Run, WandbBackend
 
 CLIENT_S = 10
@@ -148,3 +149,31 @@ def test_a_server_that_stumbles_loses_and_doubles_nothing(
     # Too small an object for this metric: null in the record, which the server is not told.
     assert json.loads(record(config).read_text())["metrics"]["ms_ssim"] == [None, None]
     assert not {"ms_ssim_amp", "ms_ssim_phase"} & set(box.backend.run().summary)
+
+
+@pytest.mark.slow
+def test_a_point_of_a_sweep_that_went_offline_lands_in_its_sweep(
+    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+) -> None:
+    """The server answers the agent, but not the run that the agent started."""
+    with WandbBackend() as backend:
+        env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1", "WANDB_INIT_TIMEOUT": "3"}
+        sweep = make_sweep(backend, env, tiny_sweep(tiny_npz, data_dir, seed=[0]))
+        del env["WANDB_DIR"]
+        away = backend.faults.add("UpsertBucket", status=503, times=None)
+        agent = subprocess.run(
+            ["wandb", "agent", sweep.path], env=env, cwd=tmp_path, capture_output=True, check=False
+        )
+        assert agent.returncode == 0 and away.hits
+        (point,) = backend.sweep_runs(sweep)
+        assert (point.state, point.history) == ("crashed", [])
+        backend.faults.clear()
+        synced = subprocess.run(
+            [sys.executable, "-m", "agent.sync"],
+            env=env, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert synced.returncode == 0, synced.stdout + synced.stderr
+        assert synced.stdout.splitlines()[-1].startswith("sent 1 run,")
+        assert backend.sweep_runs(sweep) == backend.runs == [point]
+        assert (point.state, point.completions) in (("finished", 1), ("failed", 1))
+        assert len(point.history) == 3 and "result.json" in point.files
