@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import wandb
+
 from agent.server import PAGE, Place, in_one_line
 from agent.tracking import exit_code
 from agent.wandb_folder import LocalRun

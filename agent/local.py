@@ -43,7 +43,7 @@ examples:
 Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them.
 
 environment: OMP_NUM_THREADS (default: the cores shared out among the workers), WANDB_MODE (default:
-offline), WANDB_DIR (default: the study's folder; `wandb sync` sends what lies there later).
+offline), WANDB_DIR (default: the study's folder; python -m agent.sync sends what lies there).
 
 exit status: 0 every point finished (with --limit: every one of them) · 1 some did not · 2 bad input
 · 3 this machine cannot run them · 128 + signal when stopped

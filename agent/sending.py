@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import wandb
+
 from agent.records import one_line
 from agent.server import Place
 from agent.tracking import client_settings, define_metrics, exit_code, finish_wait, summary

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 import wandb
+
 from agent.arrivals import Arrival, Arrivals
 from agent.records import one_line
 from agent.sending import complete, send

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.wandb_folder import is_held
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult, run_id
 from tests.test_runner import arguments
@@ -85,6 +86,7 @@ def test_the_server_is_away_for_the_whole_of_a_run(box: Box, tiny_config: RunCon
         assert stopped.stdout is not None
         while "epoch 1:" not in stopped.stdout.readline():
             pass
+        assert any(is_held(folder) for folder in box.study.glob("wandb/offline-run-*"))
         stopped.send_signal(signal.SIGTERM)
         stopped.communicate(timeout=60)
         said = said_by(process)

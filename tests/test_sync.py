@@ -6,6 +6,7 @@ The runs here are invented, so that none takes a training; client, processes and
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,14 @@ def box(tmp_path: Path) -> Iterator[Box]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of four runs that no server has heard of; the last was stopped before its end."""
+    box = Box(WandbBackend(), tmp_path_factory.mktemp("offline"))
+    box.run("0", "1", "2", "3!", WANDB_MODE="offline")
+    return box.study
+
+
 def check_whole(box: Box, run: Run) -> None:
     """Everything that RUNS logs has arrived, once."""
     assert (run.state, run.exit_code) == ("finished", 0)
@@ -143,8 +152,8 @@ def is_slowed(box: Box, fault: Fault) -> bool:
     return bool(fault.hits and box.backend.run().history)
 
 
-def test_what_ran_offline_is_sent_once_by_however_many(box: Box) -> None:
-    box.run("0", "1", "2", "3!", WANDB_MODE="offline")
+def test_what_ran_offline_is_sent_once_by_however_many(box: Box, offline: Path) -> None:
+    shutil.copytree(offline, box.study)
     lines = box.sync("--dry-run", status=1)
     assert [line.split()[0] for line in lines[:-1]] == ["stopped", "to", "to", "to"]
     assert box.backend.runs == []
@@ -215,8 +224,8 @@ def test_what_a_server_has_in_part_is_completed(box: Box) -> None:
     assert (part.host, part.program) == ("elsewhere", "-m agent.run")
 
 
-def test_bad_input_is_one_line_and_changes_nothing(box: Box, tmp_path: Path) -> None:
-    box.run("0", WANDB_MODE="offline")
+def test_bad_input_is_one_line_and_changes_nothing(box: Box, offline: Path, tmp_path: Path) -> None:
+    shutil.copytree(offline, box.study)
     (tmp_path / "empty").mkdir()
     before = {path: path.lstat().st_mtime_ns for path in box.study.rglob("*")}
     without_key = {"WANDB_API_KEY": "", "HOME": str(tmp_path / "nobody")}
