@@ -51,6 +51,7 @@ class Tracker:
             UserError: Weights & Biases is online and cannot be used; says the ways out.
         """
         self._config = config
+        self._lost: Exception | None = None
         _default_folder(Path(config.output_dir))
         self._run = self._start(config, run_id)
         # Who sends a run holds it: agent.sync leaves alone what is still on its way.
@@ -124,10 +125,21 @@ class Tracker:
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log one line of the history, with the epoch as its x axis."""
-        self._run.log(dict(epoch))
+        if self._lost is None:
+            try:
+                self._run.log(dict(epoch))
+            except Exception as error:  # the client's own process is gone, for want of memory, say
+                self._lost = error
+                self._warn(error)
 
     def outcome(self, outcome: Outcome) -> None:
         """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
+        try:
+            self._send(outcome)
+        except Exception as error:
+            self._warn(error)
+
+    def _send(self, outcome: Outcome) -> None:
         self._run.summary.update(summary(outcome.result))
         picture = outcome.folder / "recon.png"
         if picture.exists():
@@ -143,15 +155,19 @@ class Tracker:
         try:
             self._run.finish(exit_code=exit_code)
         except (TimeoutError, wandb.errors.Error) as error:
-            print(
-                f"warning: Weights & Biases has not everything ({_line(error)}); the local record "
-                f"is whole, {_how_to_send()} sends the rest later",
-                file=sys.stderr,
-            )
+            self._warn(error)
         finally:
             if self._hold is not None:
                 os.close(self._hold)
                 self._hold = None
+
+    @staticmethod
+    def _warn(error: Exception) -> None:
+        print(
+            f"warning: Weights & Biases has not everything ({_line(error)}); the local record "
+            f"is whole, {_how_to_send()} sends the rest later",
+            file=sys.stderr,
+        )
 
 
 def hand_back(config: RunConfig) -> None:
@@ -168,7 +184,7 @@ def hand_back(config: RunConfig) -> None:
         wandb.teardown()  # of an earlier try, which may have lost its process
     try:
         # Not in the study's folder: it may be what is unfit, and nothing here is worth keeping.
-        with tempfile.TemporaryDirectory(prefix="hand-back-") as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             run = wandb.init(
                 id=identifier,
                 mode="online",  # as the agent is, who was given the point
@@ -180,7 +196,7 @@ def hand_back(config: RunConfig) -> None:
             run.mark_preempting()
             run.finish(exit_code=1)
             wandb.teardown()
-    except (wandb.errors.Error, UserError, ValueError, OSError) as error:
+    except Exception as error:  # a courtesy: why the run cannot begin is what counts
         print(f"warning: the sweep did not get its point back ({_line(error)})", file=sys.stderr)
 
 
@@ -231,7 +247,7 @@ def summary(result: RunResult) -> dict[str, Any]:
     return {
         key: value
         for key, value in cells.items()
-        if value is not None and (key == "error" or key not in result.config)
+        if value is not None and (key == "error" or result.config.get(key, ...) != value)
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from agent.tracking import summary
@@ -120,6 +121,25 @@ def test_data_that_cannot_be_used_cost_no_tracked_run(
     assert not [path for path in Path(spoiled.output_dir).rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
+def test_a_client_that_dies_takes_no_run_with_it(tiny_config: RunConfig) -> None:
+    config = tiny_config.model_copy(update={"epochs": 9})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent.run", *arguments(config)],
+        env=environment(WANDB_MODE="offline", OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch 2"):
+        assert process.poll() is None
+    (core,) = psutil.Process(process.pid).children()  # the client's own process
+    core.kill()
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "warning: Weights & Biases has not everything" in said
+    assert len(record(config)["history"]) == 9
+
+
 @pytest.mark.parametrize("status", ["finished", "failed"])
 def test_summary_is_flat_and_has_what_there_is(status: str) -> None:
     config = RunConfig()
@@ -131,7 +151,7 @@ def test_summary_is_flat_and_has_what_there_is(status: str) -> None:
             "config": config.model_dump(),
             "metrics": {"ssim": (0.5, 0.7), "frc50": (None, 0.2)} if status == "finished" else {},
             "model_params": 12,
-            "timing": {"train_time_s": 3.0},
+            "timing": {"train_time_s": 3.0, "infer_batch_size": 64},
         }
     )
     flat = summary(result)
@@ -143,4 +163,5 @@ def test_summary_is_flat_and_has_what_there_is(status: str) -> None:
     else:
         assert "ssim_phase" not in flat
     assert "frc50_amp" not in flat  # the client would drop None without a word
-    assert not set(flat) & set(RunConfig.model_fields)
+    # Only what the configuration says otherwise: memory sufficed for 64 of 128.
+    assert set(flat) & set(RunConfig.model_fields) == {"infer_batch_size"}
