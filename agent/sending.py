@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import wandb
 
 from agent.records import one_line
 from agent.server import Place
-from agent.tracking import client_settings, define_metrics, exit_code, finish_wait, summary
+from agent.tracking import (
+    client_settings,
+    define_metrics,
+    exit_code,
+    finish_wait,
+    introduction,
+    summary,
+)
 from agent.wandb_folder import LocalRun
+from fno_runner.config import load_config
 from fno_runner.result import RECORD
 
 PATIENCE = {
@@ -55,10 +65,11 @@ def send(place: Place, runs: Sequence[LocalRun], held: Iterable[int]) -> None:
         raise wandb.errors.Error(f"wandb sync: {one_line(done.stderr)[-300:]}")
 
 
-def complete(place: Place, run: LocalRun, rows: Sequence[Mapping[str, Any]]) -> None:
+def complete(place: Place, run: LocalRun, begun: bool, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add to a run what the server lacks of it, and end it.
 
     Args:
+        begun: the server has a part of it.
         rows: the lines of its history that the server has.
 
     Raises:
@@ -70,7 +81,7 @@ def complete(place: Place, run: LocalRun, rows: Sequence[Mapping[str, Any]]) -> 
         id=run.id,
         entity=place.entity,
         project=place.project,
-        resume="must",
+        resume="allow",
         mode="online",
         # This machine and this program are not those of the run.
         settings=client_settings(
@@ -82,6 +93,7 @@ def complete(place: Place, run: LocalRun, rows: Sequence[Mapping[str, Any]]) -> 
             disable_git=True,
             disable_code=True,
         ),
+        **({} if begun else introduction(load_config(run.result.config), run.result.run_id)),
     )
     define_metrics(live)
     for entry in run.result.history:
@@ -89,11 +101,22 @@ def complete(place: Place, run: LocalRun, rows: Sequence[Mapping[str, Any]]) -> 
             live.log(dict(entry))
     live.summary.update(summary(run.result))
     if run.picture is not None:
-        if any("reconstruction" in row for row in rows):
-            live.save(str(run.picture), base_path=str(run.files), policy="now")
-        else:
-            # With no epoch logged before, the client would set the x axis to 0.
-            last = {"epoch": run.result.history[-1]["epoch"]} if run.result.history else {}
-            live.log({**last, "reconstruction": wandb.Image(str(run.picture))})
+        _complete_picture(live, run, run.picture, rows)
     live.save(str(run.files / RECORD), base_path=str(run.files), policy="now")
     live.finish(exit_code=exit_code(run.result))
+
+
+def _complete_picture(
+    live: wandb.Run, run: LocalRun, picture: Path, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Log the picture; or send its file, under the name that the server knows it by."""
+    shown = next((row["reconstruction"] for row in rows if "reconstruction" in row), None)
+    if shown is None:
+        # With no epoch logged before, the client would set the x axis to 0.
+        last = {"epoch": run.result.history[-1]["epoch"]} if run.result.history else {}
+        live.log({**last, "reconstruction": wandb.Image(str(picture))})
+    else:
+        copy = Path(live.dir, shown["path"])
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(picture, copy)
+        live.save(str(copy), base_path=live.dir, policy="now")

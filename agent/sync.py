@@ -189,11 +189,12 @@ def _deliver_batch(errand: Errand, runs: Sequence[LocalRun], report: Report) -> 
             except TimeoutError as error:
                 said = {run.id: f"; {error}" for run in new}
             arrived |= server.look(place, new)
-        parts = [run for run in mine if arrived[run.id].begun and arrived[run.id].missing]
-        parts = [run for run in parts if run.id not in said]
+        parts = [run for run in mine if arrived[run.id].missing and run.id not in said]
         for run in parts:
+            begun = arrived[run.id].begun  # if not, this disk's log of the run is torn
+            rows = server.history(place, run) if begun else []
             try:
-                complete(place, run, server.history(place, run))
+                complete(place, run, begun, rows)
             except (wandb.errors.Error, TimeoutError) as error:
                 said[run.id] = f"; {one_line(str(error))[:300]}"
         if parts:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import wandb
 
 from agent.records import row
-from agent.wandb_folder import Address, hold, write_address
+from agent.wandb_folder import PICTURE, Address, hold, write_address
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.result import RECORD, RunResult
@@ -71,14 +71,10 @@ class Tracker:
                 id=identifier,
                 mode=mode,
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
-                group=os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
-                name=f"{config.architecture}-{config.input_transform}-{config.conditioning}"
-                f"-m{config.modes}-w{config.width}-s{config.seed}",
-                tags=[config.architecture, config.input_transform, config.conditioning],
                 # A preempted run of a sweep comes back under its own id.
                 resume="allow" if SWEEP_ID in os.environ else None,
-                config={"run_id": run_id, **config.model_dump(exclude=set(PATHS))},
                 settings=client_settings(),
+                **introduction(config, run_id),
             )
 
         try:
@@ -135,20 +131,27 @@ class Tracker:
     def outcome(self, outcome: Outcome) -> None:
         """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
         try:
+            self._keep(outcome)
             self._send(outcome)
         except Exception as error:
             self._warn(error)
 
+    def _keep(self, outcome: Outcome) -> None:
+        """Put beside the client's files what agent.sync needs, whatever becomes of the client."""
+        if not self._run.disabled:
+            files = Path(self._run.dir)
+            shutil.copy2(outcome.folder / RECORD, files / RECORD)
+            if (outcome.folder / PICTURE).exists():
+                shutil.copy2(outcome.folder / PICTURE, files.parent / PICTURE)
+
     def _send(self, outcome: Outcome) -> None:
         self._run.summary.update(summary(outcome.result))
-        picture = outcome.folder / "recon.png"
+        picture = outcome.folder / PICTURE
         if picture.exists():
             self._run.log({"reconstruction": wandb.Image(str(picture))})
-        self._run.save(
-            str((outcome.folder / RECORD).resolve()),
-            base_path=str(outcome.folder.resolve()),
-            policy="now",
-        )
+        if not self._run.disabled:
+            folder = self._run.dir
+            self._run.save(str(Path(folder, RECORD)), base_path=folder, policy="now")
         self._finish(exit_code(outcome.result))
 
     def _finish(self, exit_code: int) -> None:
@@ -200,6 +203,17 @@ def hand_back(config: RunConfig) -> None:
         print(f"warning: the sweep did not get its point back ({_line(error)})", file=sys.stderr)
 
 
+def introduction(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """What a run tells the server of itself when it begins."""
+    return {
+        "group": os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
+        "name": f"{config.architecture}-{config.input_transform}-{config.conditioning}"
+        f"-m{config.modes}-w{config.width}-s{config.seed}",
+        "tags": [config.architecture, config.input_transform, config.conditioning],
+        "config": {"run_id": run_id, **config.model_dump(exclude=set(PATHS))},
+    }
+
+
 def client_settings(**more: Any) -> wandb.Settings:
     """How the client behaves in every run, whoever sends it.
 
@@ -209,8 +223,6 @@ def client_settings(**more: Any) -> wandb.Settings:
     return wandb.Settings(
         console="off",  # the run's own log.txt has it
         silent=True,
-        # A link by name would show, after a later run of the same configuration, that run's record.
-        symlink=False,
         init_timeout=_seconds("WANDB_INIT_TIMEOUT", START_WAIT_S),
         finish_timeout=finish_wait(),
         finish_timeout_raises=True,

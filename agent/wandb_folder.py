@@ -1,7 +1,8 @@
 """The folders of runs that Weights & Biases keeps on this disk: whose they are, and who sends them.
 
-Tracking puts two files of ours into each: `address.json`, where the run belongs on the server, and
-`.hold`, which the process that sends the run keeps locked.
+Tracking puts files of ours into each: `address.json`, where the run belongs on the server; `.hold`,
+which the process that sends the run keeps locked; and, once the run has come to its end, copies of
+its record (`files/result.json`) and of its picture, which the client might lose.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fno_runner.result import RECORD, RunResult
 
 FOLDER = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-([A-Za-z0-9_-]+)")
 ADDRESS = "address.json"
+PICTURE = "recon.png"
 HOLD = ".hold"
 MAX_BYTES = 4096
 """A longer address.json is not one [bytes]."""
@@ -54,7 +56,8 @@ class LocalRun:
     @property
     def picture(self) -> Path | None:
         """The reconstruction, where the run got as far."""
-        return next(iter(sorted(self.files.glob("media/images/reconstruction_*.png"))), None)
+        path = self.folder / PICTURE
+        return path if path.exists() else None
 
 
 @dataclass(frozen=True)

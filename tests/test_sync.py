@@ -27,7 +27,7 @@ RUNS = """
 import os, sys
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, wandb
+import numpy as np, psutil, wandb
 from PIL import Image
 from agent.tracking import Tracker
 from fno_runner.config import RunConfig
@@ -35,7 +35,7 @@ from fno_runner.result import RunResult, run_id, write_result
 
 study, *seeds = sys.argv[1:]
 for seed in seeds:
-    config = RunConfig(seed=int(seed.removesuffix("!")), output_dir=study)
+    config = RunConfig(seed=int(seed.rstrip("!?")), output_dir=study)
     name = run_id(config)
     folder = Path(study, "runs", name)
     tracker = Tracker(config, name)
@@ -44,6 +44,8 @@ for seed in seeds:
         tracker.on_epoch(entry)
     if seed.endswith("!"):  # stopped before its end
         os.kill(os.getpid(), 9)
+    if seed.endswith("?"):  # the client's own process is gone
+        [child.kill() for child in psutil.Process().children() if child.name() == "wandb-core"]
     result = RunResult(
         run_id=name, status="finished", config=config.model_dump(), history=history,
         metrics={"ssim": (0.5, 0.75), "frc50": (float("nan"), 0.25)}, metrics_against="truth",
@@ -52,7 +54,7 @@ for seed in seeds:
     Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(folder / "recon.png")
     tracker.outcome(SimpleNamespace(result=result, folder=folder))
 """
-"""Runs with the seeds given; one followed by "!" is killed before its end."""
+"""Runs with the seeds given; "!" after one kills it before its end, "?" its client only."""
 
 QUICK = {  # seconds; the client cuts off what is below a whole one
     "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
@@ -188,19 +190,19 @@ def test_what_a_server_has_in_part_is_completed(box: Box) -> None:
         WANDB_PROJECT="grids",
         WANDB_ENTITY="team",
     )
-    box.run("1", "2")
-    part, other = box.backend.runs[1:]
+    box.run("1", "2", "3?")
+    part, other, torn = box.backend.runs[1:]
+    assert (torn.state, torn.history) == ("running", [])
     # What an interrupted upload leaves: some rows, no end.
     part.state, part.exit_code, part.summary = "crashed", None, {"epoch": 2}
     part.host = "elsewhere"
     del part.history_lines[2:]
     part.files.clear()
-    # And one that lacks its record only, which this disk has torn.
+    # And one that lacks its record only, which is torn on this disk.
     del other.files["result.json"]
     (folder,) = (box.study / "wandb").glob(f"run-*-{other.id}")
     record = folder / "files" / "result.json"
     kept = record.read_text()
-    record.unlink()  # a link to the study's own
     record.write_text(kept[:100])
 
     refused = box.backend.faults.add("upload", status=403, times=None)
@@ -209,12 +211,13 @@ def test_what_a_server_has_in_part_is_completed(box: Box) -> None:
     assert lines[0].startswith(f"failed     {folder.name}  Invalid JSON")
     assert lines[1].startswith(f"failed     {given.id}") and "lacks result.json" in lines[1]
     assert lines[2].startswith(f"failed     {part.id}") and "lacks result.json" in lines[2]
-    assert lines[3].startswith("sent 0 runs, 0 were there already, 0 stopped before their end, 3")
+    assert lines[3].startswith(f"failed     {torn.id}") and "lacks result.json" in lines[3]
+    assert lines[4].startswith("sent 0 runs, 0 were there already, 0 stopped before their end, 4")
     box.backend.faults.clear()
     record.write_text(kept)
     lines = box.sync()
-    assert lines[-1] == "sent 3 runs, 0 were there already, 0 stopped before their end, 0 failed"
-    assert box.backend.runs == [given, part, other]
+    assert lines[-1] == "sent 4 runs, 0 were there already, 0 stopped before their end, 0 failed"
+    assert box.backend.runs == [given, part, other, torn]
     for run in box.backend.runs:
         check_whole(box, run)
     # The point is still that of the sweep, and of the type that the sweep gave it.
