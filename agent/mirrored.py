@@ -80,9 +80,9 @@ class Mirror:
 class Merged:
     """The server's runs and the local records as one table.
 
-    table: as of `agent.records.table`, but a row a run of the server and a row a record that the
+    table: as of `agent.records.table`, but of all runs of the server and of the records that the
         server does not have, ordered by run_id and age, with three more columns: `superseded`
-        (another row of the run_id is finished or, failing that, newer), `wandb_id`, `wandb_state`.
+        (another run of the run_id is finished or, failing that, newer), `wandb_id`, `wandb_state`.
     only_here: study -> run_ids of its records whose result the server does not have.
     """
 
@@ -130,23 +130,23 @@ def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]])
     for one in sorted(mirrors, key=lambda one: (one.run.created, one.run.id)):
         attempts[study_name(one.run), one.cell("run_id")].append(one)
     record_of: dict[str, RunResult] = {}
-    rows: list[_Row] = []
+    found: list[_Found] = []
     only_here: defaultdict[str, list[str]] = defaultdict(list)
     for study, results in records.items():
         for record in results:
             owner = _owner(record, attempts[study, record.run_id])
             if owner is None:
-                rows.append(_Row(parts(record)))
+                found.append(_Found(_by_seed(record)))
             else:
                 record_of[owner.run.id] = record
             if owner is None or _is_behind(owner, record):
                 only_here[study].append(record.run_id)
     for one in (one for same in attempts.values() for one in same):
-        found = record_of.get(one.run.id)
-        rows.append(_Row(one.parts if found is None else parts(found), one.run))
-    rows.sort(key=lambda row: (row.run_id == "", row.run_id, row.age))
-    best = {row.run_id: row for row in sorted(rows, key=lambda row: (row.finished, row.age))}
-    whole = [[*row.parts, row.origin(best[row.run_id])] for row in rows]
+        own = record_of.get(one.run.id)
+        found.append(_Found([one.parts] if own is None else _by_seed(own), one.run))
+    found.sort(key=lambda one: (one.run_id == "", one.run_id, one.age))
+    best = {one.run_id: one for one in sorted(found, key=lambda one: (one.finished, one.age))}
+    whole = [[*row, one.origin(best[one.run_id])] for one in found for row in one.rows]
     return Merged(assemble(whole), dict(only_here))
 
 
@@ -156,27 +156,27 @@ def study_name(run: ServerRun) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
-    """A row to be; `run` is None for a record that the server does not have."""
+class _Found:
+    """The rows of a run; `run` is None for a record that the server does not have."""
 
-    parts: Parts
+    rows: Sequence[Parts]
     run: ServerRun | None = None
 
     @property
     def run_id(self) -> str:
-        return str(self.parts[0]["run_id"])
+        return str(self.rows[0][0]["run_id"])
 
     @property
     def finished(self) -> bool:
-        return self.parts[0]["status"] == "finished"
+        return any(row[0]["status"] == "finished" for row in self.rows)
 
     @property
     def age(self) -> tuple[str, str]:
         """Sorts older rows first."""
         return ("", "") if self.run is None else (self.run.created, self.run.id)
 
-    def origin(self, best: _Row) -> dict[str, Cell]:
-        """The last columns; `best` is the row of this run_id that counts."""
+    def origin(self, best: _Found) -> dict[str, Cell]:
+        """The last columns; `best` is the run of this run_id that counts."""
         name, state = ("", "") if self.run is None else (self.run.id, self.run.state)
         superseded = self.run_id != "" and self is not best
         return {
@@ -184,6 +184,10 @@ class _Row:
             "wandb_id": one_line(name),
             "wandb_state": one_line(state),
         }
+
+
+def _by_seed(record: RunResult) -> list[Parts]:
+    return [parts(seed) for seed in record.by_seed()]
 
 
 def _owner(record: RunResult, attempts: Sequence[Mirror]) -> Mirror | None:

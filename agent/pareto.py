@@ -27,7 +27,9 @@ MUST_AGREE = (
 fingerprint cannot."""
 
 CONFIGURATION = tuple(
-    key for key in RunConfig.model_fields if key not in ("seed", "data_seed", *IN_NO_RUN_ID)
+    key
+    for key in RunConfig.model_fields
+    if key not in ("seed", "replicates", "data_seed", *IN_NO_RUN_ID)
 )
 """Columns that make two runs the same configuration; runs may differ in their seeds beyond it."""
 

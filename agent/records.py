@@ -95,12 +95,13 @@ def row(result: RunResult) -> dict[str, Cell]:
 
 
 def table(results: Iterable[RunResult]) -> pd.DataFrame:
-    """One row a result, ordered by run_id; the columns do not depend on the results' order.
+    """A row a seed of each result, ordered by run_id; the columns depend on no order of results.
 
     Raises:
         UserError: a result's config is none that `fno_runner` knows.
     """
-    return assemble([parts(result) for result in sorted(results, key=lambda r: r.run_id)])
+    in_order = sorted(results, key=lambda result: result.run_id)
+    return assemble([parts(seed) for result in in_order for seed in result.by_seed()])
 
 
 def assemble(runs: Sequence[Parts]) -> pd.DataFrame:

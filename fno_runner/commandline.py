@@ -112,8 +112,10 @@ class TerminalProgress:
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """A short table of what came out, beside the floors, and where it lies."""
     result = outcome.result
+    alike = sum(seed.status == result.status for seed in result.seeds)
+    seeds = f", {alike} of {len(result.seeds)} seeds; their mean" if result.seeds else ""
     table = Table(
-        title=f"run {result.run_id}: {result.status}",
+        title=f"run {result.run_id}: {result.status}{seeds}",
         caption="right: phase without a network, on the same data" if result.floors else None,
     )
     table.add_column(f"against the {result.metrics_against}" if result.metrics_against else "")

@@ -43,6 +43,9 @@ class RunConfig(BaseModel):
         "mae", description="misfit: amplitude MAE or Poisson negative log-likelihood"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, order and validation split")
+    replicates: int = Field(
+        1, ge=1, le=64, description="train as many networks, of seed, seed + 1, and so on"
+    )
     train_patterns: int | None = Field(
         None, ge=16, description="train on this many patterns, drawn by seed (default: all)"
     )
@@ -87,6 +90,11 @@ class RunConfig(BaseModel):
         if self.architecture == "hybrid" and self.blocks > 5:
             raise ValueError(f"blocks={self.blocks}: hybrid allows at most 5 (a 4×4 grid is left)")
         return self
+
+    def replicas(self) -> list[RunConfig]:
+        """This configuration once for each of its seeds, as one would run it with that alone."""
+        seeds = [(self.seed + k) % 2**31 for k in range(self.replicates)]
+        return [self.model_copy(update={"seed": seed, "replicates": 1}) for seed in seeds]
 
 
 PATHS = ("train_npz", "test_npz", "scan", "data_dir", "output_dir")

@@ -78,7 +78,7 @@ def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarra
     """`iterations` object updates from vacuum on each pattern alone: complex64 (B, N, N)."""
     mean_intensity = np.square(patterns.amplitude).sum(dtype=np.float64) / len(patterns)
     vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe))
-    inputs = Inputs.of(patterns, 1.0, torch.device("cpu"))
+    inputs = Inputs.of(patterns, [1.0], torch.device("cpu"))
     patches = np.empty(patterns.amplitude.shape, np.complex64)
     for first in range(0, len(patterns), SLICE):
         rows = slice(first, first + SLICE)

@@ -58,7 +58,7 @@ def _slices(
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """`forward_predict` of one slice after the other, still on the device."""
     model.eval()
-    inputs = Inputs.of(patterns, scale, CPU)
+    inputs = Inputs.of(patterns, [scale], CPU)
     probe = inputs.probe.to(device)
     for first in range(0, len(patterns), infer_batch_size):
         rows = slice(first, first + infer_batch_size)
@@ -75,7 +75,7 @@ def predicted_amplitude(
 ) -> Float32[np.ndarray, "b n n"]:
     """What the patches would diffract to under the probe as it stood: float32 (B, N, N)."""
     amplitude = np.empty(patterns.amplitude.shape, np.float32)
-    inputs = Inputs.of(patterns, 1.0, CPU)
+    inputs = Inputs.of(patterns, [1.0], CPU)
     for first in range(0, len(patterns), infer_batch_size):
         rows = slice(first, first + infer_batch_size)
         remainder = subpixel_remainder(inputs.positions[rows])[:, 0]  # (B, 2)

@@ -36,7 +36,7 @@ class Reconstructor(nn.Module):
         self.subpixel = subpixel
         self.precision = config.precision
         channels = 3 * patches if config.conditioning == "projection" else patches
-        self.network = build_network(config, channels, patches)
+        self.network: nn.Module = build_network(config, channels, patches)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ SCHEMA_VERSION: Literal[1] = 1
 RECORD = "result.json"
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]
+FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed")
 Pair = tuple[float | None, float | None]
 """One number for the amplitude and one for the phase of the object, in this order."""
+Metrics = dict[str, Pair | dict[str, float | None]]
 
 
 class ErrorInfo(BaseModel):
@@ -41,6 +44,18 @@ class ErrorInfo(BaseModel):
         )
 
 
+class SeedResult(BaseModel):
+    """What one seed of several came to; the fields are those of `RunResult`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = Field(ge=0, lt=2**31)
+    status: Status
+    error: ErrorInfo | None = None
+    metrics: Metrics = {}
+    history: list[dict[str, float | int | None]] = []
+
+
 class RunResult(BaseModel):
     """The record of one run. In JSON a number that is missing or not finite is null.
 
@@ -53,6 +68,9 @@ class RunResult(BaseModel):
     inference_time_s: median wall time [s] of one pass over the test set.
     timing: further times [s], rates and the protocol they were taken with.
     history: one entry an epoch.
+    seeds: what each of several replicates came to; empty for a single one. The run has finished if
+        a seed has, else its status is the worst; metrics are the mean over the seeds that ended as
+        the run did, error is the first one's of them, history the first seed's.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,7 +80,7 @@ class RunResult(BaseModel):
     status: Status
     error: ErrorInfo | None = None
     config: dict[str, Any]
-    metrics: dict[str, Pair | dict[str, float | None]] = {}
+    metrics: Metrics = {}
     metrics_against: Literal["truth", "reference"] | None = None
     floors: dict[str, dict[str, Pair]] = {}
     model_params: int | None = None
@@ -70,10 +88,38 @@ class RunResult(BaseModel):
     timing: dict[str, float | int | str | bool | None] = {}
     history: list[dict[str, float | int | None]] = []
     provenance: dict[str, str | float | int | bool | None] = {}
+    seeds: list[SeedResult] = []
 
     def to_json(self) -> str:
         """Strict JSON (RFC 8259): null where a number is not finite."""
         return json.dumps(_finite(self.model_dump()), indent=1, allow_nan=False) + "\n"
+
+    def conclude(self, seeds: list[SeedResult]) -> None:
+        """Take status, error, metrics and history from what the seeds came to."""
+        self.status = max((one.status for one in seeds), key=FROM_BEST_TO_WORST.index)
+        if any(one.status == "finished" for one in seeds):
+            self.status = "finished"
+        alike = [one for one in seeds if one.status == self.status]
+        self.error = alike[0].error
+        self.metrics = _mean([one.metrics for one in alike])
+        self.history = seeds[0].history
+        self.seeds = seeds if len(seeds) > 1 else []
+
+    def by_seed(self) -> list[RunResult]:
+        """A record of each seed alone; where there is one only, this record."""
+        return [
+            self.model_copy(
+                update={
+                    "config": {**self.config, "seed": one.seed},
+                    "status": one.status,
+                    "error": one.error,
+                    "metrics": one.metrics,
+                    "history": one.history,
+                    "seeds": [],
+                }
+            )
+            for one in self.seeds
+        ] or [self]
 
 
 def run_id(config: RunConfig) -> str:
@@ -103,6 +149,16 @@ def write_result(result: RunResult, folder: Path) -> Path:
     path = folder / RECORD
     write_text_atomically(path, result.to_json())
     return path
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers, element by element of pairs and dicts; None where one is missing."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _mean([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_mean(elements) for elements in zip(*values, strict=True))
+    return None if None in values else sum(values) / len(values)
 
 
 def _finite(value: Any) -> Any:

@@ -10,9 +10,11 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
@@ -24,12 +26,22 @@ from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder, write_atomically
 from fno_runner.floors import floors
 from fno_runner.gpus import VISIBLE, given_gpus
-from fno_runner.inference import predicted_amplitude, timed_predict
+from fno_runner.inference import predict, predicted_amplitude, timed_predict
+from fno_runner.memory import halve_until_it_fits
 from fno_runner.metrics import r_factor, score
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
-from fno_runner.result import ErrorInfo, RunResult, run_folder, run_id, write_result
+from fno_runner.result import (
+    ErrorInfo,
+    Metrics,
+    RunResult,
+    SeedResult,
+    Status,
+    run_folder,
+    run_id,
+    write_result,
+)
 from fno_runner.stitching import stitch
 from fno_runner.training import OnEpoch, OnStep, Trained, train
 
@@ -107,17 +119,9 @@ def run(
     )
     with _working_folder(output_dir, identifier) as (folder, publish):
         log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
-        try:
+        with _recorded(result):
             trained = train(config, dataset, device, on_step=on_step, on_epoch=on_epoch)
-            result.history = trained.history
             _evaluate(config, dataset, device, trained, result, folder)
-        except (UserError, KeyboardInterrupt, SystemExit):
-            raise
-        except DivergedError as error:
-            result.status, result.error = "diverged", ErrorInfo.of(error)
-        except Exception as error:
-            result.status, result.error = "failed", ErrorInfo.of(error)
-            log.exception("the run failed")
         result.timing |= {
             "data_time_s": loaded - start,
             "total_time_s": perf_counter() - start,
@@ -154,75 +158,154 @@ def _allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+@contextmanager
+def _recorded(result: RunResult | SeedResult) -> Iterator[None]:
+    """Make what goes wrong with the point itself the result's status and error."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit):
+        raise
+    except DivergedError as error:
+        result.status, result.error = "diverged", ErrorInfo.of(error)
+    except Exception as error:
+        result.status, result.error = "failed", ErrorInfo.of(error)
+        log.exception("the run failed")
+
+
+@dataclass(frozen=True)
+class _Reconstruction:
+    """What a seed's network made of the test patterns, and how long it took."""
+
+    config: RunConfig
+    objects: np.ndarray
+    mask: np.ndarray
+    timing: dict[str, float | int]
+
+
 def _evaluate(
     config: RunConfig,
     dataset: Dataset,
     device: torch.device,
-    trained: Trained,
+    trained: list[Trained],
     result: RunResult,
     folder: Path,
 ) -> None:
-    """Everything after training; fills `result` and `folder`."""
-    model, scale = trained.model, trained.scale
-    result.model_params = count_parameters(model)
-    patches, timing = timed_predict(model, dataset.test, scale, device, config.infer_batch_size)
-    result.inference_time_s = timing["inference_time_s"]
+    """Everything after training; fills `result` and `folder`.
+
+    Inference time, weights and picture are those of the first seed that finished; if none has, of
+    the first that collapsed.
+    """
+    result.model_params = count_parameters(trained[0].model)
+    seconds = [one.train_time_s for one in trained]
+    rates = [one.patterns_per_s for one in trained]
     result.timing = {
-        "train_time_s": trained.train_time_s,
-        "patterns_per_s": trained.patterns_per_s,
-        **timing,
+        "train_time_s": sum(seconds),
+        "patterns_per_s": float(np.average(rates, weights=seconds)),
     }
-    objects, mask = stitch(patches, dataset)
+    if len(trained) > 1:
+        result.timing["train_time_per_seed_s"] = sum(seconds) / len(seconds)
+    seeds: list[SeedResult] = []
+    first: dict[Status, _Reconstruction] = {}
+    for one, network in zip(config.replicas(), trained, strict=True):
+        seed = SeedResult(seed=one.seed, status="failed", history=network.history)
+        seeds.append(seed)
+        with _recorded(seed):
+            timed = "finished" not in first
+            reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
+            _write_weights(folder / _weights_name(one), network)
+            first.setdefault(seed.status, reconstruction)
+        if len(trained) > 1:
+            log.info("seed %d %s", one.seed, seed.status)
+    result.conclude(seeds)
     if dataset.reference is not None:
         result.metrics_against = dataset.reference_kind
-        result.metrics |= score(objects, dataset.reference, mask)
         result.floors = floors(dataset, Path(config.data_dir))
-    if isinstance(dataset.geometry, Freeform):
-        predicted = predicted_amplitude(patches, dataset.test, config.infer_batch_size)
-        measured, held_out = dataset.test.amplitude, dataset.held_out
-        result.metrics["r_factor"] = {
-            "train": r_factor(predicted[~held_out], measured[~held_out]),
-            "held_out": r_factor(predicted[held_out], measured[held_out]),
-        }
-    result.status = "finished"
-    _name_collapse(result)
-
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(
-        folder / "model.safetensors",
-        lambda stream: stream.write(save(weights, metadata={"input_scale_factor": repr(scale)})),
-    )
-    arrays = {"object": objects, "mask": mask}
+    shown = first.get("finished") or first.get("collapsed")
+    if shown is None:
+        return
+    result.inference_time_s = shown.timing["inference_time_s"]
+    result.timing |= shown.timing
+    (folder / _weights_name(shown.config)).rename(folder / "model.safetensors")
+    arrays = {"object": shown.objects, "mask": shown.mask}
     if dataset.reference is not None:
         arrays["reference"] = dataset.reference
     write_npz(folder / "recon.npz", arrays)
     draw_reconstruction(
         folder / "recon.png",
-        _title(config),
-        objects[0],
-        mask[0],
+        _title(shown.config),
+        shown.objects[0],
+        shown.mask[0],
         None if dataset.reference is None else dataset.reference[0],
         dataset.reference_kind,
     )
 
 
-def _name_collapse(result: RunResult) -> None:
-    """A phase that recovered nothing is called so, whatever its other metrics say."""
-    if "pearson" not in result.metrics:
-        return
-    correlation, spread = (result.metrics[name] for name in ("pearson", "std_ratio"))
+def _evaluate_seed(
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    trained: Trained,
+    seed: SeedResult,
+    *,
+    timed: bool,
+) -> _Reconstruction:
+    """Reconstruct and score; fills `seed`.
+
+    Raises:
+        DivergedError: the training, a prediction or a metric is not finite.
+    """
+    if trained.error is not None:
+        raise trained.error
+    network = (trained.model, dataset.test, trained.scale, device)
+    timing: dict[str, float | int] = {}
+    if timed:
+        patches, timing = timed_predict(*network, config.infer_batch_size)
+    else:
+        patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
+    objects, mask = stitch(patches, dataset)
+    metrics: Metrics = {}
+    if dataset.reference is not None:
+        metrics |= score(objects, dataset.reference, mask)
+    if isinstance(dataset.geometry, Freeform):
+        predicted = predicted_amplitude(patches, dataset.test, config.infer_batch_size)
+        measured, held_out = dataset.test.amplitude, dataset.held_out
+        metrics["r_factor"] = {
+            "train": r_factor(predicted[~held_out], measured[~held_out]),
+            "held_out": r_factor(predicted[held_out], measured[held_out]),
+        }
+    seed.error = _collapse(metrics)
+    seed.status = "collapsed" if seed.error else "finished"
+    seed.metrics = metrics
+    return _Reconstruction(config, objects, mask, timing)
+
+
+def _collapse(metrics: Metrics) -> ErrorInfo | None:
+    """What is wrong with a phase that recovered nothing, whatever its other metrics say."""
+    if "pearson" not in metrics:
+        return None
+    correlation, spread = (metrics[name] for name in ("pearson", "std_ratio"))
     assert isinstance(correlation, tuple) and isinstance(spread, tuple)
     phase_correlation, phase_spread = correlation[1], spread[1]
     assert phase_correlation is not None and phase_spread is not None
     if not all(math.isfinite(v) for v in (phase_correlation, phase_spread)):
         raise DivergedError("a metric is not finite")
-    if phase_correlation < COLLAPSED_PEARSON or phase_spread < COLLAPSED_STD_RATIO:
-        result.status = "collapsed"
-        result.error = ErrorInfo(
-            type="Collapsed",
-            message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
-            f"spread {phase_spread:.3f} of the truth's",
-        )
+    if phase_correlation >= COLLAPSED_PEARSON and phase_spread >= COLLAPSED_STD_RATIO:
+        return None
+    return ErrorInfo(
+        type="Collapsed",
+        message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
+        f"spread {phase_spread:.3f} of the truth's",
+    )
+
+
+def _weights_name(config: RunConfig) -> str:
+    return f"model-seed{config.seed}.safetensors"
+
+
+def _write_weights(path: Path, trained: Trained) -> None:
+    weights = {name: w.cpu().contiguous() for name, w in trained.model.state_dict().items()}
+    metadata = {"input_scale_factor": repr(trained.scale)}
+    write_atomically(path, lambda stream: stream.write(save(weights, metadata=metadata)))
 
 
 def _title(config: RunConfig) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.stacked import clip_gradients, losses
 
 WARM_UP = 3
 """Steps before a capture: what a library does only once must not be captured."""
@@ -36,12 +37,16 @@ class Step:
         self._loss_of, self._grad_clip = LOSSES[loss], grad_clip
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Train on the patterns of these row numbers, int64 (B,); the loss, float32 ()."""
+        """Train on the patterns of these row numbers, int64 (K, B), B for each of K networks.
+
+        Returns:
+            the networks' losses, float32 (K,).
+        """
         batch = self._batch_of(rows)
-        loss: Tensor = self._loss_of(self._model(*batch), batch[0])
+        loss = losses(self._loss_of, self._model(*batch), batch[0], len(rows))
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._grad_clip)
+        loss.sum().backward()
+        clip_gradients(self._model, self._grad_clip)
         self._optimiser.step()
         return loss.detach()
 
@@ -59,8 +64,8 @@ class CapturedStep:
         self._rows = self._loss = torch.empty(0)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """As `Step`; the loss is overwritten by the next call."""
-        if len(rows) != self._batch_size:
+        """As `Step`; the losses are overwritten by the next call."""
+        if rows.shape[1] != self._batch_size:
             return self._step(rows)
         if self._graph is None:
             self._seen += 1

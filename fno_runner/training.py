@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -18,7 +19,10 @@ from fno_runner.errors import DivergedError
 from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
+from fno_runner.stacked import Loss, losses, stack, states
 from fno_runner.step import CapturedStep, Step
+
+log = logging.getLogger("fno_runner")
 
 VALIDATION = 0.05
 """The share of the training patterns that the best state is chosen by."""
@@ -26,7 +30,9 @@ REPORT_STEPS = 10
 """Steps between two reports: each one waits until the device has caught up."""
 
 Epoch = dict[str, float | int | None]
-"""One line of the history: epoch, train_loss, val_loss, learning_rate, epoch_time_s, …"""
+"""One line of the history: epoch, train_loss, val_loss, learning_rate, epoch_time_s, …
+
+Of seeds that train together, the times are those of all of them."""
 OnStep = Callable[[int, int, float], None]
 """Called after a step with its number, the number of all steps, and a recent loss."""
 OnEpoch = Callable[[Epoch], None]
@@ -34,9 +40,9 @@ OnEpoch = Callable[[Epoch], None]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Patterns as `Reconstructor` takes them, on one device.
+    """Patterns as `Reconstructor` takes them, on one device, for K networks.
 
-    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N), scale (1, 1, 1, 1).
+    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N), scale (K, 1, 1, 1).
     """
 
     x: Tensor
@@ -45,27 +51,40 @@ class Inputs:
     scale: Tensor
 
     @classmethod
-    def of(cls, patterns: Patterns, scale: float, device: torch.device) -> Inputs:
+    def of(cls, patterns: Patterns, scale: Sequence[float], device: torch.device) -> Inputs:
+        """`scale`: the input scale factor of each network."""
         return cls(
             x=torch.from_numpy(patterns.amplitude)[:, None].to(device),
             positions=torch.from_numpy(patterns.positions)[:, None, :, None].to(device),
             probe=torch.from_numpy(patterns.probe).to(device),
-            scale=torch.full((1, 1, 1, 1), scale, device=device),
+            scale=torch.tensor(scale, device=device).view(-1, 1, 1, 1),
         )
 
     def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four arguments of `forward` and `forward_predict` for these patterns."""
+        """The four arguments of `forward` and `forward_predict` for these patterns.
+
+        rows: (K, B), each network's own; the batch has them one network after the other. One
+        network takes a slice, too.
+        """
+        if isinstance(rows, Tensor):
+            rows = rows.flatten()
         x = self.x[rows]
-        return x, self.positions[rows], self.probe, self.scale.expand(len(x), 1, 1, 1)
+        scale = self.scale.expand(-1, len(x) // len(self.scale), 1, 1).reshape(-1, 1, 1, 1)
+        return x, self.positions[rows], self.probe, scale
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its best state loaded, and how it came about."""
+    """A model with its best state loaded, and how it came about.
+
+    error: a loss became NaN or infinite; the history ends there.
+    train_time_s: of seeds that train together, each one's equal share.
+    """
 
     model: Reconstructor
     scale: float
     history: list[Epoch]
+    error: DivergedError | None
     train_time_s: float
     patterns_per_s: float
 
@@ -75,31 +94,59 @@ def train(
     dataset: Dataset,
     device: torch.device,
     *,
+    together: bool | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-) -> Trained:
-    """Train the configuration's network on `dataset.train`; same seed, same machine, same result.
+) -> list[Trained]:
+    """Train the configuration's network on `dataset.train`, once for each of its seeds.
 
-    Raises:
-        DivergedError: a loss is NaN or infinite.
+    Same seed, same machine, same result, whatever the other seeds: together they differ from each
+    one alone only as sums in another order do.
+
+    Args:
+        together: whether one program trains all seeds. By default on a GPU, which one small network
+            does not fill, and not on a CPU, which it does (nor does a CPU's autocast to bf16 reach
+            stacked convolutions).
+        on_epoch: hears of the first seed's epochs only.
     """
-    fit, validation, scale = prepare(config, dataset, device)
-    model = build_model(config, dataset, device)
-    loss_of = LOSSES[config.loss]
-    on_gpu = device.type == "cuda"
-    optimiser = torch.optim.Adam(
-        model.parameters(),
-        # A captured step reads its rate from the device.
-        lr=torch.tensor(config.learning_rate, device=device) if on_gpu else config.learning_rate,
-        capturable=on_gpu,
-        fused=True,
-    )
+    configs = config.replicas()
+    if together is None:
+        together = device.type == "cuda"
+    if together:
+        return _train(configs, dataset, device, on_step, on_epoch)
+    trained = []
+    for done, one in enumerate(configs):
+        report = on_step and partial(_as_part, on_step, done, len(configs))
+        trained += _train([one], dataset, device, report, None if done else on_epoch)
+        if len(configs) > 1:
+            log.info("seed %d: trained in %.1f s", one.seed, trained[-1].train_time_s)
+    return trained
+
+
+def _as_part(on_step: OnStep, done: int, parts: int, step: int, steps: int, loss: float) -> None:
+    on_step(done * steps + step, parts * steps, loss)
+
+
+def _train(
+    configs: Sequence[RunConfig],
+    dataset: Dataset,
+    device: torch.device,
+    on_step: OnStep | None,
+    on_epoch: OnEpoch | None,
+) -> list[Trained]:
+    """Train K configurations that differ in their seeds, in one program."""
+    config = configs[0]
+    inputs, fit, held = prepare(configs, dataset, device)
+    models = [build_model(one, dataset, device) for one in configs]
+    model = stack(models)
+    seeds = [_Seed(weights) for weights in states(model)]
+    optimiser = _optimiser(model, config.learning_rate, device)
     step: Callable[[Tensor], Tensor]
-    step = Step(model, fit.batch, optimiser, config.loss, config.grad_clip)
-    if on_gpu:
+    step = Step(model, inputs.batch, optimiser, config.loss, config.grad_clip)
+    if device.type == "cuda":
         step = CapturedStep(step, config.batch_size)
-    steps_an_epoch = math.ceil(len(fit.x) / config.batch_size)
-    steps = steps_an_epoch * config.epochs
+    count = fit.shape[1]
+    steps = math.ceil(count / config.batch_size) * config.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         max_lr=config.learning_rate,
@@ -107,64 +154,113 @@ def train(
         pct_start=0.2,
         cycle_momentum=False,
     )
-    shuffle = torch.Generator().manual_seed(config.seed)
-    history: list[Epoch] = []
-    best_loss, best_state = math.inf, model.state_dict()
+    shuffles = [torch.Generator().manual_seed(one.seed) for one in configs]
     slice_size = config.infer_batch_size
     start = perf_counter()
     done = 0
     for epoch in range(1, config.epochs + 1):
         model.train()
         epoch_start = perf_counter()
-        total = torch.zeros((), device=device)
+        total = torch.zeros(len(configs), device=device)
         # The whole order is sent at once: a copy a step would wait for the device.
-        order = torch.randperm(len(fit.x), generator=shuffle).to(device)
-        for rows in order.split(config.batch_size):
+        order = torch.stack([torch.randperm(count, generator=shuffle) for shuffle in shuffles])
+        for rows in fit.gather(1, order.to(device)).split(config.batch_size, dim=1):
             loss = step(rows)
             schedule.step()
-            total += loss * len(rows)
+            total += loss * rows.shape[1]
             done += 1
             if on_step is not None and done % REPORT_STEPS == 0:
-                on_step(done, steps, float(loss))
-        train_loss = float(total) / len(fit.x)
+                on_step(done, steps, float(loss[0]))
+        train_losses = (total / count).tolist()
         elapsed = perf_counter() - epoch_start
-        val_loss, slice_size = halve_until_it_fits(
-            partial(_validate, model, validation, loss_of), slice_size
+        val_losses, slice_size = halve_until_it_fits(
+            partial(_validate, model, inputs, held, LOSSES[config.loss]), slice_size
         )
-        entry: Epoch = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "val_loss": val_loss,
+        of_all: Epoch = {
             "learning_rate": float(schedule.get_last_lr()[0]),
             "epoch_time_s": elapsed,
-            "patterns_per_s": len(fit.x) / elapsed,
+            "patterns_per_s": fit.numel() / elapsed,
         }
-        history.append(entry)
-        if on_epoch is not None:
-            on_epoch(entry)
+        for seed, train_loss, val_loss in zip(seeds, train_losses, val_losses, strict=True):
+            if seed.error is None:
+                seed.record(epoch, train_loss, val_loss, of_all)
+                if on_epoch is not None and seed is seeds[0]:
+                    on_epoch(seed.history[-1])
+        if all(seed.error for seed in seeds):
+            break
+    for one, seed in zip(models, seeds, strict=True):
+        one.load_state_dict(seed.best_state)
+    seconds = perf_counter() - start
+    return [
+        Trained(
+            model=one,
+            scale=float(scale),
+            history=seed.history,
+            error=seed.error,
+            train_time_s=seconds / len(seeds),
+            patterns_per_s=fit.numel() * epoch / seconds,
+        )
+        for one, seed, scale in zip(models, seeds, inputs.scale, strict=True)
+    ]
+
+
+def _optimiser(model: Reconstructor, rate: float, device: torch.device) -> torch.optim.Adam:
+    on_gpu = device.type == "cuda"
+    return torch.optim.Adam(
+        model.parameters(),
+        # A captured step reads its rate from the device.
+        lr=torch.tensor(rate, device=device) if on_gpu else rate,
+        capturable=on_gpu,
+        fused=True,
+    )
+
+
+class _Seed:
+    """What has become of one seed so far: history, best state, divergence."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        """`weights`: views that follow the training."""
+        self._weights = weights
+        self._best_loss = math.inf
+        self.best_state = weights
+        self.history: list[Epoch] = []
+        self.error: DivergedError | None = None
+
+    def record(self, epoch: int, train_loss: float, val_loss: float, of_all: Epoch) -> None:
+        """`of_all`: what the epoch's entry has in common with the other seeds'."""
+        self.history.append(
+            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, **of_all}
+        )
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise DivergedError(
+            self.error = DivergedError(
                 f"epoch {epoch}: training loss {train_loss}, validation loss {val_loss}"
             )
-        if val_loss < best_loss:
-            best_loss = val_loss
-            best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    model.load_state_dict(best_state)
-    seconds = perf_counter() - start
-    return Trained(model, scale, history, seconds, len(fit.x) * config.epochs / seconds)
+        elif val_loss < self._best_loss:
+            self._best_loss = val_loss
+            self.best_state = {name: weight.clone() for name, weight in self._weights.items()}
 
 
 def prepare(
-    config: RunConfig, dataset: Dataset, device: torch.device
-) -> tuple[Inputs, Inputs, float]:
-    """Training patterns, validation patterns (never of the test set), and the input scale."""
-    rng = np.random.default_rng(config.seed)
-    rows = rng.permutation(len(dataset.train))[: config.train_patterns]
-    held = max(1, round(VALIDATION * len(rows)))
-    fit, validation = dataset.train.take(rows[held:]), dataset.train.take(rows[:held])
-    mean_intensity = np.square(fit.amplitude).sum(dtype=np.float64) / len(fit)
-    scale = input_scale_factor(float(mean_intensity), torch.from_numpy(fit.probe))
-    return Inputs.of(fit, scale, device), Inputs.of(validation, scale, device), scale
+    configs: Sequence[RunConfig], dataset: Dataset, device: torch.device
+) -> tuple[Inputs, Tensor, Tensor]:
+    """What K configurations that differ in their seeds are trained on.
+
+    Returns:
+        all of `dataset.train`; of each seed the patterns that it is trained on, int64 (K, n); and
+        those that its best state is chosen by, int64 (K, m), which are never of the test set.
+    """
+    intensity = np.square(dataset.train.amplitude).sum((1, 2), dtype=np.float64)
+    probe = torch.from_numpy(dataset.train.probe)
+    fit, held, scale = [], [], []  # by seed
+    for config in configs:
+        rows = np.random.default_rng(config.seed).permutation(len(dataset.train))
+        rows = rows[: config.train_patterns]
+        count = max(1, round(VALIDATION * len(rows)))
+        held.append(torch.from_numpy(rows[:count]))
+        fit.append(torch.from_numpy(rows[count:]))
+        scale.append(input_scale_factor(float(intensity[rows[count:]].mean()), probe))
+    inputs = Inputs.of(dataset.train, scale, device)
+    return inputs, torch.stack(fit).to(device), torch.stack(held).to(device)
 
 
 def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Reconstructor:
@@ -177,14 +273,11 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Re
 
 @torch.inference_mode()
 def _validate(
-    model: Reconstructor,
-    inputs: Inputs,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    batch_size: int,
-) -> float:
+    model: Reconstructor, inputs: Inputs, rows: Tensor, loss_of: Loss, batch_size: int
+) -> list[float]:
     model.eval()
-    total = torch.zeros((), device=inputs.x.device)
-    for first in range(0, len(inputs.x), batch_size):
-        batch = inputs.batch(slice(first, first + batch_size))
-        total += loss_of(model(*batch), batch[0]) * len(batch[0])
-    return float(total) / len(inputs.x)
+    total = torch.zeros(len(rows), device=rows.device)
+    for some in rows.split(batch_size, dim=1):
+        batch = inputs.batch(some)
+        total += losses(loss_of, model(*batch), batch[0], len(rows)) * some.shape[1]
+    return (total / rows.shape[1]).tolist()

@@ -22,7 +22,7 @@ from agent.records import COLUMNS, parts, row
 from agent.server import ServerRun
 from agent.tracking import summary
 from fno_runner.config import PATHS, RunConfig, load_config
-from fno_runner.result import ErrorInfo, RunResult, run_id
+from fno_runner.result import ErrorInfo, RunResult, SeedResult, run_id
 from tests.wandb_backend import wire
 
 LEFTOVERS = {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25, "learning_rate": 1e-9, "_runtime": 9}
@@ -269,6 +269,20 @@ def test_a_record_is_told_in_place_of_its_mirror() -> None:
     assert found.only_here == {}
     # Paths are in no mirror: they tell where a row is from.
     assert found.table["data_dir"].tolist() == ["outputs/datasets", None]
+
+
+def test_a_record_of_several_seeds_has_a_row_for_each() -> None:
+    seeds = [SeedResult(seed=0, status="diverged"), SeedResult(seed=1, status="finished")]
+    here = result_of(RunConfig(replicates=2), seeds=seeds)
+    found = merged(attempt(1, "crashed", here), attempt(2, result=here), here=(here,))
+    assert shown(found) == [
+        ("w1", "crashed", True),
+        ("w2", "diverged", False),
+        ("w2", "finished", False),
+    ]
+    assert found.table["seed"].tolist() == [0, 0, 1]
+    # Where only the mirror is at hand, the run is one row with the means.
+    assert shown(merged(attempt(1, result=here))) == [("w1", "finished", False)]
 
 
 def test_a_record_that_the_server_lacks_is_a_row_of_its_own() -> None:

@@ -151,7 +151,7 @@ def test_a_prediction_that_is_not_finite_is_said(model: Reconstructor, tiny: Dat
     from fno_runner.errors import DivergedError
 
     with torch.no_grad():
-        model.network.head.weight.fill_(float("nan"))
+        next(model.parameters()).fill_(float("nan"))
     few = Patterns(tiny.test.amplitude[:4], tiny.test.positions[:4], tiny.test.probe)
     with pytest.raises(DivergedError, match="not finite"):
         predict(model, few, 1.0, CPU, 4)

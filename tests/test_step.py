@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
+from fno_runner.stacked import stack
 from fno_runner.step import CapturedStep, Step
 from fno_runner.training import build_model, prepare
 
@@ -35,25 +36,35 @@ class NoReadBack(TorchDispatchMode):
 
 
 def make_step(config: RunConfig, data: Dataset) -> Step:
-    fit, _, _ = prepare(config, data, CPU)
-    model = build_model(config, data, CPU)
+    inputs, _, _ = prepare(config.replicas(), data, CPU)
+    model = stack([build_model(one, data, CPU) for one in config.replicas()])
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    return Step(model, fit.batch, optimiser, config.loss, config.grad_clip)
+    return Step(model, inputs.batch, optimiser, config.loss, config.grad_clip)
 
 
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 @pytest.mark.parametrize("conditioning", ["projection", "amplitude"])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(("precision", "replicates"), [("float32", 1), ("bf16", 1), ("float32", 2)])
 def test_a_step_reads_nothing_back(
-    architecture: str, conditioning: str, precision: str, tiny: Dataset, tiny_config: RunConfig
+    architecture: str,
+    conditioning: str,
+    precision: str,
+    replicates: int,
+    tiny: Dataset,
+    tiny_config: RunConfig,
 ) -> None:
-    changes = {"architecture": architecture, "conditioning": conditioning, "precision": precision}
+    changes = {
+        "architecture": architecture,
+        "conditioning": conditioning,
+        "precision": precision,
+        "replicates": replicates,
+    }
     step = make_step(tiny_config.model_copy(update=changes), tiny)
-    rows = torch.arange(16)
+    rows = torch.arange(16).expand(replicates, -1)
     step(rows)  # what is made only once may look at what it likes
     with NoReadBack():
         loss = step(rows)
-    assert loss.isfinite()
+    assert loss.shape == (replicates,) and loss.isfinite().all()
 
 
 def test_the_check_itself_can_fail() -> None:
@@ -62,19 +73,23 @@ def test_the_check_itself_can_fail() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_captured_step_trains_as_a_plain_one(tiny: Dataset, tiny_config: RunConfig) -> None:
-    losses: dict[str, list[float]] = {}
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_a_captured_step_trains_as_a_plain_one(
+    replicates: int, tiny: Dataset, tiny_config: RunConfig
+) -> None:
+    configs = tiny_config.model_copy(update={"replicates": replicates}).replicas()
+    found: dict[str, list[list[float]]] = {}
     makers: dict[str, Callable[[Step], Step | CapturedStep]] = {
         "plain": lambda step: step,
         "captured": lambda step: CapturedStep(step, 16),
     }
     device = torch.device("cuda")
     for name, wrap in makers.items():
-        fit, _, _ = prepare(tiny_config, tiny, device)
-        model = build_model(tiny_config, tiny, device)
+        inputs, fit, _ = prepare(configs, tiny, device)
+        model = stack([build_model(one, tiny, device) for one in configs])
         rate = torch.tensor(tiny_config.learning_rate, device=device)
         optimiser = torch.optim.Adam(model.parameters(), lr=rate, capturable=True, fused=True)
-        step = wrap(Step(model, fit.batch, optimiser, "mae", tiny_config.grad_clip))
-        order = [torch.arange(n, n + 16, device=device) % len(fit.x) for n in range(0, 160, 16)]
-        losses[name] = [float(step(rows)) for rows in order]
-    assert losses["captured"] == pytest.approx(losses["plain"], rel=1e-4)
+        step = wrap(Step(model, inputs.batch, optimiser, "mae", tiny_config.grad_clip))
+        found[name] = [step(rows).tolist() for rows in 2 * fit[:, :80].split(16, dim=1)]
+    for plain, captured in zip(found["plain"], found["captured"], strict=True):
+        assert captured == pytest.approx(plain, rel=1e-4)

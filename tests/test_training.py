@@ -8,7 +8,6 @@ import torch
 
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
-from fno_runner.errors import DivergedError
 from fno_runner.physics import LOSSES
 from fno_runner.training import Trained, prepare, train
 
@@ -26,7 +25,7 @@ results leaves these as they are; one that should says so in its commit, with th
 
 def trained(config: RunConfig, data: Dataset, **changes: object) -> Trained:
     values = {**config.model_dump(), **changes}
-    return train(RunConfig.model_validate(values), data, CPU)
+    return train(RunConfig.model_validate(values), data, CPU)[0]
 
 
 @pytest.mark.parametrize(("architecture", "conditioning", "loss"), GOLDEN)
@@ -72,9 +71,9 @@ def test_the_best_state_is_kept(tiny: Dataset, tiny_config: RunConfig) -> None:
     shorter = RunConfig.model_validate(
         {**tiny_config.model_dump(), "epochs": 5, "learning_rate": 0.05}
     )
-    _, validation, _ = prepare(shorter, tiny, CPU)
+    inputs, _, held = prepare([shorter], tiny, CPU)
     with torch.inference_mode():
-        batch = validation.batch(slice(None))
+        batch = inputs.batch(held)
         misfit = (result.model(*batch) - batch[0]).abs().mean() / batch[0].mean()
     assert float(misfit) == pytest.approx(min(np.array(losses, float)), rel=1e-4)
 
@@ -82,23 +81,25 @@ def test_the_best_state_is_kept(tiny: Dataset, tiny_config: RunConfig) -> None:
 def test_validation_patterns_are_training_patterns_left_out(
     tiny: Dataset, tiny_config: RunConfig
 ) -> None:
-    fit, validation, _ = prepare(tiny_config, tiny, CPU)
-    assert len(fit.x) + len(validation.x) == len(tiny.train)
+    inputs, fit, held = prepare([tiny_config], tiny, CPU)
+    assert fit.shape[1] + held.shape[1] == len(tiny.train)
     stored = {row.tobytes() for row in tiny.train.amplitude}
-    fitted = {row.numpy().tobytes() for row in fit.x}
-    held = {row.numpy().tobytes() for row in validation.x}
-    assert held and not held & fitted and held | fitted == stored
+    fitted, held_out = (
+        {row.numpy().tobytes() for row in inputs.batch(rows)[0]} for rows in (fit, held)
+    )
+    assert held_out and not held_out & fitted and held_out | fitted == stored
 
 
 def test_train_patterns_limits_what_is_trained_on(tiny: Dataset, tiny_config: RunConfig) -> None:
     limited = tiny_config.model_copy(update={"train_patterns": 40})
-    fit, validation, _ = prepare(limited, tiny, CPU)
-    assert len(fit.x) + len(validation.x) == 40
+    _, fit, held = prepare([limited], tiny, CPU)
+    assert fit.shape[1] + held.shape[1] == 40
 
 
 def test_a_loss_that_is_not_finite_is_divergence(
     tiny: Dataset, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LOSSES, "mae", lambda predicted, _: predicted.mean() * float("nan"))
-    with pytest.raises(DivergedError, match="epoch 1: training loss nan"):
-        trained(tiny_config, tiny)
+    diverged = trained(tiny_config, tiny)
+    assert "epoch 1: training loss nan" in str(diverged.error)
+    assert len(diverged.history) == 1

@@ -1,0 +1,190 @@
+"""Replicates: seeds that train together are each what they would be alone, and all are recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from agent.records import table
+from agent.tracking import summary
+from fno_runner import runner, training
+from fno_runner.config import RunConfig, load_config
+from fno_runner.data.dataset import Dataset
+from fno_runner.data.scan import load_scan
+from fno_runner.errors import UserError
+from fno_runner.reconstructor import Reconstructor
+from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status, run_id
+from fno_runner.runner import run
+from fno_runner.training import Trained, build_model, train
+
+CPU = torch.device("cpu")
+RELATIVE = 1e-4
+"""How far a seed's losses may be from those of the seed alone; after 9 steps 2e-6 was
+seen, after 48 steps 2e-5."""
+
+
+def changed(config: RunConfig, **changes: object) -> RunConfig:
+    return RunConfig.model_validate({**config.model_dump(), **changes})
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Start this seed with a weight that is not a number."""
+
+    def poisoned(config: RunConfig, dataset: Dataset, device: torch.device) -> Reconstructor:
+        model = build_model(config, dataset, device)
+        if config.seed == seed:
+            next(model.parameters()).data.fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(training, "build_model", poisoned)
+
+
+def assert_alike(together: Trained, alone: Trained) -> None:
+    for one, other in zip(together.history, alone.history, strict=True):
+        for key in ("epoch", "train_loss", "val_loss", "learning_rate"):
+            assert one[key] == pytest.approx(other[key], rel=RELATIVE), key
+    assert together.scale == alone.scale
+    weights, expected = (
+        torch.cat([w.flatten() for w in trained.model.parameters()])
+        for trained in (together, alone)
+    )
+    assert (weights - expected).norm() < RELATIVE * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("data", "changes"),
+    [
+        ("tiny", {"grad_clip": 0.02}),
+        ("tiny", {"architecture": "hybrid", "conditioning": "amplitude", "loss": "poisson"}),
+        ("scan", {"architecture": "hybrid"}),
+    ],
+    ids=["fno", "hybrid", "subpixel"],
+)
+def test_seeds_together_are_what_each_is_alone(
+    data: str, changes: dict[str, object], tiny: Dataset, scan_npz: Path, tiny_config: RunConfig
+) -> None:
+    """Patterns, order, validation, clipping, best state: each seed has its own."""
+    dataset = tiny if data == "tiny" else load_scan(scan_npz, 0)
+    config = changed(tiny_config, replicates=3, seed=5, epochs=3, train_patterns=48, **changes)
+    together, apart = (train(config, dataset, CPU, together=way) for way in (True, False))
+    for one, alone in zip(together, apart, strict=True):
+        assert_alike(one, alone)
+    assert len({alone.history[0]["val_loss"] for alone in apart}) == 3
+
+
+def test_a_seed_that_diverges_leaves_the_others_alone(
+    tiny: Dataset, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(tiny_config, replicates=3, train_patterns=48)
+    whole = train(config, tiny, CPU, together=True)
+
+    poison(monkeypatch, seed=1)
+    mixed = train(config, tiny, CPU, together=True)
+    assert [one.error is None for one in mixed] == [True, False, True]
+    assert "epoch 1: training loss nan" in str(mixed[1].error)
+    assert len(mixed[1].history) == 1
+    for k in (0, 2):
+        assert [epoch["val_loss"] for epoch in mixed[k].history] == [
+            epoch["val_loss"] for epoch in whole[k].history
+        ]
+
+
+def test_a_run_records_every_seed(
+    tiny: Dataset, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU one after the other: bit for bit what single runs give."""
+    monkeypatch.setattr(runner, "COLLAPSED_PEARSON", -1)  # two epochs need not recover anything
+    monkeypatch.setattr(runner, "COLLAPSED_STD_RATIO", 0)
+    poison(monkeypatch, seed=0)
+    steps: list[tuple[int, int]] = []
+    epochs: list[Any] = []
+    outcome = run(
+        changed(tiny_config, replicates=3),
+        on_step=lambda step, of, _: steps.append((step, of)),
+        on_epoch=lambda epoch: epochs.append(epoch["epoch"]),
+    )
+    result = RunResult.model_validate_json((outcome.folder / "result.json").read_text())
+    config = changed(tiny_config, seed=2)
+    assert result.run_id not in (run_id(config), run_id(tiny_config))
+    assert [seed.seed for seed in result.seeds] == [0, 1, 2]
+    assert [seed.status for seed in result.seeds] == ["diverged", "finished", "finished"]
+    assert result.status == "finished" and result.error is None
+    metrics: list[Any] = [result.metrics, *(seed.metrics for seed in result.seeds)]
+    (_, mean), (_, a), (_, b) = (metrics[k]["ssim"] for k in (0, 2, 3))
+    assert a != b and mean == pytest.approx((a + b) / 2)
+    assert [len(seed.history) for seed in result.seeds] == [1, 2, 2]
+    assert result.history == result.seeds[0].history and epochs == [1]
+    # 12 steps a seed, the first one's second epoch left out: told every tenth.
+    assert steps == [(22, 36), (34, 36)]
+    total, each = (
+        float(result.timing[key] or 0) for key in ("train_time_s", "train_time_per_seed_s")
+    )
+    assert total == pytest.approx(3 * each)
+    assert result.inference_time_s is not None
+
+    # Picture and weights are those of the first seed that finished; others' weights lie beside.
+    assert {path.name for path in outcome.folder.iterdir()} == {
+        *("result.json", "recon.npz", "recon.png", "log.txt"),
+        *("model.safetensors", "model-seed2.safetensors"),
+    }
+    weights = load_file(outcome.folder / "model-seed2.safetensors")
+    alone = train(config, tiny, CPU)[0].model.state_dict()
+    assert all((weights[name] == alone[name].numpy()).all() for name in alone)
+
+    # In the table each seed has its row; in the mirror the run has one, with the means.
+    rows = table([result])
+    assert rows["seed"].tolist() == [0, 1, 2] and set(rows["run_id"]) == {result.run_id}
+    assert rows["status"].tolist() == ["diverged", "finished", "finished"]
+    assert rows["ssim_phase"].tolist() == [None, a, b]
+    assert summary(result)["ssim_phase"] == mean and summary(result)["status"] == "finished"
+
+
+MEASURED: Metrics = {"psnr": (1.0, None), "r_factor": {"train": 0.1}}
+OTHER: Metrics = {"psnr": (3.0, 4.0), "r_factor": {"train": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "status", "metrics"),
+    [
+        (
+            [("diverged", {}), ("finished", MEASURED), ("finished", OTHER)],
+            "finished",
+            {"psnr": (2.0, None), "r_factor": {"train": 0.2}},
+        ),
+        ([("collapsed", MEASURED), ("collapsed", MEASURED)], "collapsed", MEASURED),
+        ([("collapsed", MEASURED), ("diverged", {})], "diverged", {}),
+        ([("failed", {}), ("diverged", {})], "failed", {}),
+    ],
+)
+def test_what_a_run_says_of_its_seeds(
+    seeds: list[tuple[Status, Metrics]], status: Status, metrics: Metrics, tiny_config: RunConfig
+) -> None:
+    result = RunResult(run_id="0" * 12, status="failed", config=tiny_config.model_dump())
+    result.conclude(
+        [
+            SeedResult(
+                seed=k,
+                status=ended,
+                error=None if ended == "finished" else ErrorInfo(type="X", message=ended),
+                metrics=measured,
+            )
+            for k, (ended, measured) in enumerate(seeds)
+        ]
+    )
+    assert result.status == status
+    assert (result.error is None) == (status == "finished")
+    assert result.error is None or result.error.message == status
+    assert result.metrics == metrics or result.metrics == pytest.approx(metrics)
+    assert RunResult.model_validate_json(result.to_json()) == result
+
+
+def test_replicates_are_checked() -> None:
+    for replicates in (0, 65):
+        with pytest.raises(UserError, match="allowed is an integer ≥ 1 and ≤ 64"):
+            load_config({"replicates": replicates})
+    last = load_config({"seed": 2**31 - 2, "replicates": 3})
+    assert [one.seed for one in last.replicas()] == [2**31 - 2, 2**31 - 1, 0]
