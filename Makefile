@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help quickstart test test-all lint lock
+.PHONY: help quickstart test test-all lint bench lock
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ test: lint  ## style, types, and all tests but the slow ones
 
 test-all: lint  ## everything
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)  ## time everything against a plain eager model and the machine's floor
+	$(BIN)/python -m benchmarks
 
 lock: ## pin anew what pyproject.toml asks for, in a fresh environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

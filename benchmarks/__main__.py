@@ -1,0 +1,142 @@
+"""`python -m benchmarks`: how fast this is, against a plain eager model and the machine's floor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.growth import measure_growth
+from benchmarks.growth_plot import draw_growth
+from benchmarks.inference import measure_inference
+from benchmarks.machine import Rates, describe, measure_rates
+from benchmarks.measurement import Measurement
+from benchmarks.plan import Network, Plan, plan, precisions, sides
+from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
+from benchmarks.report import print_report, write_report
+from benchmarks.training import measure_memory, measure_stacked, measure_step
+from fno_runner.arguments import Parser
+from fno_runner.errors import UserError
+from fno_runner.runner import pick_device
+
+HELP = """\
+Measure what a user waits for, and write a table: training step and epoch, inference, memory of
+training, stacked seeds, dataset, start-up, a whole run, export. Networks are ours in each precision
+and, in turns with them, the same ones as a competent user writes them with neuraloperator.
+"""
+
+MORE = """\
+examples:
+  python -m benchmarks                         everything; leave the machine alone meanwhile
+  python -m benchmarks --quick                 the smallest networks, few turns
+  python -m benchmarks --only step,inference   these quantities
+  python -m benchmarks --growth                cost against width, modes, batch and patterns: a plot
+
+exit status: 0 done · 2 bad input · 3 this machine cannot do it
+"""
+
+GROWTH = Path("docs/pictures/growth.png")
+BUSY = 0.3
+"""A load a core from which on other programs spoil the numbers."""
+
+Job = Callable[[torch.device, Rates, Plan], Iterable[Measurement]]
+
+
+def _each(measure: Callable[[Network, torch.device, Rates, Plan], list[Measurement]]) -> Job:
+    """A measurement of one network, for every network of a plan."""
+
+    def job(device: torch.device, rates: Rates, plan: Plan) -> Iterator[Measurement]:
+        for network in plan.networks:
+            yield from measure(network, device, rates, plan)
+
+    return job
+
+
+QUANTITIES: dict[str, Job] = {
+    "step": _each(measure_step),
+    "inference": _each(measure_inference),
+    "memory": lambda device, _, plan: measure_memory(plan.networks[-1], device, sides(device)),
+    "stacked": lambda device, rates, plan: measure_stacked(plan.networks[0], device, rates, plan),
+    "dataset": lambda _, __, plan: measure_dataset(plan.few_turns),
+    "startup": lambda device, _, plan: measure_startup(plan.networks[0], device, plan.few_turns),
+    "run": lambda device, _, plan: measure_run(plan.networks[0], device, plan),
+    "export": lambda _, __, plan: measure_export(plan.few_turns),
+}
+
+
+def measure(
+    names: Iterable[str], device: torch.device, rates: Rates, plan: Plan, console: Console
+) -> list[Measurement]:
+    """The quantities of these names; one that cannot be had here is left out, with a line."""
+    found: list[Measurement] = []
+    for name in names:
+        try:
+            for one in QUANTITIES[name](device, rates, plan):
+                found.append(one)
+                console.print(one.line(), highlight=False, soft_wrap=True)
+        except UserError as error:
+            console.print(f"{name} is left out: {error}", markup=False, soft_wrap=True)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write; the exit status."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    try:
+        args = _parser().parse_args(argv)
+        device = pick_device(args.device)
+        load = os.getloadavg()[0]
+        if load > BUSY * (os.cpu_count() or 1):
+            print(f"warning: the machine is busy (load {load:.1f})", file=sys.stderr)
+        rates = measure_rates(device, precisions(device))
+        machine = describe(device, rates, load)
+        if args.growth is not None:
+            grown = []
+            for one in measure_growth(device, rates):
+                grown.append(one)
+                console.print(one.measurement.line(), highlight=False, soft_wrap=True)
+            where = machine["processor"] if device.type == "cpu" else machine["device"]
+            draw_growth(grown, f"{where}: {machine['cores']}", args.growth)
+            console.print(str(args.growth), markup=False, soft_wrap=True)
+            found = [one.measurement for one in grown]
+        else:
+            found = measure(args.only, device, rates, plan(device, quick=args.quick), console)
+        print_report(found, machine, console)
+        for path in write_report(found, machine, args.output):
+            console.print(str(path), markup=False, soft_wrap=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def _quantities(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in QUANTITIES:
+            raise argparse.ArgumentTypeError(f"'{name}': known are {', '.join(QUANTITIES)}")
+    return names
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m benchmarks", description=HELP, epilog=MORE)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="the smallest networks and few turns: a look")
+    add("--only", type=_quantities, default=list(QUANTITIES), metavar="A,B",
+        help=f"of {', '.join(QUANTITIES)} (default: all)")  # fmt: skip
+    add("--growth", type=Path, nargs="?", const=GROWTH, metavar="PNG",
+        help=f"measure growth instead, and draw it (default: {GROWTH})")  # fmt: skip
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto",
+        help="where to compute (default: auto, a GPU if there is one)")  # fmt: skip
+    add("--output", type=Path, default=Path("outputs/bench"), metavar="DIR",
+        help="where the CSV and the Markdown go (default: outputs/bench)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

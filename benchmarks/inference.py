@@ -1,0 +1,79 @@
+"""Latency and throughput of inference, copies to the device and back included, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from benchmarks import baseline
+from benchmarks.floor import Floor, floor, work
+from benchmarks.machine import Rates
+from benchmarks.measurement import BASELINE, Measurement, compared
+from benchmarks.plan import Network, Plan, noise, sides
+from benchmarks.turns import in_turns
+from fno_runner.data.dataset import Dataset
+from fno_runner.inference import predict, synchronise
+from fno_runner.training import build_model
+
+
+def measure_inference(
+    network: Network, device: torch.device, rates: Rates, plan: Plan
+) -> list[Measurement]:
+    """One pattern alone, and a pattern of many: each side with the slices that suit it best."""
+    names = sides(device)
+    alone = in_turns(
+        {side: one_pass(side, network, noise(1, 1), device, 1) for side in names}, 3 * plan.turns
+    )
+    many = noise(1, plan.patterns)
+    passes = {
+        (side, size): one_pass(side, network, many, device, size)
+        for side in names
+        for size in plan.slices
+    }
+    times = in_turns(passes, plan.turns)
+    best = {side: min(plan.slices, key=lambda size: median(times[side, size])) for side in names}
+    of_many = {side: [t / plan.patterns for t in times[side, best[side]]] for side in names}
+
+    def least(side: str, size: int) -> Floor:
+        of_slice = floor(work(network.config(side), size, training=False), rates)
+        return Floor(of_slice.seconds / size, of_slice.bound)
+
+    return [
+        *compared(
+            "inference, one pattern alone", network.label, "s", alone,
+            {side: least(side, 1) for side in names},
+        ),
+        *compared(
+            "inference, a pattern of many", network.label, "s", of_many,
+            {side: least(side, best[side]) for side in names},
+            {side: f"slices of {best[side]}" for side in names},
+        ),
+    ]  # fmt: skip
+
+
+def one_pass(
+    side: str, network: Network, data: Dataset, device: torch.device, size: int
+) -> Callable[[], float]:
+    """Reconstruct all test patterns in slices of `size`: the wall time [s] of each call."""
+    config = network.config(side)
+    run: Callable[[], object]
+    if side == BASELINE:
+        probe = torch.from_numpy(data.test.probe)
+        plain = baseline.PlainReconstructor(config, probe, 1.0).to(device)
+        x = torch.from_numpy(data.test.amplitude)[:, None]
+        run = partial(baseline.predict, plain, x, device, size)
+    else:
+        run = partial(predict, build_model(config, data, device), data.test, 1.0, device, size)
+
+    def timed() -> float:
+        synchronise(device)
+        start = perf_counter()
+        run()
+        synchronise(device)
+        return perf_counter() - start
+
+    return timed

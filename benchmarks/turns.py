@@ -1,0 +1,106 @@
+"""Timing programs in turns, A B A B …, so that a busy minute of the machine hits them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import Semaphore, Thread
+from time import perf_counter
+from types import TracebackType
+from typing import TypeVar
+
+from benchmarks.backends import float32_precision, set_float32_precision
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+def in_turns(sides: Mapping[K, Callable[[], T]], turns: int) -> dict[K, list[T]]:
+    """What each side returned in each of `turns` turns; one turn before them is burn-in.
+
+    Each side keeps its own float32 precision of PyTorch's backends: one that allows TF32 does not
+    allow it to the next.
+    """
+    precision = dict.fromkeys(sides, float32_precision())
+    results: dict[K, list[T]] = {name: [] for name in sides}
+    for turn in range(turns + 1):
+        for name, side in sides.items():
+            outside = float32_precision()
+            set_float32_precision(precision[name])
+            try:
+                result = side()
+            finally:
+                precision[name] = float32_precision()
+                set_float32_precision(outside)
+            if turn:
+                results[name].append(result)
+    return results
+
+
+class Paused:
+    """A training that goes on for one epoch when asked to.
+
+    A training loop calls back after each epoch and knows no pause. So it runs in a thread of its
+    own, and the callback holds it there: what is timed is the loop as it is, warmed up.
+    """
+
+    def __init__(self, train: Callable[[Callable[[float], None]], object]) -> None:
+        """`train` gets a callback for the wall time [s] of an epoch's steps."""
+        self._train = train
+        self._go, self._held = Semaphore(0), Semaphore(0)
+        self._steps_s = 0.0
+        self._error: BaseException | None = None
+        self._closing = False
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def epoch(self) -> tuple[float, float]:
+        """Train one epoch: the wall times [s] of its steps, and of all of it.
+
+        Raises:
+            BaseException: whatever the training raised.
+            RuntimeError: the training has no further epoch.
+        """
+        start = perf_counter()
+        self._go.release()
+        self._held.acquire()
+        seconds = perf_counter() - start
+        if self._error is not None:
+            raise self._error
+        return self._steps_s, seconds
+
+    def __enter__(self) -> Paused:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing = True
+        self._go.release()
+        self._thread.join()
+
+    def _hold(self, steps_s: float) -> None:
+        self._steps_s = steps_s
+        self._held.release()
+        self._go.acquire()
+        if self._closing:
+            raise _ClosedError
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            if not self._closing:
+                self._train(self._hold)
+                self._error = RuntimeError("the training has no further epoch")
+        except _ClosedError:
+            pass
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._held.release()
+
+
+class _ClosedError(BaseException):
+    """Ends a held training from inside."""

@@ -1,0 +1,275 @@
+"""The harness measures what it says: same function, fair turns, counted work, a table of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from time import monotonic
+from typing import Literal
+
+import pytest
+import torch
+
+import benchmarks.__main__ as command
+from benchmarks import baseline, machine
+from benchmarks.backends import float32_precision, set_float32_precision
+from benchmarks.floor import floor, least_memory, work
+from benchmarks.growth import ARCHITECTURES, STEP, Grown
+from benchmarks.growth_plot import draw_growth, last_slope
+from benchmarks.machine import Rates
+from benchmarks.measurement import Measurement, amount, compared
+from benchmarks.plan import Network, Plan, noise
+from benchmarks.report import COLUMNS
+from benchmarks.training import measure_memory
+from benchmarks.turns import Paused, in_turns
+from fno_runner.config import N, RunConfig
+from fno_runner.physics import amplitude_mae
+from fno_runner.training import build_model
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_baseline_computes_the_same(architecture: Literal["fno", "hybrid"]) -> None:
+    """With our weights: the same patch, the same amplitude, the same gradients."""
+    config = Network(architecture, 4, 24).config("float32")  # hybrid: more modes than pixels
+    data = noise(3, 1)
+    x, probe = (torch.from_numpy(a) for a in (data.train.amplitude[:, None], data.train.probe))
+    batch = x, torch.zeros(len(x), 1, 2, 1), probe, torch.full((len(x), 1, 1, 1), 0.5)
+    ours = build_model(config, data, CPU)
+    plain = baseline.PlainReconstructor(config, probe, 0.5)
+    baseline.copy_weights(ours.network, plain.network)
+    with torch.inference_mode():
+        expected = ours.forward_predict(*batch)
+    patches = baseline.predict(plain, x, CPU, 2)
+    assert (patches - expected).abs().max() < 1e-4 * expected.abs().max()
+    gradients = []
+    for predicted, model in ((ours(*batch), ours), (plain(x), plain)):
+        torch.testing.assert_close(predicted, ours(*batch), rtol=1e-4, atol=1e-4)
+        amplitude_mae(predicted, x).backward()
+        gradients.append(model.network.lift[0].weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_sides_take_turns_and_keep_their_precision() -> None:
+    seen: list[tuple[str, str]] = []
+    before = float32_precision()
+
+    def side(name: str, wanted: str) -> float:
+        seen.append((name, float32_precision()[0]))
+        set_float32_precision((wanted, *before[1:]))
+        return float(len(seen))
+
+    times = in_turns({"a": lambda: side("a", "tf32"), "b": lambda: side("b", "ieee")}, 2)
+    assert "".join(name for name, _ in seen) == "ababab"
+    assert [state for _, state in seen] == [before[0], before[0], "tf32", "ieee", "tf32", "ieee"]
+    assert times == {"a": [3, 5], "b": [4, 6]}  # the first turn is burn-in
+    assert float32_precision() == before
+
+
+def test_a_training_is_held_after_every_epoch_and_left_at_the_end() -> None:
+    epochs: list[int] = []
+    threads = threading.active_count()
+
+    def train(on_epoch: object) -> None:
+        assert callable(on_epoch)
+        for epoch in range(10):
+            epochs.append(epoch)
+            on_epoch(0.25)
+
+    with Paused(train) as held:
+        assert epochs == []
+        steps, whole = held.epoch()
+        assert (epochs, steps) == ([0], 0.25) and whole > 0
+        held.epoch()
+    assert epochs == [0, 1] and threading.active_count() == threads
+
+    def broken(_: object) -> None:
+        raise ValueError("no data")
+
+    with Paused(broken) as held, pytest.raises(ValueError, match="no data"):
+        held.epoch()
+
+
+def test_ratios_are_of_the_same_turn() -> None:
+    """A machine that slows down meanwhile does not change what is said of the two."""
+    slow, fast = compared("step", "fno", "s", {"baseline": [2, 20, 40], "bf16": [1, 10, 10]})
+    assert (slow.ratio, fast.ratio, fast.value) == (1, 2, 10)
+
+
+def test_counted_operations_and_bytes() -> None:
+    network = Network("fno", 4, 6)
+    one, two = (work(network.config("float32"), n, training=False) for n in (1, 2))
+    image = 2 * N * N  # of a 1×1 convolution from one channel to one
+    convolutions = image * (9 * (4 + 4 * 4 * (1 + 4 + 2)) + 4 * 4 + 4 * 2)
+    counted = one.operations["float32"]
+    assert convolutions < counted < 3 * convolutions  # the rest are the spectral layers
+    assert two.operations["float32"] == 2 * counted
+    activations = 4 * N * N * (4 * (2 + 4 * 2 + 1 + 2) + 2)
+    assert two.bytes - one.bytes == 2 * activations
+    step = work(network.config("float32"), 1, training=True)
+    assert 2.5 * counted < step.operations["float32"] <= 3 * counted
+    in_bf16 = work(network.config("bf16"), 1, training=True)
+    assert in_bf16.operations.get("bf16", 0) > 0.5 * step.operations["float32"]
+    assert in_bf16.bytes < step.bytes
+    assert least_memory(network.config("float32"), 8) > 3 * least_memory(
+        network.config("float32"), 1
+    )
+
+
+def test_the_floor_is_the_slower_of_computing_and_moving() -> None:
+    done = work(Network("fno", 4, 6).config("float32"), 1, training=True)
+    for operations, moved, bound in ((1.0, 1e30, "operations"), (1e30, 1.0, "bytes")):
+        least = floor(done, Rates({"float32": operations}, moved))
+        assert least.bound == bound
+        assert least.seconds == (
+            done.operations["float32"] if bound == "operations" else done.bytes
+        )
+
+
+def test_the_command_writes_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sides, tiny: numbers that fit together, and the machine's name."""
+    tiny = Plan((Network("hybrid", 2, 4, batch=2),), turns=2, steps=2, patterns=4, slices=(2, 4))
+    monkeypatch.setattr(command, "plan", lambda device, quick: tiny)
+    monkeypatch.setattr(machine, "TRIES_S", 0.01)
+    options = ["--only", "step,inference", "--device", "cpu", "--output", str(tmp_path)]
+    assert command.main(options) == 0
+    printed = capsys.readouterr().out
+    (table,), (text,) = tmp_path.glob("*.csv"), tmp_path.glob("*.md")
+    assert table.name in printed and text.name in printed
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0])[: len(COLUMNS)] == COLUMNS and rows[0]["processor"]
+    assert len(rows) == 4 * 3  # quantities, sides
+    for row in rows:
+        assert 0 < float(row["lowest"]) <= float(row["median"]) <= float(row["highest"])
+        assert float(row["floor_share"]) == pytest.approx(
+            float(row["floor_s"]) / float(row["median"]), rel=1e-3
+        )
+        assert float(row["ratio"]) == 1 or row["side"] != "baseline"
+    steps = [float(row["median"]) for row in rows if row["quantity"] == "training step"]
+    epochs = [float(row["median"]) for row in rows if row["quantity"].startswith("epoch")]
+    assert all(epoch > 819 * step for step, epoch in zip(steps, epochs, strict=True))
+    assert "| training step | hybrid 2/4 |" in text.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--only", "speed"], "'speed': known are step, inference,"),
+        (["--device", "cuda"], "device=cuda: this machine has no CUDA device"),
+    ],
+)
+def test_bad_input_is_one_line(
+    options: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    assert command.main(options) in (2, 3)
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1
+
+
+def test_growth_is_drawn_with_its_slopes(tmp_path: Path) -> None:
+    grown = [
+        Grown("width", at, Measurement(STEP, f"{name} {at}/12", "float32", "s", (at**2,)), at)
+        for name in ARCHITECTURES
+        for at in (8, 16, 32)
+    ]
+    draw_growth(grown, "a machine", tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert last_slope([8, 16, 32], [64, 256, 1024]) == pytest.approx(2)
+
+
+def test_amounts_have_three_digits_and_a_unit() -> None:
+    values = (0.4123, 0.00123, 5e-5, 12.345, 1591.2)
+    assert [amount(v, "s") for v in values] == ["412 ms", "1.23 ms", "50 µs", "12.3 s", "1,591 s"]
+    assert amount(4096.4, "MiB") == "4,096 MiB"
+
+
+def test_without_a_gpu_its_script_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    done = subprocess.run(
+        [ROOT / "benchmarks" / "gpu_study.sh", "/nonexistent"],
+        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr == "error: this machine has no CUDA device that PyTorch can use\n"
+
+
+def test_the_gpu_script_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """With a stand-in for Python: what is done is not done again, a failure is named."""
+    python, calls, broken = (tmp_path / name for name in ("python", "calls", "broken"))
+    python.write_text(
+        rf"""#!/bin/sh
+        echo "$*" >>{calls}
+        case "$*" in
+          *--only\ inference*) test ! -e {broken} ;;
+          *agent.local*) exit 1 ;;  # some point failed: the table tells which
+        esac
+        """
+    )
+    python.chmod(0o755)
+    broken.touch()
+
+    def call(minutes: str = "10") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / "benchmarks" / "gpu_study.sh", tmp_path / "out"],
+            env={"PYTHON": str(python), "PATH": "/usr/bin:/bin", "MINUTES": minutes},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    too_short = call("1")
+    assert (too_short.returncode, too_short.stdout) == (4, "step is next: call again\n")
+    first = call()
+    assert first.returncode == 1 and "error: inference: exit status 1" in first.stderr
+    broken.unlink()
+    second = call()
+    assert second.returncode == 0, second.stderr
+    lines = calls.read_text().splitlines()
+    counted = [sum(word in line for line in lines) for word in ("--only step", "--only inference")]
+    assert counted == [1, 2]
+    assert "agent.export" in lines[-1] and "agent.local sweep.yaml" in lines[-2]
+
+
+@pytest.mark.slow
+def test_the_first_step_is_told_and_ends_the_run(tiny_config: RunConfig, tmp_path: Path) -> None:
+    options = tiny_config.model_dump(exclude_unset=True)
+    start = monotonic()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.first_step"),
+            *(f"--{key}={value}" for key, value in options.items()),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])["first_step_at"]
+    assert 0 < told - start < monotonic() - start
+    assert not list(Path(tiny_config.output_dir).glob("runs/*"))  # it was left, not finished
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_batch() -> None:
+    """In processes of their own; a batch of 32 keeps 32 patterns' activations."""
+    small, large = (
+        measure_memory(Network("fno", 16, 4, batch), CPU, ["float32"])[0].value for batch in (2, 32)
+    )
+    assert large - small > 16 * 16 * N * N * 4 * 16 / 2**20
