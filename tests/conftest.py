@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from fno_runner.physics import shift_probe
 # A busy machine is no failure, and the same inputs are drawn in every run.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
+
+# A shell's background job begins with Ctrl-C ignored, and so would every process of a test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Input that nobody here wrote; not everywhere present."""
