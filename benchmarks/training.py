@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -54,11 +53,7 @@ def measure_step(
 def measure_stacked(
     network: Network, device: torch.device, rates: Rates, plan: Plan
 ) -> list[Measurement]:
-    """What a training step takes of a seed, when `STACKED` seeds are trained in one program.
-
-    Raises:
-        UserError: this version has no key `replicates`.
-    """
+    """What a training step takes of a seed, when `STACKED` seeds are trained in one program."""
     seeds = {side: 1 if side == BASELINE else STACKED for side in sides(device)}
     configs = {
         side: network.config(side, epochs=ENDLESS, **({"replicates": n} if n > 1 else {}))
@@ -97,8 +92,6 @@ def training(side: str, config: RunConfig, data: Dataset, device: torch.device) 
     """The training loop of a side; several replicates are trained in one program."""
     if side == BASELINE:
         return partial(baseline.train, config, data.train, device)
-    several = config.model_dump().get("replicates", 1) > 1
-    options: dict[str, Any] = {"together": True} if several else {}
 
     def ours(on_epoch: Callable[[float], None]) -> None:
         def seconds(entry: Epoch) -> None:
@@ -106,7 +99,7 @@ def training(side: str, config: RunConfig, data: Dataset, device: torch.device) 
             assert elapsed is not None
             on_epoch(elapsed)
 
-        train(config, data, device, on_epoch=seconds, **options)
+        train(config, data, device, together=config.replicates > 1, on_epoch=seconds)
 
     return ours
 

@@ -131,6 +131,7 @@ def write(folder: Path, seconds: float) -> Path:
 # --- a box ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_boxes_that_work_are_stopped_and_are_broken(
     backend: WandbBackend, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def test_the_server_is_away_for_the_whole_of_a_run(box: Box, tiny_config: RunCon
     assert not [path for path in written if API_KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_the_server_goes_away_in_the_middle(box: Box, tiny_config: RunConfig) -> None:
     config = tiny_config.model_copy(update={"epochs": 20})
     with running(box, config, WANDB_FINISH_TIMEOUT="2") as process:

@@ -62,6 +62,7 @@ def without_times(config: RunConfig) -> bytes:
     return TIMES.sub('"": 0', before.replace(config.output_dir, "")).encode()
 
 
+@pytest.mark.slow
 def test_the_record_is_the_same_whatever_becomes_of_its_mirror(
     tiny_config: RunConfig, tmp_path: Path
 ) -> None:

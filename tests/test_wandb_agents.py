@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from fno_runner.result import RunResult
@@ -108,6 +109,7 @@ def check_mirrored(run: Run, record: RunResult) -> None:
     assert run.files[run.summary["reconstruction"]["path"]].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_terminated_agent_leaves_its_point_to_be_run_again(
     tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
 ) -> None:

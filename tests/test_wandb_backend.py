@@ -309,6 +309,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_two_agents_run_each_point_once(backend: WandbBackend, tmp_path: Path) -> None:
     env = backend.environment(tmp_path)
     write_sweep(tmp_path, POINT, b=["x", "y"], a=[1, 2.5])
