@@ -7,14 +7,16 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import ValidationError
 
 from fno_runner.config import load_config
 from fno_runner.errors import UserError
 from fno_runner.result import RECORD, SCHEMA_VERSION, RunResult
+
+if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
+    import pandas as pd
 
 MAX_BYTES = 64 * 2**20
 """A larger record is refused unread [bytes]; a real one takes some kilobytes."""
@@ -109,6 +111,8 @@ def assemble(runs: Sequence[Parts]) -> pd.DataFrame:
 
     Cells are Python objects, not NumPy's: a column of integers with a gap stays one of integers.
     """
+    import pandas as pd
+
     columns: dict[str, None] = dict.fromkeys(COLUMNS)
     # Part by part, so that a failed first run does not push the metrics behind the config.
     for group in zip(*runs, strict=True):
