@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from agent import child
@@ -15,6 +13,7 @@ from agent.child import Child
 from agent.display import Display
 from agent.queue import Queue, Ticket
 from agent.records import one_line, read_records, row
+from agent.stop import heard
 from agent.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UserError
@@ -27,8 +26,6 @@ STOP_GRACE_S = 30.0
 """How long a run may take to stop when told to [s]."""
 NO_MACHINE = MachineError.exit_status
 """The exit status of a run that found this machine, not its point, unfit."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Driver:
@@ -73,23 +70,19 @@ class Driver:
             UserError: a drawn point is not allowed.
             MachineError: a process or a record cannot be made.
         """
-        # What is ignored stays so: nohup and background jobs rely on it.
-        heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self._on_signal) for number in heard}
-        try:
-            self._look(retry_failed)
-            while not self._signals:
-                self._collect()
-                while self._has_room() and not self._signals and (ticket := self._next()):
-                    self._start(ticket)
-                if not self._running:
-                    break
-                time.sleep(POLL_S)
-        finally:
-            # Whatever happened, no run outlives its driver.
-            self._stop_all()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with heard(self._signals.append):
+            try:
+                self._look(retry_failed)
+                while not self._signals:
+                    self._collect()
+                    while self._has_room() and not self._signals and (ticket := self._next()):
+                        self._start(ticket)
+                    if not self._running:
+                        break
+                    time.sleep(POLL_S)
+            finally:
+                # Whatever happened, no run outlives its driver.
+                self._stop_all()
         return self._signals[0] if self._signals else None
 
     @property
@@ -202,9 +195,6 @@ class Driver:
                 self._settle(process, record)
             else:
                 self._give_back(process)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
 
 
 def named_grid(sweep: Sweep) -> dict[str, Point]:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import wandb
 from rich.console import Console
@@ -29,6 +28,7 @@ from agent.keeper import (
 )
 from agent.server import Server, parse_sweep_place
 from agent.slots import ALL, NONE, Slot, plan_slots, usable_gpus
+from agent.stop import heard
 from fno_runner.arguments import Parser, count_of
 from fno_runner.errors import UserError
 
@@ -37,7 +37,6 @@ STAGGER_S = 2.0
 POLL_S = 0.1
 MAX_PER_GPU = 64
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 HELP = f"""\
@@ -127,19 +126,15 @@ class Launcher:
 
     def run(self) -> int | None:
         """Work until every slot is over; the signal that ended it early, or None."""
-        # What is ignored stays so: nohup and background jobs rely on it.
-        heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self._on_signal) for number in heard}
-        try:
-            while not self._signals and self._at_work():
-                for keeper in self._keepers.values():
-                    keeper.step()
-                time.sleep(POLL_S)
-        finally:
-            # Whatever happened, no agent outlives its launcher.
-            self._stop_all()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with heard(self._signals.append):
+            try:
+                while not self._signals and self._at_work():
+                    for keeper in self._keepers.values():
+                        keeper.step()
+                    time.sleep(POLL_S)
+            finally:
+                # Whatever happened, no agent outlives its launcher.
+                self._stop_all()
         return self._signals[0] if self._signals else None
 
     def summary(self) -> int:
@@ -177,9 +172,6 @@ class Launcher:
             for keeper in left:
                 keeper.step()
             time.sleep(POLL_S)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
 
     def _say(self, name: str, colour: str, line: str) -> None:
         self._print(Text.assemble((f"{name} │ ", colour), line))

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
-class StopSignals:
+@contextmanager
+def heard(on_signal: Callable[[int], None]) -> Iterator[None]:
+    """While it is entered, `on_signal` is called with the number of each of `SIGNALS` that comes.
+
+    What is ignored stays so: nohup and background jobs rely on it.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        on_signal(number)
+
+    listened = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in listened}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+class StopSignals(ExitStack):
     """While it is entered, the first of `SIGNALS` ends the run with SystemExit(128 + signal).
 
     It is held at first, until `release`. Further signals change nothing: a scheduler may send one
@@ -17,23 +38,13 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._held = True
         self._came: int | None = None
 
     def __enter__(self) -> Self:
-        # What is ignored stays so: nohup and background jobs rely on it.
-        heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._on_signal) for number in heard}
+        self.enter_context(heard(self._on_signal))
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def hold(self) -> None:
         """From here on a signal waits."""
@@ -49,7 +60,7 @@ class StopSignals:
         if self._came is not None:
             raise SystemExit(128 + self._came)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         if self._came is None:
             self._came = number
             if not self._held:

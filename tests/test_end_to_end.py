@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,15 @@ from agent import child, export, local
 from agent.records import COLUMNS
 from agent.sweepfile import points, read_sweep
 from fno_runner.config import load_config
+from tests.commands import python_m
 from tests.test_local import SWEEP, stand_in_for
 
 SHIPPED = Path(__file__).resolve().parents[1]
 
 
-def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def call(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     cleared = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        env=cleared,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return python_m(module, *arguments, env=cleared, cwd=cwd)
 
 
 def test_two_points_and_the_export(

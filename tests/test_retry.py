@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from agent.study import read_study
 from agent.sweepfile import Sweep, parse_sweep, points
 from fno_runner.config import RunConfig, load_config
 from fno_runner.result import run_folder, write_result
+from tests.commands import python_m
 from tests.test_mirrored import LEFTOVERS, of_server, result_of
 from tests.test_server_export import PROJECT, STUDIES, files_with_key, put
 from tests.test_wandb_agents import tiny_sweep
@@ -24,10 +24,7 @@ from tests.wandb_backend import WandbBackend
 def retry(
     env: Mapping[str, str], folder: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "agent.retry", *arguments],
-        env=env, cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return python_m("agent.retry", *arguments, env=env, cwd=folder)
 
 
 def test_only_what_is_missing_runs_again_and_completes_the_sweep(

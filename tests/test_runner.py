@@ -20,6 +20,7 @@ from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.models import build_network, count_parameters
 from fno_runner.result import RunResult, run_id
 from fno_runner.runner import run
+from tests.commands import python_m
 
 FILES = {"result.json", "recon.npz", "recon.png", "model.safetensors", "log.txt"}
 
@@ -168,12 +169,7 @@ def test_run_id_is_of_what_decides_the_result(
 
 
 def test_command_line_runs_and_prints_a_table(tiny_config: RunConfig) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fno_runner", *arguments(tiny_config), "--epochs=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python_m("fno_runner", *arguments(tiny_config), "--epochs=12")
     assert done.returncode == 0, done.stderr
     assert "pearson" in done.stdout and "parameters" in done.stdout
     assert "epoch 12" in done.stdout

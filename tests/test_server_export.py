@@ -19,6 +19,7 @@ from agent.records import COLUMNS
 from agent.sweepfile import parse_sweep, points
 from fno_runner.config import PATHS, RunConfig, load_config
 from fno_runner.result import RunResult, run_folder, run_id, write_result
+from tests.commands import python_m
 from tests.test_mirrored import LEFTOVERS, failed, mirrored_summary, result_of
 from tests.test_wandb_backend import QUICK_RETRIES
 from tests.wandb_backend import API_KEY, Run, Sweep, WandbBackend
@@ -66,10 +67,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def export(
     env: Mapping[str, str], folder: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "agent.export", *arguments],
-        env=env, cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return python_m("agent.export", *arguments, env=env, cwd=folder)
 
 
 def files_with_key(folder: Path) -> list[Path]:

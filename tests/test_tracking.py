@@ -18,6 +18,7 @@ from agent.tracking import summary
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.result import ErrorInfo, RunResult, run_id
+from tests.commands import python_m
 from tests.test_runner import arguments
 from tests.wandb_backend import WandbBackend
 
@@ -26,10 +27,7 @@ def run_agent(
     config: RunConfig, env: dict[str, str], program: str = "agent.run", status: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """One point in a process of its own, in an environment without other settings of W&B."""
-    done = subprocess.run(
-        [sys.executable, "-m", program, *arguments(config)],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = python_m(program, *arguments(config), env=env)
     assert done.returncode == status, done.stderr
     return done
 

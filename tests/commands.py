@@ -1,0 +1,18 @@
+"""This project's commands, as a user starts them: in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def python_m(
+    module: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python -m module …`, until it ends; its output is text."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=env, cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
