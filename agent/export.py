@@ -9,14 +9,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
+from agent.advice import to_json
 from agent.coverage import attempts
-from agent.findings import CSV, MOST_LINES, PLOT, ExportResult, Material, report
+from agent.criterion import PHASE_SSIM
+from agent.findings import (
+    CONFIGS,
+    CSV,
+    MOST_LINES,
+    PLOT,
+    RECOMMENDATION,
+    ExportResult,
+    Material,
+    report,
+)
 from agent.mirrored import is_ours, merge, mirror, study_name
-from agent.pareto import PHASE_SSIM, series
 from agent.plots import pareto_figure, save_png
 from agent.records import one_line, read_records, table
+from agent.series import configuration_table, series
 from agent.server import Place, Server, UnknownPlaceError, parse_place
 from agent.study import STUDIES, adopt_study, newest_study, read_study, server_study
 from fno_runner.arguments import Parser
@@ -121,14 +133,15 @@ def read_server(server: Server, place: Place) -> Material:
 def write(
     material: Material, output_dir: Path | None = None, tolerance: float | None = None
 ) -> ExportResult:
-    """Write a table and a picture, each whole or not at all.
+    """Write tables, picture and recommendation, each whole or not at all.
 
     The same material gives the same bytes.
 
     Args:
-        output_dir: where the two files go; the material's folder if None.
+        output_dir: where the files go; the material's folder if None.
         tolerance: how far from the best is near enough, absolute, in the criterion's unit; None
-            for the criterion's own (phase SSIM 0.02, R on held-out frames 0.002).
+            for one standard error, or, of one seed, the criterion's own (phase SSIM 0.02, R on
+            held-out frames 0.002).
 
     Raises:
         UserError: there is no run, and an earlier table would be lost.
@@ -142,13 +155,29 @@ def write(
     all_series = series(material.counted, tolerance)
     grid = attempts(sweep, runs) if sweep is not None and sweep.method == "grid" else None
     make_folder(folder)
-    write_text_atomically(csv, runs.to_csv(index=False, na_rep="NaN", lineterminator="\n"))
-    if any(len(one.runs) for one in all_series):
+    write_text_atomically(csv, as_csv(runs))
+    write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))
+    write_text_atomically(folder / RECOMMENDATION, to_json(material.name, all_series))
+    drawn = any(one.fronts for one in all_series)
+    if drawn:
         save_png(pareto_figure(all_series, material.counts), plot)
-        return ExportResult(material, all_series, csv, plot, grid)
-    # A picture of an earlier export would show what the table no longer says.
-    plot.unlink(missing_ok=True)
-    return ExportResult(material, all_series, csv, None, grid)
+    else:
+        # A picture of an earlier export would show what the table no longer says.
+        plot.unlink(missing_ok=True)
+    return ExportResult(
+        material=material,
+        series=all_series,
+        csv=csv,
+        configs=folder / CONFIGS,
+        recommendation=folder / RECOMMENDATION,
+        plot=plot if drawn else None,
+        grid=grid,
+    )
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """A table as text; a number that is missing is NaN."""
+    return table.to_csv(index=False, na_rep="NaN", lineterminator="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

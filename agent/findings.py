@@ -13,26 +13,30 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agent.advice import advice
+from agent.configurations import label
 from agent.coverage import Attempts
-from agent.pareto import MUST_AGREE, Series, label
 from agent.records import Rejected
+from agent.series import Series
 from agent.sweepfile import Sweep, point_name
-from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
 
 CSV = "study_results.csv"
+CONFIGS = "study_configs.csv"
 PLOT = "pareto_plot.png"
+RECOMMENDATION = "recommendation.json"
 MOST_LINES = 10
 """So many failures, refused records and missing points are told in the terminal."""
 
 FRONT_COLUMNS = {
     "model_params": ("parameters", "{:,}"),
-    "inference_time_s": ("inference [s]", "{:.3g}"),
-    "ssim_phase": ("phase SSIM", "{:.4f}"),
-    "psnr_phase": ("phase PSNR [dB]", "{:.2f}"),
-    "mae_phase": ("phase MAE [rad]", "{:.4f}"),
-    "r_held_out": ("R held-out", "{:.4f}"),
-    "r_train": ("R training", "{:.4f}"),
+    "inference_time_s_mean": ("inference [s]", "{:.3g}"),
+    "ssim_phase_mean": ("phase SSIM", "{:.4f}"),
+    "psnr_phase_mean": ("phase PSNR [dB]", "{:.2f}"),
+    "mae_phase_mean": ("phase MAE [rad]", "{:.4f}"),
+    "val_ssim_phase_mean": ("val. phase SSIM", "{:.4f}"),
+    "r_held_out_mean": ("R held-out", "{:.4f}"),
+    "r_train_mean": ("R training", "{:.4f}"),
 }
 
 
@@ -80,6 +84,7 @@ class ExportResult:
     """What an export found and wrote.
 
     series: runs that may be compared, with their fronts and recommendations.
+    configs: study_configs.csv. recommendation: recommendation.json.
     plot: None where there is nothing to draw.
     grid: the points of the sweep's grid with their runs; None where there is no grid.
     """
@@ -87,6 +92,8 @@ class ExportResult:
     material: Material
     series: list[Series]
     csv: Path
+    configs: Path
+    recommendation: Path
     plot: Path | None
     grid: list[Attempts] | None
 
@@ -138,35 +145,13 @@ def report(result: ExportResult, console: Console) -> None:
             say("no finished run to compare")
             continue
         console.print(_front_table(one))
-        for line in recommendation_lines(one):
-            say(line)
-    say(f"\ntable  {result.csv}")
+        for what, text in advice(one):
+            say(f"{what:<12} {text}")
+    say(f"\nruns            {result.csv}")
+    say(f"configurations  {result.configs}")
+    say(f"recommendation  {result.recommendation}")
     if result.plot is not None:
-        say(f"plot   {result.plot}")
-
-
-def recommendation_lines(one: Series) -> list[str]:
-    """A series' recommendation in words: the run, the rule, the margin, the runner-up."""
-    chosen = one.recommendation
-    if chosen is None:
-        return []
-
-    def describe(position: int) -> str:
-        run = one.runs.iloc[position]
-        return (
-            f"{label(run)} (run {run['run_id']}): {run['model_params']:,} parameters, "
-            f"{one.criterion.name} {run[one.criterion.column]:.4f}"
-        )
-
-    worse = "below" if one.criterion.better == "higher" else "above"
-    margin = f"{chosen.margin:.4f} {worse} the best, {describe(chosen.best)}"
-    second = "none within the tolerance" if chosen.runner_up is None else describe(chosen.runner_up)
-    return [
-        f"recommended  {describe(chosen.run)}",
-        f"rule         {chosen.rule}",
-        f"margin       {'it is the best' if chosen.run == chosen.best else margin}",
-        f"runner-up    {second}",
-    ]
+        say(f"plot            {result.plot}")
 
 
 def _say_most(lines: list[str], what: str, say: Callable[[str], None]) -> None:
@@ -198,35 +183,27 @@ def _print_failures(runs: pd.DataFrame, console: Console) -> None:
 
 
 def _front_table(one: Series) -> Table:
-    """The front of parameters against the criterion, cheapest first; ➤ is the recommended run."""
-    in_label = ("architecture", "input_transform", "modes", "width")
-    varied = [
-        key
-        for key in RunConfig.model_fields
-        if key not in (*in_label, *MUST_AGREE, *IN_NO_RUN_ID) and one.runs[key].nunique() > 1
-    ]
-    measured = {
-        key: spelt
-        for key, spelt in FRONT_COLUMNS.items()
-        if key in one.runs and one.runs[key].notna().any()
-    }
+    """The first front, cheapest configuration first; ➤ is the recommended one."""
+    front = one.fronts[0]
+    known = one.configs.columns[one.configs.notna().any()]
+    shown = {column: spelt for column, spelt in FRONT_COLUMNS.items() if column in known}
     printed = Table(
-        title=f"front: trainable parameters against {one.criterion.name}", title_justify="left"
+        title=f"front: trainable parameters against {front.quality.name}", title_justify="left"
     )
-    printed.add_column("")
-    printed.add_column("run", no_wrap=True)
-    for heading in ("configuration", *varied):
+    for heading in ("", "configuration"):
         printed.add_column(heading)
-    for heading, _ in measured.values():
-        printed.add_column(Text(heading), justify="right")  # [s] is a unit, no markup
-    for position in one.front:
-        run = one.runs.iloc[position]
-        chosen = one.recommendation is not None and position == one.recommendation.run
+    # Text: [s] is a unit, no markup.
+    for heading in ("seeds", *(heading for heading, _ in shown.values()), "on the front"):
+        printed.add_column(Text(heading), justify="right")
+    for position in front.members:
+        row = one.configs.iloc[position]
+        chosen = one.recommendation is not None and position == one.recommendation.config
+        probability = front.probability[position]
         printed.add_row(
             "➤" if chosen else "",
-            *(run["run_id"], label(run), *(str(run[key]) for key in varied)),
-            *("–" if run[key] is None else form.format(run[key])
-              for key, (_, form) in measured.items()),
+            *(row["configuration"], str(row["n_seeds"])),
+            *("–" if pd.isna(row[c]) else form.format(row[c]) for c, (_, form) in shown.items()),
+            "–" if pd.isna(probability) else f"{100 * probability:.0f} %",
             style="bold" if chosen else "",
-        )  # fmt: skip
+        )
     return printed

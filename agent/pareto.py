@@ -1,102 +1,99 @@
-"""Which runs are worth their cost: comparable series, the front, the recommendation."""
+"""Which configurations are worth their cost: fronts, their uncertainty, hypervolume and knee."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fno_runner.config import IN_NO_RUN_ID, RunConfig
-
-COST = "model_params"
-"""What the recommendation saves: trainable parameters, counted as real numbers."""
-
-MUST_AGREE = (
-    *("conditioning", "epochs", "train_patterns", "metrics_against"),
-    *("nimgs_train", "nimgs_test", "nphotons", "data_seed"),
-    *(key for key in RunConfig.model_fields if key.startswith("probe_")),
-    "dataset",
+from agent.bootstrap import front_probabilities, mean_intervals, on_front
+from agent.configurations import COST, FLOPS, TIME, devices, seconds
+from agent.criterion import (
+    PHASE_PSNR,
+    PHASE_SSIM,
+    R_HELD_OUT,
+    R_TRAIN,
+    Criterion,
+    numbers,
 )
-"""Columns in which runs must agree to be compared: the input, the training effort, the data.
 
-`dataset` is the fingerprint of the files' content; the parameters before it say in words what a
-fingerprint cannot."""
+Array = npt.NDArray[np.float64]
 
-CONFIGURATION = tuple(
-    key
-    for key in RunConfig.model_fields
-    if key not in ("seed", "replicates", "data_seed", *IN_NO_RUN_ID)
-)
-"""Columns that make two runs the same configuration; runs may differ in their seeds beyond it."""
-
-ROUNDING = 1e-9
-"""0.72 and 0.70 are within 0.02 of each other, though their binary difference is larger."""
+SIMULATED = ((COST, PHASE_SSIM), (COST, PHASE_PSNR), (TIME, PHASE_SSIM), (FLOPS, PHASE_SSIM))
+SCAN = ((COST, R_HELD_OUT), (COST, R_TRAIN), (TIME, R_HELD_OUT), (FLOPS, R_HELD_OUT))
+"""The fronts: costs, and what they buy."""
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """The number runs are chosen by: its column, its name, which way is better, how near is near.
-
-    tolerance: absolute, in the number's own unit.
-    """
+class Axis:
+    """A number of every configuration: mean and 95 % interval; NaN where unknown. float64 (k,)."""
 
     column: str
-    name: str
-    better: Literal["higher", "lower"]
-    tolerance: float
-
-    def quality(self, runs: pd.DataFrame) -> npt.NDArray[np.float64]:
-        """The number of each run, signed so that more is better; NaN where it is missing."""
-        return numbers(runs, self.column) * (1 if self.better == "higher" else -1)
-
-
-PHASE_SSIM = Criterion("ssim_phase", "phase SSIM", "higher", 0.02)
-R_HELD_OUT = Criterion("r_held_out", "R on held-out frames", "lower", 0.002)
-"""For an experimental scan that has no reference object."""
+    mean: Array
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """The cheapest run that is near enough to the best one.
+class Front:
+    """The configurations of which no other is both cheaper and better, by their means.
 
-    run: position of the recommended run in its series' `runs`; `best` and `runner_up` (the next
-        by the same rule that is of another configuration, or None) likewise.
-    margin: how much worse than the best it is, in the criterion's unit; never negative.
-    rule: the rule and its figures in words.
+    Arrays have one element a row of the series' `configs`.
+
+    device: whose times the cost is; None where the cost is not a time.
+    members: rows on the front, cheapest first.
+    probability: of being on the front, by the bootstrap over seeds; NaN for a configuration that
+        is not compared or has one seed only.
+    reference: (cost, quality) up to which the hypervolume reaches.
+    hypervolume: the area that the front dominates [decades of cost × unit of the quality].
+    knee: the row after which more cost buys least; None where the front has no bend.
     """
 
-    run: int
-    best: int
-    runner_up: int | None
-    margin: float
-    rule: str
+    quality: Criterion
+    cost: Axis
+    value: Axis
+    device: str | None
+    members: list[int]
+    probability: Array
+    reference: tuple[float, float]
+    hypervolume: float
+    knee: int | None
+
+    @property
+    def name(self) -> str:
+        """'model_params-ssim_phase'."""
+        return f"{self.cost.column}-{self.quality.column}"
 
 
-@dataclass(frozen=True)
-class Series:
-    """Runs of a study that may be compared with each other.
+def fronts(
+    runs: pd.DataFrame, configs: pd.DataFrame, rows: list[list[int]], criterion: Criterion
+) -> list[Front]:
+    """The fronts of a series that have a point; those over inference time once a device.
 
-    name: what tells this series from the study's others; empty where there is one only.
-    runs: finished runs with a cost and a quality, in the table's order.
-    front: positions in `runs` of the front of cost against quality, cheapest first.
-    collapsed: runs that recovered nothing; they are shown, never compared.
-    incomplete: names of finished runs that lack the cost or the quality and are left out.
+    Args:
+        runs: the series' runs.
+        configs, rows: `agent.configurations.configurations` of them.
+        criterion: what is reported of the series.
     """
+    kinds = SCAN if criterion == R_HELD_OUT else SIMULATED
+    on = devices(runs)
+    used = sorted({on[row] for mine in rows for row in mine})
+    found = []
+    for column, quality in kinds:
+        for device in used if column == TIME else [None]:
+            one = _front(runs, configs, rows, column, quality, device, on)
+            if one.members:
+                found.append(one)
+            elif column == COST and quality == criterion:
+                return []  # what lacks these numbers is left out of the others as well
+    return found
 
-    name: str
-    criterion: Criterion
-    runs: pd.DataFrame
-    front: list[int]
-    recommendation: Recommendation | None
-    collapsed: pd.DataFrame
-    incomplete: list[str]
 
-
-def front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
+def front(cost: Sequence[float] | Array, quality: Sequence[float] | Array) -> list[int]:
     """Positions of the points that no other point dominates, cheapest first.
 
     A point dominates another if it costs no more, is no worse, and is strictly better in one of
@@ -105,131 +102,125 @@ def front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
     """
     costs = np.asarray(cost, dtype=float)
     qualities = np.asarray(quality, dtype=float)
-    order = [
-        int(i)
-        for i in np.lexsort((-qualities, costs))  # stable: by cost, then the better one first
-        if np.isfinite(costs[i]) and np.isfinite(qualities[i])
-    ]
-    chosen: list[int] = []
-    for i in order:
-        equal_to_last = bool(chosen) and (
-            (costs[i], qualities[i]) == (costs[chosen[-1]], qualities[chosen[-1]])
-        )
-        if not chosen or qualities[i] > qualities[chosen[-1]] or equal_to_last:
-            chosen.append(i)
-    return chosen
-
-
-def recommend(runs: pd.DataFrame, criterion: Criterion) -> Recommendation | None:
-    """The run with the fewest parameters whose quality is within the tolerance of the best.
-
-    Among equally many parameters the better one, then the first by run_id. Every run counts by
-    itself: the seeds of a configuration are not averaged. None where no run qualifies.
-
-    Args:
-        runs: a table of `agent.records.table`; rows that are not finished or lack the cost or
-            the quality are passed over.
-        criterion: what is compared, and its tolerance.
-    """
-    cost, quality = numbers(runs, COST), criterion.quality(runs)
-    usable = np.flatnonzero(_comparable(runs, criterion))
-    if usable.size == 0:
-        return None
-    identifiers = runs["run_id"].tolist()
-    best = min(usable, key=lambda i: (-quality[i], cost[i], identifiers[i]))
-    near = [i for i in usable if quality[best] - quality[i] <= criterion.tolerance + ROUNDING]
-    near.sort(key=lambda i: (cost[i], -quality[i], identifiers[i]))
-    configurations = runs[[key for key in CONFIGURATION if key in runs]].to_numpy().tolist()
-    others = [i for i in near if configurations[i] != configurations[near[0]]]
-    best_value = numbers(runs, criterion.column)[best]
-    rule = (
-        f"fewest trainable parameters among the {len(near)} of {usable.size} finished runs whose "
-        f"{criterion.name} is within {criterion.tolerance:g} of the best ({best_value:.4g})"
-    )
-    return Recommendation(
-        run=int(near[0]),
-        best=int(best),
-        runner_up=int(others[0]) if others else None,
-        margin=float(quality[best] - quality[near[0]]),
-        rule=rule,
-    )
-
-
-def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
-    """Split a study's table into series of comparable runs; in each, its front and recommendation.
-
-    Runs that differ in a column of `MUST_AGREE` never share a series. A series' criterion is the
-    phase SSIM, or R on held-out frames where no run of it has a phase SSIM but one has that.
-    Failed and diverged runs are in no series.
-
-    Args:
-        table: a table of `agent.records.table`.
-        tolerance: in place of the criterion's own.
-    """
-    shown = table[table["status"].isin(["finished", "collapsed"])]
-    if shown.empty:
+    finite = np.flatnonzero(np.isfinite(costs) & np.isfinite(qualities))
+    if finite.size == 0:
         return []
-    words = pd.DataFrame(
-        {key: shown[key].map(_word) for key in MUST_AGREE if key in shown}, index=shown.index
+    chosen = finite[on_front(costs[None, finite], qualities[None, finite])[0]]
+    return [int(i) for i in chosen[np.argsort(costs[chosen], kind="stable")]]
+
+
+def hypervolume(cost: Array, quality: Array, reference: tuple[float, float]) -> float:
+    """The area between the points and `reference` that a point dominates, cost in decades.
+
+    Zitzler & Thiele (1999), in two dimensions: points that cost more than the reference, or are
+    worse, add nothing. More quality is better.
+    """
+    limit, floor = math.log10(reference[0]), reference[1]
+    area, best = 0.0, floor
+    for i in front(cost, quality):
+        width = limit - math.log10(cost[i])
+        if width > 0 and quality[i] > best:
+            area += width * (quality[i] - best)
+            best = float(quality[i])
+    return area
+
+
+def knee(cost: Array, quality: Array, members: Sequence[int]) -> int | None:
+    """The member of a front that lies farthest above the line between the front's ends.
+
+    Cost in decades and quality, each scaled to 0 … 1 along the front (the Kneedle of Satopää et
+    al., 2011, without smoothing). None for a front of fewer than three different points or without
+    a bend outwards.
+    """
+    if len({(cost[i], quality[i]) for i in members}) < 3:
+        return None
+    x, y = np.log10(cost[list(members)]), quality[list(members)]
+    above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
+    highest = int(np.argmax(above))
+    return members[highest] if above[highest] > 1e-9 else None
+
+
+def _front(
+    runs: pd.DataFrame,
+    configs: pd.DataFrame,
+    rows: list[list[int]],
+    column: str,
+    quality: Criterion,
+    device: str | None,
+    on: list[str],
+) -> Front:
+    value = Axis(
+        quality.column,
+        *(numbers(configs, f"{quality.column}_{s}") for s in ("mean", "low", "high")),
     )
-    keys = [key for key in words if words[key].nunique() > 1]
-    readable = [key for key in keys if key != "dataset"]
-    # A fingerprint tells a reader little: it is left out where other keys tell as much apart.
-    if len(_combinations(words[readable])) == len(_combinations(words[keys])):
-        keys = readable
-    names = [
-        ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True))
-        for values in words[keys].to_numpy().tolist()
-    ]
-    return [
-        _series(str(name), runs, tolerance)
-        for name, runs in shown.groupby(pd.Series(names, index=shown.index, dtype=str))
-    ]
-
-
-def numbers(runs: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
-    """A column as floats; NaN where a number, or the whole column, is missing."""
-    if column not in runs:
-        return np.full(len(runs), np.nan)
-    return np.asarray(runs[column].tolist(), dtype=float)
-
-
-def label(run: pd.Series) -> str:
-    """A configuration in a few words: 'fno sqrt modes 12 width 32'."""
-    return (
-        f"{run['architecture']} {run['input_transform']} modes {run['modes']} width {run['width']}"
+    if device is None:
+        cost = _counted(configs, column)
+        costs = [one[np.isfinite(one)] for one in cost.mean[:, None]]
+    else:
+        cost, costs = _timed(runs, rows, column, device, on)
+    seeds = numbers(runs, quality.column)
+    qualities = [quality.sign * _known(seeds[mine]) for mine in rows]
+    gain = quality.sign * value.mean
+    members = front(cost.mean, gain)
+    probability = np.where(
+        [one.size > 1 for one in qualities], front_probabilities(costs, qualities), math.nan
+    )
+    compared = np.isfinite(cost.mean) & np.isfinite(gain)
+    reference = (1.0, 0.0)
+    if compared.any():
+        reference = _reference(runs, cost.mean[compared], gain[compared], quality)
+    return Front(
+        quality=quality,
+        cost=cost,
+        value=value,
+        device=device,
+        members=members,
+        probability=probability,
+        reference=reference,
+        hypervolume=hypervolume(cost.mean, gain, (reference[0], quality.sign * reference[1])),
+        knee=knee(cost.mean, gain, members),
     )
 
 
-def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
-    finished = runs[runs["status"] == "finished"]
-    no_object = np.isnan(numbers(finished, PHASE_SSIM.column)).all()
-    scanned = not np.isnan(numbers(finished, R_HELD_OUT.column)).all()
-    criterion = R_HELD_OUT if no_object and scanned else PHASE_SSIM
-    if tolerance is not None:
-        criterion = Criterion(criterion.column, criterion.name, criterion.better, tolerance)
-    usable = _comparable(finished, criterion)
-    compared = finished[usable].reset_index(drop=True)
-    return Series(
-        name=name,
-        criterion=criterion,
-        runs=compared,
-        front=front(numbers(compared, COST).tolist(), criterion.quality(compared).tolist()),
-        recommendation=recommend(compared, criterion),
-        collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
-        incomplete=finished[~usable]["run_id"].tolist(),
-    )
+def _counted(configs: pd.DataFrame, column: str) -> Axis:
+    """A cost that the configuration alone decides."""
+    mean = numbers(configs, column)
+    return Axis(column, mean, np.full(len(mean), math.nan), np.full(len(mean), math.nan))
 
 
-def _comparable(runs: pd.DataFrame, criterion: Criterion) -> npt.NDArray[np.bool_]:
-    finished = (runs["status"] == "finished").to_numpy(dtype=bool)
-    known = np.isfinite(numbers(runs, COST)) & np.isfinite(criterion.quality(runs))
-    return finished & known
+def _timed(
+    runs: pd.DataFrame, rows: list[list[int]], column: str, device: str, on: list[str]
+) -> tuple[Axis, list[Array]]:
+    """Times on one device, each run once, and the samples that they are means of."""
+    values = seconds(runs, column)
+    names = runs["run_id"].tolist()
+    samples = []
+    for mine in rows:
+        once = {names[row]: row for row in reversed(mine) if on[row] == device}
+        samples.append(_known(values[list(once.values())]))
+    mean = np.array([one.mean() if one.size else math.nan for one in samples])
+    low, high = mean_intervals(samples)
+    return Axis(column, mean, np.maximum(low, 0), high), samples
 
 
-def _combinations(words: pd.DataFrame) -> set[tuple[str, ...]]:
-    return set(map(tuple, words.to_numpy().tolist()))
+def _reference(
+    runs: pd.DataFrame, cost: Array, gain: Array, quality: Criterion
+) -> tuple[float, float]:
+    """The power of ten next above every cost, and a quality that takes no network.
+
+    For a metric of the object the flat phase's; for an R factor 1: nothing explained. Where the
+    floor is not known, the worst of the compared qualities.
+    """
+    floor = numbers(runs, f"{quality.column}_flat")
+    known = floor[np.isfinite(floor)]
+    if quality.better == "lower":
+        worst = 1.0
+    elif known.size:
+        worst = float(known.mean())
+    else:
+        worst = float(gain.min())
+    return 10.0 ** (math.floor(math.log10(cost.max())) + 1), worst
 
 
-def _word(value: object) -> str:
-    return "none" if value is None else str(value)
+def _known(values: Array) -> Array:
+    return values[np.isfinite(values)]

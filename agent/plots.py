@@ -18,7 +18,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
-from agent.pareto import COST, PHASE_SSIM, Series, front, label, numbers
+from agent.configurations import COST
+from agent.criterion import PHASE_SSIM, numbers
+from agent.pareto import front
+from agent.series import Series
 from fno_runner.config import RunConfig, choices
 from fno_runner.files import write_atomically
 
@@ -61,7 +64,7 @@ TRAINED = Scale("r_train", "R factor, training frames", False, least_span=0.005)
 SIMULATED = ((PARAMETERS, SSIM), (PARAMETERS, PSNR), (TIME, SSIM))
 SCAN = ((PARAMETERS, HELD_OUT), (PARAMETERS, TRAINED), (TIME, HELD_OUT))
 
-FLOORS = {"flat_phase": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
+FLOORS = {"flat": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
 """Reconstructions that took no network, and what the picture calls them."""
 
 
@@ -73,7 +76,7 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
     most as much again below and above them: a floor or a collapsed run beyond that is drawn at
     the edge, the floor with its value. Series without a comparable run are left out.
     """
-    drawn = [one for one in all_series if len(one.runs)]
+    drawn = [one for one in all_series if one.fronts]
     with matplotlib.style.context(["default", STYLE]):
         rows = drawn[:MAX_SERIES]
         figure = Figure(
@@ -119,8 +122,8 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def _panel(axes: Axes, one: Series, x: Scale, y: Scale) -> None:
-    runs = one.runs
-    cost, quality = numbers(runs, x.column), numbers(runs, y.column)
+    configs, runs = one.configs, one.runs
+    cost, quality = numbers(configs, mean_column(x)), numbers(configs, mean_column(y))
     axes.set_xlabel(x.label)
     reference = " against the reference" if "reference" in set(runs["metrics_against"]) else ""
     axes.set_ylabel(y.label + (reference if y in (SSIM, PSNR) else ""))
@@ -143,9 +146,9 @@ def _panel(axes: Axes, one: Series, x: Scale, y: Scale) -> None:
         [*quality[on_front], quality[on_front[-1]]],
         where="post", color="black", linewidth=1, zorder=2,
     )  # fmt: skip
-    for architecture, transform in sorted(set(zip(*_names(runs), strict=True))):
+    for architecture, transform in sorted(set(zip(*_names(configs), strict=True))):
         mine = known & np.array(
-            [pair == (architecture, transform) for pair in zip(*_names(runs), strict=True)]
+            [pair == (architecture, transform) for pair in zip(*_names(configs), strict=True)]
         )
         axes.scatter(
             cost[mine], quality[mine], s=26, marker=SHAPES[architecture], zorder=3,
@@ -157,10 +160,15 @@ def _panel(axes: Axes, one: Series, x: Scale, y: Scale) -> None:
         color="0.5", linewidths=1, zorder=3,
     )  # fmt: skip
     _label_floors(axes, floors)
-    if one.recommendation is not None and known[one.recommendation.run]:
-        chosen = one.recommendation.run
+    if one.recommendation is not None and known[one.recommendation.config]:
+        chosen = one.recommendation.config
         place = float(cost[chosen]), float(quality[chosen])
-        _mark(axes, place, label(runs.iloc[chosen]), above=y.more_is_better)
+        _mark(axes, place, configs["configuration"][chosen], above=y.more_is_better)
+
+
+def mean_column(scale: Scale) -> str:
+    """The column of a scale's mean in a table of configurations."""
+    return scale.column if scale.column == COST else f"{scale.column}_mean"
 
 
 def _names(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -207,6 +215,7 @@ def _view(
 def _floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
     """Floors that all runs agree on, to four digits (threads may round differently)."""
     agreed = {}
+    runs = runs[runs["status"] == "finished"]
     for floor, name in FLOORS.items():
         values = numbers(runs, f"{column}_{floor}")
         if np.isfinite(values).all() and np.allclose(values, values[0], rtol=1e-4, atol=0):
@@ -254,7 +263,7 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
     """One entry for each colour, shape and line that the picture has."""
     if not rows:
         return []
-    runs = pd.concat([one.runs for one in rows])
+    runs = pd.concat([one.configs[one.configs["n_seeds"] > 0] for one in rows])
     used_shapes, used_colours = (set(names) for names in _names(runs))
 
     def entry(text: str, **style: object) -> Line2D:

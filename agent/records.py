@@ -143,7 +143,7 @@ def parts(result: RunResult) -> Parts:
         "error": result.error.message if result.error else "",
     }
     floors = {
-        f"{name}_{floor}": value
+        f"{name}_{floor.removesuffix('_phase')}": value
         for floor, of_floor in result.floors.items()
         for name, value in _pairs(of_floor).items()
     }

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from agent.advice import advice
 from agent.export import export, main
-from agent.findings import CSV, PLOT, recommendation_lines
+from agent.findings import CONFIGS, CSV, PLOT, RECOMMENDATION
 from agent.records import COLUMNS
 from agent.sweepfile import parse_sweep
 from fno_runner.config import RunConfig
@@ -77,7 +78,7 @@ def test_a_study_gives_a_table_a_picture_and_a_recommendation(
     out = capsys.readouterr().out
     assert "4 runs: 3 finished, 1 failed" in out and "boom" in out
     # 0.62 and 0.61 are further than 0.02 from 0.65.
-    assert "recommended  fno sqrt modes 12 width 13 (run 000000000005)" in out
+    assert "recommended  fno sqrt modes 12 width 13 (1 seed): 5,000 parameters" in out
     assert str(study / CSV) in out and str(study / PLOT) in out
 
 
@@ -114,10 +115,13 @@ def test_the_same_records_give_the_same_bytes_whoever_wrote_first(tmp_path: Path
     random.Random(0).shuffle(runs)
     second = export(put(tmp_path / "b", runs))
     assert first.csv.read_bytes() == second.csv.read_bytes()
+    assert first.configs.read_bytes() == second.configs.read_bytes()
     assert first.plot is not None and second.plot is not None
     assert first.plot.read_bytes() == second.plot.read_bytes()
+    advised = first.recommendation.read_bytes()
     again = export(tmp_path / "a")
     assert again.csv.read_bytes() == second.csv.read_bytes()
+    assert again.recommendation.read_bytes() == advised
 
 
 def test_rejected_records_are_named_and_counted(
@@ -172,12 +176,11 @@ def test_all_runs_equal_is_no_problem(tmp_path: Path) -> None:
     same = make(1)
     runs = [same.model_copy(update={"run_id": f"{n:012x}"}) for n in range(1, 5)]
     (one,) = export(put(tmp_path, runs)).series
-    assert one.front == [0, 1, 2, 3]
-    assert one.recommendation is not None and one.recommendation.run == 0
-    assert recommendation_lines(one)[2:] == [
-        "margin       it is the best",
-        "runner-up    none within the tolerance",
-    ]
+    # The same seed four times is no more evidence than once.
+    assert one.configs[["n_runs", "n_seeds"]].to_numpy().tolist() == [[4, 1]]
+    assert one.recommendation is not None and one.recommendation.config == 0
+    said = dict(advice(one))
+    assert (said["margin"], said["runner-up"]) == ("it is the best", "none by this rule")
 
 
 def test_series_that_may_not_be_compared_each_get_their_own_answer(
@@ -217,7 +220,9 @@ def test_a_grid_says_how_much_of_it_is_done(
 def test_another_output_folder_leaves_the_study_untouched(tmp_path: Path) -> None:
     study = put(tmp_path / "study", [make(1)])
     assert main([str(study), "--output-dir", str(tmp_path / "new" / "place")]) == 0
-    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == [PLOT, CSV]
+    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(
+        [PLOT, CSV, CONFIGS, RECOMMENDATION]
+    )
     assert [path.name for path in study.iterdir()] == ["runs"]
 
 

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from agent.findings import ExportResult, Material, report
 from agent.mirrored import Merged, is_ours, merge, mirror
-from agent.pareto import series
 from agent.records import COLUMNS, parts, row
+from agent.series import series
 from agent.server import ServerRun
 from agent.tracking import summary
 from fno_runner.config import PATHS, RunConfig, load_config
@@ -138,7 +138,7 @@ NEVER_CAME: dict[str, Any] = {"summary": None}
         ({"summary": {"model_params": 10**400}}, "rejected", "model_params is not within"),
         ({"summary": {"ssim_phase": "high"}}, "rejected", "ssim_phase='high' is not a number"),
         ({"summary": {"ssim_phase": 1.5}}, "rejected", "ssim_phase is not within -1 … 1"),
-        ({"summary": {"ssim_phase_flat_phase": True}}, "rejected", "is not a number"),
+        ({"summary": {"ssim_phase_flat": True}}, "rejected", "is not a number"),
         ({"summary": {"status": "splendid"}}, "rejected", "status='splendid': allowed is"),
         ({"summary": {"status": ["finished"]}}, "rejected", "allowed is finished"),
         ({"config": {"optimiser": "adam"}}, "rejected", "config: unknown key 'optimiser'"),
@@ -197,7 +197,8 @@ def test_no_run_is_so_strange_that_the_others_are_lost(
     assert found.table["status"].tolist().count("finished") >= 1
     assert len(found.table.to_csv(lineterminator="\n").splitlines()) == 3
     material = Material("sweep s", "s", Path(), None, found.table, [])
-    result = ExportResult(material, series(material.counted), Path("csv"), None, None)
+    files = (Path("csv"), Path("configs"), Path("json"))
+    result = ExportResult(material, series(material.counted), *files, None, None)
     assert any(one.recommendation for one in result.series)
     report(result, Console(file=io.StringIO(), width=140))
 

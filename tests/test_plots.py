@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from agent.pareto import series
 from agent.plots import DPI, MAX_SERIES, pareto_figure, save_png
 from agent.records import table
+from agent.series import series
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult
 
@@ -34,7 +34,7 @@ def run(number: int, **changes: Any) -> RunResult:
     values: dict[str, Any] = {
         "run_id": f"{number:012x}",
         "status": "finished",
-        "config": RunConfig(**config).model_dump(),
+        "config": RunConfig(**({"width": 31 + number} | config)).model_dump(),
         "metrics": {"ssim": (0.5, quality), "psnr": (20.0, 20 + 5 * quality)},
         "metrics_against": "truth",
         "floors": FLOORS,
@@ -127,7 +127,7 @@ def test_the_front_is_a_step_to_the_edge() -> None:
 def test_floors_that_differ_are_not_drawn() -> None:
     other = {"flat_phase": {"ssim": (0.1, 0.3)}}
     figure = draw([run(1), run(2, floors=other)])
-    assert words(figure.axes[0]) == ["fno sqrt modes 12 width 32"]
+    assert words(figure.axes[0]) == ["fno sqrt modes 12 width 33"]
 
 
 def test_a_scan_shows_r_and_its_front_falls() -> None:

@@ -139,7 +139,7 @@ def test_a_row_has_the_contract_first_and_then_the_rest() -> None:
         *(0.7, 25.5, 0.05, 0.8, 20.5, 0.1, "finished", ""),
     )
     assert cells["metrics_against"] == "truth"
-    assert (cells["ssim_phase_flat_phase"], cells["ssim_amp_flat_phase"]) == (0.02, 0.4)
+    assert (cells["ssim_phase_flat"], cells["ssim_amp_flat"]) == (0.02, 0.4)
     assert (cells["train_time_s"], cells["conditioning"]) == (60.5, "projection")
     assert (cells["git_commit"], cells["git_dirty"]) == ("abc", False)
 
