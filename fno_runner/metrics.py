@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Complex64, Float64
 
 TRIM = 2
@@ -116,7 +115,8 @@ def ms_ssim(prediction: Image, truth: Image, mask: Mask) -> float:
     Outside the mask both images take the truth's mean there. NaN for images too small for five
     scales.
     """
-    # Imported here: it takes a second, and only scoring needs it.
+    # Imported here: they take seconds, and only scoring needs them.
+    import torch
     from torchmetrics.functional.image import (
         multiscale_structural_similarity_index_measure as measure,
     )
