@@ -13,11 +13,11 @@ from agent.child import Child
 from agent.display import Display
 from agent.queue import Queue, Ticket
 from agent.records import one_line, read_records, row
-from agent.stop import heard
 from agent.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UserError
 from fno_runner.result import RunResult, run_id
+from fno_runner.stop import heard
 
 POLL_S = 0.1
 LOOK_AGAIN_S = 5.0

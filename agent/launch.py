@@ -28,9 +28,9 @@ from agent.keeper import (
 )
 from agent.server import Server, parse_sweep_place
 from agent.slots import ALL, NONE, Slot, plan_slots, usable_gpus
-from agent.stop import heard
 from fno_runner.arguments import Parser, count_of
 from fno_runner.errors import UserError
+from fno_runner.stop import heard
 
 STAGGER_S = 2.0
 """Between the starts of two agents [s], so that they do not read the data all at once."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from agent.report import tell_recorded, tell_unfit
-from agent.stop import StopSignals
 from agent.study import server_study
 from agent.tracking import SWEEP_ID, Tracker, hand_back
 from fno_runner.commandline import (
@@ -20,9 +19,10 @@ from fno_runner.commandline import (
 )
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
+from fno_runner.progress import Epoch
 from fno_runner.result import run_id
 from fno_runner.runner import Outcome, preflight, run
-from fno_runner.training import Epoch
+from fno_runner.stop import StopSignals
 
 DESCRIPTION = """\
 Run one point of a study and log it to Weights & Biases, as a sweep's `command`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from agent.stop import StopSignals
+from fno_runner.stop import StopSignals
 
 
 def main(argv: Sequence[str] | None = None) -> int:

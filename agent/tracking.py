@@ -25,8 +25,8 @@ from fno_runner.errors import UserError
 from fno_runner.result import RECORD, RunResult
 
 if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server needs none
+    from fno_runner.progress import Epoch
     from fno_runner.runner import Outcome
-    from fno_runner.training import Epoch
 
 PROJECT = "fno-hyperparam-study"
 """Where runs go unless WANDB_PROJECT, or the sweep, says otherwise."""

@@ -5,16 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
-from fno_runner.commandline import (
-    TerminalProgress,
-    log_to_terminal,
-    parse_config,
-    print_outcome,
-)
 from fno_runner.errors import UserError
-from fno_runner.runner import run
+from fno_runner.stop import StopSignals
 
 DESCRIPTION = """\
 Train one Fourier neural operator to reconstruct object patches from diffraction
@@ -24,21 +16,39 @@ amplitudes, without labels; stitch, score, and leave a folder with the result.
   python -m fno_runner --scan scan.npz --input-transform sqrt
 
 Exit status: 0 finished; 1 the run failed, diverged or collapsed; 2 unusable input;
-3 this machine cannot do it."""
+3 this machine cannot do it; 128+signal stopped, nothing recorded. A run that was stopped
+or killed goes on from its last checkpoint (one every 30 s) when it is started again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the configuration that the arguments name; returns the exit status."""
-    console = Console()
-    try:
-        arguments = sys.argv[1:] if argv is None else argv
-        config = parse_config(arguments, "python -m fno_runner", DESCRIPTION)
-        log_to_terminal()
-        with TerminalProgress(console) as progress:
-            outcome = run(config, on_step=progress.on_step, on_epoch=progress.on_epoch)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    """Run the configuration that the arguments name; returns the exit status.
+
+    Raises:
+        SystemExit: a signal stopped it.
+    """
+    with StopSignals() as stop:
+        # Takes seconds, in which a signal would end the process with another status.
+        from rich.console import Console
+
+        from fno_runner.commandline import (
+            TerminalProgress,
+            log_to_terminal,
+            parse_config,
+            print_outcome,
+        )
+        from fno_runner.runner import run
+
+        stop.release()
+        console = Console()
+        try:
+            arguments = sys.argv[1:] if argv is None else argv
+            config = parse_config(arguments, "python -m fno_runner", DESCRIPTION)
+            log_to_terminal()
+            with TerminalProgress(console) as progress:
+                outcome = run(config, on_step=progress.on_step, on_epoch=progress.on_epoch)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_status
     print_outcome(outcome, console)
     return 0 if outcome.result.status == "finished" else 1
 

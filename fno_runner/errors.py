@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class UserError(Exception):
     """Input that cannot be used: an option, a file, a folder. Its text is one clear line."""
@@ -17,3 +19,18 @@ class MachineError(UserError):
 
 class DivergedError(Exception):
     """A loss or a prediction is no longer a finite number: the point has failed."""
+
+
+Kind = Literal["empty", "torn", "foreign", "future"]
+"""Why a file of ours is not believed, in a word."""
+
+
+class UnbelievableError(ValueError):
+    """A file of ours that is not what it should be; says why in one line.
+
+    kind: the same in a word, for the name under which the file is kept aside.
+    """
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind

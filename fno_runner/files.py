@@ -1,4 +1,4 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Writing a file so that it is there whole or not at all; setting aside what is not believed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fno_runner.errors import MachineError
+from fno_runner.errors import Kind, MachineError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -39,6 +39,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` of UTF-8 text."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def set_aside(path: Path, kind: Kind) -> Path:
+    """Rename a file that is not believed, so that it can be made again and still be looked at.
+
+    Returns:
+        its new name: `<name>.<kind>-<n>`, the first n that is free.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{kind}-{number}")).exists():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise MachineError(f"cannot rename {path}: {error.strerror or error}") from error
+    return aside
 
 
 def make_folder(path: Path) -> Path:

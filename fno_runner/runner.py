@@ -15,9 +15,11 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import psutil
 import torch
 from safetensors.torch import save
 
+from fno_runner.checkpoint import held_checkpoints
 from fno_runner.config import RunConfig
 from fno_runner.data.cache import load_dataset
 from fno_runner.data.dataset import Dataset, Freeform
@@ -117,10 +119,20 @@ def run(
         config=config.model_dump(),
         provenance={**provenance(device), "dataset": dataset.fingerprint},
     )
-    with _working_folder(output_dir, identifier) as (folder, publish):
+    with (
+        _working_folder(output_dir, identifier) as (folder, publish),
+        held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
+    ):
         log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
         with _recorded(result):
-            trained = train(config, dataset, device, on_step=on_step, on_epoch=on_epoch)
+            trained = train(
+                config,
+                dataset,
+                device,
+                on_step=on_step,
+                on_epoch=on_epoch,
+                checkpoints=checkpoints,
+            )
             _evaluate(config, dataset, device, trained, result, folder)
         result.timing |= {
             "data_time_s": loaded - start,
@@ -129,7 +141,10 @@ def run(
         }
         write_result(result, folder)
         log.info("run %s %s", identifier, result.status)
-        return Outcome(result, publish())
+        outcome = Outcome(result, publish())
+        if checkpoints is not None:
+            checkpoints.remove()
+        return outcome
 
 
 def pick_device(name: str) -> torch.device:
@@ -202,6 +217,8 @@ def _evaluate(
         "train_time_s": sum(seconds),
         "patterns_per_s": float(np.average(rates, weights=seconds)),
     }
+    if resumed := sum(one.resumed for one in trained):
+        result.provenance["resumed_epochs"] = resumed
     if len(trained) > 1:
         result.timing["train_time_per_seed_s"] = sum(seconds) / len(seconds)
     seeds: list[SeedResult] = []
@@ -324,6 +341,7 @@ def _working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, C
     final = run_folder(output_dir, identifier)
     folder = final.with_name(f"{identifier}.{socket.gethostname()}-{os.getpid()}.partial")
     make_folder(folder)
+    _remove_remains(folder)
     handler = logging.FileHandler(folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -343,3 +361,12 @@ def _working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, C
         handler.close()
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what killed processes of this host left of the same run."""
+    identifier = folder.name.split(".")[0]
+    for other in folder.parent.glob(f"{identifier}.{socket.gethostname()}-*.partial"):
+        pid = other.name.removesuffix(".partial").rpartition("-")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(other, ignore_errors=True)

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fno_runner.checkpoint import Checkpoint, Checkpoints
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.errors import DivergedError
 from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import LOSSES
+from fno_runner.progress import Epoch, Progress, Seed
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.stacked import Loss, losses, stack, states
 from fno_runner.step import CapturedStep, Step
@@ -29,10 +31,6 @@ VALIDATION = 0.05
 REPORT_STEPS = 10
 """Steps between two reports: each one waits until the device has caught up."""
 
-Epoch = dict[str, float | int | None]
-"""One line of the history: epoch, train_loss, val_loss, learning_rate, epoch_time_s, …
-
-Of seeds that train together, the times are those of all of them."""
 OnStep = Callable[[int, int, float], None]
 """Called after a step with its number, the number of all steps, and a recent loss."""
 OnEpoch = Callable[[Epoch], None]
@@ -79,6 +77,7 @@ class Trained:
 
     error: a loss became NaN or infinite; the history ends there.
     train_time_s: of seeds that train together, each one's equal share.
+    resumed: epochs that an earlier process trained, up to the checkpoint it left.
     """
 
     model: Reconstructor
@@ -87,6 +86,7 @@ class Trained:
     error: DivergedError | None
     train_time_s: float
     patterns_per_s: float
+    resumed: int = 0
 
 
 def train(
@@ -97,6 +97,7 @@ def train(
     together: bool | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[Trained]:
     """Train the configuration's network on `dataset.train`, once for each of its seeds.
 
@@ -107,17 +108,20 @@ def train(
         together: whether one program trains all seeds. By default on a GPU, which one small network
             does not fill, and not on a CPU, which it does (nor does a CPU's autocast to bf16 reach
             stacked convolutions).
-        on_epoch: hears of the first seed's epochs only.
+        on_epoch: hears of the first seed's epochs only; of those before a checkpoint as well.
+        checkpoints: where they are left and taken up; None: nowhere.
     """
     configs = config.replicas()
     if together is None:
         together = device.type == "cuda"
     if together:
-        return _train(configs, dataset, device, on_step, on_epoch)
+        checkpoint = checkpoints.of(configs, device) if checkpoints else None
+        return _train(configs, dataset, device, on_step, on_epoch, checkpoint)
     trained = []
     for done, one in enumerate(configs):
         report = on_step and partial(_as_part, on_step, done, len(configs))
-        trained += _train([one], dataset, device, report, None if done else on_epoch)
+        checkpoint = checkpoints.of([one], device) if checkpoints else None
+        trained += _train([one], dataset, device, report, None if done else on_epoch, checkpoint)
         if len(configs) > 1:
             log.info("seed %d: trained in %.1f s", one.seed, trained[-1].train_time_s)
     return trained
@@ -133,20 +137,22 @@ def _train(
     device: torch.device,
     on_step: OnStep | None,
     on_epoch: OnEpoch | None,
+    checkpoint: Checkpoint | None,
 ) -> list[Trained]:
     """Train K configurations that differ in their seeds, in one program."""
     config = configs[0]
     inputs, fit, held = prepare(configs, dataset, device)
     models = [build_model(one, dataset, device) for one in configs]
     model = stack(models)
-    seeds = [_Seed(weights) for weights in states(model)]
+    seeds = [Seed(weights) for weights in states(model)]
     optimiser = _optimiser(model, config.learning_rate, device)
     step: Callable[[Tensor], Tensor]
     step = Step(model, inputs.batch, optimiser, config.loss, config.grad_clip)
     if device.type == "cuda":
         step = CapturedStep(step, config.batch_size)
     count = fit.shape[1]
-    steps = math.ceil(count / config.batch_size) * config.epochs
+    steps_an_epoch = math.ceil(count / config.batch_size)
+    steps = steps_an_epoch * config.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         max_lr=config.learning_rate,
@@ -155,10 +161,18 @@ def _train(
         cycle_momentum=False,
     )
     shuffles = [torch.Generator().manual_seed(one.seed) for one in configs]
-    slice_size = config.infer_batch_size
-    start = perf_counter()
-    done = 0
-    for epoch in range(1, config.epochs + 1):
+    progress = Progress(
+        model, optimiser, schedule, shuffles, seeds, config.infer_batch_size, steps_an_epoch
+    )
+    if checkpoint is not None:
+        checkpoint.resume(progress)
+    if on_epoch is not None:
+        for entry in seeds[0].history:
+            on_epoch(entry)
+    start = perf_counter() - progress.seconds
+    done = progress.epoch * steps_an_epoch
+    while progress.epoch < config.epochs and not progress.over:
+        epoch = progress.epoch + 1
         model.train()
         epoch_start = perf_counter()
         total = torch.zeros(len(configs), device=device)
@@ -173,8 +187,9 @@ def _train(
                 on_step(done, steps, float(loss[0]))
         train_losses = (total / count).tolist()
         elapsed = perf_counter() - epoch_start
-        val_losses, slice_size = halve_until_it_fits(
-            partial(_validate, model, inputs, held, LOSSES[config.loss]), slice_size
+        val_losses, progress.slice_size = halve_until_it_fits(
+            partial(_validate, model, inputs, held, LOSSES[config.loss]),
+            progress.slice_size,
         )
         of_all: Epoch = {
             "learning_rate": float(schedule.get_last_lr()[0]),
@@ -186,11 +201,12 @@ def _train(
                 seed.record(epoch, train_loss, val_loss, of_all)
                 if on_epoch is not None and seed is seeds[0]:
                     on_epoch(seed.history[-1])
-        if all(seed.error for seed in seeds):
-            break
+        progress.epoch, progress.seconds = epoch, perf_counter() - start
+        if checkpoint is not None:
+            checkpoint.save(progress, now=progress.over or epoch == config.epochs)
     for one, seed in zip(models, seeds, strict=True):
         one.load_state_dict(seed.best_state)
-    seconds = perf_counter() - start
+    seconds = progress.seconds
     return [
         Trained(
             model=one,
@@ -198,7 +214,8 @@ def _train(
             history=seed.history,
             error=seed.error,
             train_time_s=seconds / len(seeds),
-            patterns_per_s=fit.numel() * epoch / seconds,
+            patterns_per_s=fit.numel() * progress.epoch / seconds,
+            resumed=progress.resumed,
         )
         for one, seed, scale in zip(models, seeds, inputs.scale, strict=True)
     ]
@@ -213,31 +230,6 @@ def _optimiser(model: Reconstructor, rate: float, device: torch.device) -> torch
         capturable=on_gpu,
         fused=True,
     )
-
-
-class _Seed:
-    """What has become of one seed so far: history, best state, divergence."""
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        """`weights`: views that follow the training."""
-        self._weights = weights
-        self._best_loss = math.inf
-        self.best_state = weights
-        self.history: list[Epoch] = []
-        self.error: DivergedError | None = None
-
-    def record(self, epoch: int, train_loss: float, val_loss: float, of_all: Epoch) -> None:
-        """`of_all`: what the epoch's entry has in common with the other seeds'."""
-        self.history.append(
-            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, **of_all}
-        )
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            self.error = DivergedError(
-                f"epoch {epoch}: training loss {train_loss}, validation loss {val_loss}"
-            )
-        elif val_loss < self._best_loss:
-            self._best_loss = val_loss
-            self.best_state = {name: weight.clone() for name, weight in self._weights.items()}
 
 
 def prepare(

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -42,7 +41,7 @@ class StopSignals(ExitStack):
         self._held = True
         self._came: int | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> StopSignals:
         self.enter_context(heard(self._on_signal))
         return self
 
