@@ -73,7 +73,7 @@ class RunConfig(BaseModel):
     # --- paths -------------------------------------------------------------------------------
     train_npz: str | None = Field(None, min_length=1, description="training patterns (NPZ)")
     test_npz: str | None = Field(None, min_length=1, description="test patterns (NPZ)")
-    scan: str | None = Field(None, min_length=1, description="an experimental scan (NPZ)")
+    scan: str | None = Field(None, min_length=1, description="a scan (NPZ, CXI, ptychodus)")
     data_dir: str = Field("outputs/datasets", min_length=1, description="cache of simulated data")
     output_dir: str = Field(
         "outputs/fno_hyperparam_study/single",

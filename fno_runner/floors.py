@@ -12,10 +12,10 @@ import torch
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.files import write_text_atomically
 from fno_runner.metrics import score
-from fno_runner.physics import object_update, shift_probe, subpixel_remainder
+from fno_runner.physics import local_probe, object_update, subpixel_remainder
 from fno_runner.reconstructor import input_scale_factor
 from fno_runner.stitching import stitch
-from fno_runner.training import Inputs
+from fno_runner.training import Inputs, mask_of
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
 """Object updates from vacuum, on each pattern alone; none at all leaves a flat phase."""
@@ -77,18 +77,18 @@ def _stitched(dataset: Dataset, iterations: int) -> tuple[np.ndarray, np.ndarray
 def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarray:
     """`iterations` object updates from vacuum on each pattern alone: complex64 (B, N, N)."""
     mean_intensity = np.square(patterns.amplitude).sum(dtype=np.float64) / len(patterns)
-    vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe))
+    mask = mask_of(patterns)
+    vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe), mask)
     inputs = Inputs.of(patterns, [1.0], torch.device("cpu"))
     patches = np.empty(patterns.amplitude.shape, np.complex64)
     for first in range(0, len(patterns), SLICE):
         rows = slice(first, first + SLICE)
         x = inputs.x[rows]
-        probe = inputs.probe
-        if subpixel:
-            probe = shift_probe(probe, subpixel_remainder(inputs.positions[rows]))
+        shift = subpixel_remainder(inputs.positions[rows]) if subpixel else None
+        probe = local_probe(inputs.probe, shift)
         patch = torch.full(x.shape, vacuum, dtype=torch.complex64)
         for _ in range(iterations):
-            patch += object_update(x, probe, patch)
+            patch += object_update(x, probe, patch, mask)
         patches[rows] = patch[:, 0].numpy()
     return patches
 

@@ -13,7 +13,7 @@ from jaxtyping import Complex64, Float32
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import DivergedError
 from fno_runner.memory import halve_until_it_fits
-from fno_runner.physics import far_field, shift_probe, subpixel_remainder
+from fno_runner.physics import amplitude_of, local_probe, subpixel_remainder
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.training import Inputs
 
@@ -73,15 +73,18 @@ def _slices(
 def predicted_amplitude(
     patches: Complex64[np.ndarray, "b n n"], patterns: Patterns, infer_batch_size: int
 ) -> Float32[np.ndarray, "b n n"]:
-    """What the patches would diffract to under the probe as it stood: float32 (B, N, N)."""
+    """What the patches would diffract to under the probe as it stood: float32 (B, N, N).
+
+    0 at bad pixels, as measured amplitudes are.
+    """
     amplitude = np.empty(patterns.amplitude.shape, np.float32)
     inputs = Inputs.of(patterns, [1.0], CPU)
     for first in range(0, len(patterns), infer_batch_size):
         rows = slice(first, first + infer_batch_size)
-        remainder = subpixel_remainder(inputs.positions[rows])[:, 0]  # (B, 2)
-        probe = shift_probe(inputs.probe, remainder)
-        amplitude[rows] = far_field(probe * torch.from_numpy(patches[rows])).abs().numpy()
-    return amplitude
+        probe = local_probe(inputs.probe, subpixel_remainder(inputs.positions[rows]))
+        patch = torch.from_numpy(patches[rows])[:, None]
+        amplitude[rows] = amplitude_of(patch, probe)[:, 0].numpy()
+    return amplitude if patterns.mask is None else amplitude * patterns.mask
 
 
 def timed_predict(

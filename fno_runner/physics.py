@@ -6,10 +6,13 @@ All Fourier transforms are orthonormal, so that they conserve counts (Parseval).
 from __future__ import annotations
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from fno_runner.data.dataset import CENTRE
+
+MODES_NDIM = 5
+"""A local probe of so many axes has several modes: (B, C, M, N, N)."""
 
 
 def far_field(wave: Complex[Tensor, "... n n"]) -> Complex[Tensor, "... n n"]:
@@ -26,13 +29,40 @@ def near_field(far: Complex[Tensor, "... n n"]) -> Complex[Tensor, "... n n"]:
     return torch.fft.ifft2(far, norm="ortho") * _checkerboard(far)
 
 
+def amplitude_of(
+    patch: Complex[Tensor, "b c n n"], probe: Complex[Tensor, "..."]
+) -> Float[Tensor, "b c n n"]:
+    """Far-field amplitude of probe · patch; the intensities of several modes add up.
+
+    probe: (n, n) or (b, c, n, n); of m incoherent modes (·, ·, m, n, n), · being 1 or b and c.
+    """
+    if probe.ndim < MODES_NDIM:
+        return far_field(patch * probe).abs()
+    return torch.linalg.vector_norm(far_field(patch.unsqueeze(2) * probe), dim=2)
+
+
+def local_probe(
+    probe: Complex[Tensor, "*m n n"], shift: Float[Tensor, "b c 2"] | None = None
+) -> Complex[Tensor, "..."]:
+    """The probe as `amplitude_of` takes it, moved by each pattern's `shift` [px], if any."""
+    if shift is not None:
+        return shift_probe(probe, shift)
+    return probe if probe.ndim == 2 else probe[None, None]
+
+
 def shift_probe(
-    probe: Complex[Tensor, "n n"], shift: Float[Tensor, "... 2"]
-) -> Complex[Tensor, "... n n"]:
-    """The probe moved by (rows, columns) [px], fractions allowed, by the Fourier shift theorem."""
+    probe: Complex[Tensor, "*m n n"], shift: Float[Tensor, "... 2"]
+) -> Complex[Tensor, "..."]:
+    """The probe moved by (rows, columns) [px], fractions allowed, by the Fourier shift theorem.
+
+    Returns:
+        (..., n, n), of several modes (..., m, n, n).
+    """
     k = torch.fft.fftfreq(probe.shape[-1], device=probe.device)
     ramp = k[:, None] * shift[..., 0, None, None] + k * shift[..., 1, None, None]
     ramp = torch.polar(torch.ones_like(ramp), -2 * torch.pi * ramp)
+    if probe.ndim == 3:
+        ramp = ramp.unsqueeze(-3)
     return torch.fft.ifft2(torch.fft.fft2(probe) * ramp)
 
 
@@ -44,18 +74,41 @@ def subpixel_remainder(positions: Float[Tensor, "b 1 2 c"]) -> Float[Tensor, "b 
 
 def object_update(
     amplitude: Float[Tensor, "b c n n"],
-    probe: Complex[Tensor, "... n n"],
-    patch: Complex[Tensor, "b c n n"] | float = 1.0,
+    probe: Complex[Tensor, "..."],
+    patch: Complex[Tensor, "b c n n"] | None = None,
+    mask: Bool[Tensor, "n n"] | None = None,
 ) -> Complex[Tensor, "b c n n"]:
     """One ePIE object update of `patch`, by default from vacuum (Maiden & Rodenburg, 2009).
 
-    With ψ = P·O, Ψ = F ψ and ψ' = F⁻¹(A·Ψ/|Ψ|): ΔO = P*(ψ' − ψ) / max|P|².
+    With ψ = P·O, Ψ = F ψ and ψ' = F⁻¹(A·Ψ/|Ψ|): ΔO = P*(ψ' − ψ) / max|P|². Of several modes |Ψ|²
+    is their sum, and so are ΔO and |P|² (Thibault & Menzel, 2013). Outside the mask Ψ is kept.
+
+    probe: as `amplitude_of` takes it.
     """
-    wave = (probe * patch).expand(amplitude.shape)
+    if probe.ndim == MODES_NDIM:
+        return _object_update_of_modes(amplitude, probe, patch, mask)
+    wave = (probe if patch is None else probe * patch).expand(amplitude.shape)
     far = far_field(wave)
-    projected = near_field(amplitude * torch.sgn(far))
+    corrected = amplitude * torch.sgn(far)
+    if mask is not None:
+        corrected = torch.where(mask, corrected, far)
+    projected = near_field(corrected)
     strongest = probe.abs().square().amax(dim=(-2, -1), keepdim=True)
     return probe.conj() * (projected - wave) / strongest
+
+
+def _object_update_of_modes(
+    amplitude: Tensor, probe: Tensor, patch: Tensor | None, mask: Tensor | None
+) -> Tensor:
+    wave = probe if patch is None else probe * patch.unsqueeze(2)  # (B, C, M, N, N)
+    far = far_field(wave)
+    total = torch.linalg.vector_norm(far, dim=2, keepdim=True)
+    factor = amplitude.unsqueeze(2) / total.clamp_min(torch.finfo(total.dtype).tiny)
+    if mask is not None:
+        factor = torch.where(mask, factor, 1.0)
+    projected = near_field(far * factor)
+    strongest = probe.abs().square().sum(2).amax(dim=(-2, -1), keepdim=True)
+    return (probe.conj() * (projected - wave)).sum(2) / strongest
 
 
 def amplitude_mae(

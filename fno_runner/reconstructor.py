@@ -6,12 +6,18 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Complex64, Float32
+from jaxtyping import Bool, Complex64, Float32
 from torch import Tensor, nn
 
 from fno_runner.config import N, RunConfig
 from fno_runner.models import build_network
-from fno_runner.physics import far_field, object_update, shift_probe, subpixel_remainder
+from fno_runner.physics import (
+    amplitude_of,
+    far_field,
+    local_probe,
+    object_update,
+    subpixel_remainder,
+)
 
 INPUT_TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -28,13 +34,26 @@ class Reconstructor(nn.Module):
     the function of that name says how it follows from the data.
     """
 
-    def __init__(self, config: RunConfig, patches: int = 1, *, subpixel: bool = False) -> None:
-        """`subpixel`: whether positions have fractions that the probe must be shifted by."""
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        config: RunConfig,
+        patches: int = 1,
+        *,
+        subpixel: bool = False,
+        mask: Bool[Tensor, "n n"] | None = None,
+    ) -> None:
+        """`subpixel`: whether positions have fractions that the probe must be shifted by.
+
+        mask: good pixels of the detector; at the others nothing is predicted, so no loss is there.
+        """
         super().__init__()
         self.conditioning = config.conditioning
         self.transform = INPUT_TRANSFORMS[config.input_transform]
         self.subpixel = subpixel
         self.precision = config.precision
+        self.register_buffer("mask", mask, persistent=False)
         channels = 3 * patches if config.conditioning == "projection" else patches
         self.network: nn.Module = build_network(config, channels, patches)
 
@@ -42,22 +61,24 @@ class Reconstructor(nn.Module):
         self,
         x: Float32[Tensor, "b c n n"],
         positions: Float32[Tensor, "b 1 2 c"],
-        probe: Complex64[Tensor, "n n"],
+        probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
     ) -> Float32[Tensor, "b c n n"]:
         """The amplitude that the reconstructed patches would diffract to, in x's units.
 
         x: diffraction amplitude. positions: row and column of the patch centre [px].
-        probe: at the sample. input_scale_factor: 1 / the object's amplitude in vacuum.
+        probe: at the sample, or its M incoherent modes (M, N, N).
+        input_scale_factor: 1 / the object's amplitude in vacuum.
         """
-        patch, local_probe, scale = self._reconstruct(x, positions, probe, input_scale_factor)
-        return far_field(patch * local_probe).abs() / scale
+        patch, local, scale = self._reconstruct(x, positions, probe, input_scale_factor)
+        predicted = amplitude_of(patch, local) / scale
+        return predicted if self.mask is None else predicted * self.mask
 
     def forward_predict(
         self,
         x: Float32[Tensor, "b c n n"],
         positions: Float32[Tensor, "b 1 2 c"],
-        probe: Complex64[Tensor, "n n"],
+        probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
     ) -> Complex64[Tensor, "b c n n"]:
         """The complex object patches, so that x ≈ |far field of probe · patch|.
@@ -74,24 +95,29 @@ class Reconstructor(nn.Module):
         to_unit = N / probe.abs().square().sum().sqrt()
         scale = input_scale_factor * to_unit  # (B, 1, 1, 1)
         amplitude = x * scale  # mean square 1 over a dataset
-        local_probe = probe * to_unit
-        if self.subpixel:
-            local_probe = shift_probe(local_probe, subpixel_remainder(positions))  # (B, C, N, N)
+        shift = subpixel_remainder(positions) if self.subpixel else None
+        local = local_probe(probe * to_unit, shift)
         channels = [self.transform(amplitude)]
         if self.conditioning == "projection":
-            update = object_update(amplitude, local_probe)  # (B, C, N, N)
+            update = object_update(amplitude, local, mask=self.mask)  # (B, C, N, N)
             channels += [update.real, update.imag]
         features = torch.cat(channels, dim=1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             out = self.network(features)  # (B, 2C, N, N)
         out = out.float()
         patch = torch.complex(out[:, 0::2], out[:, 1::2])  # (B, C, N, N)
-        return patch, local_probe, scale
+        return patch, local, scale
 
 
-def input_scale_factor(mean_intensity: float, probe: Complex64[Tensor, "n n"]) -> float:
+def input_scale_factor(
+    mean_intensity: float,
+    probe: Complex64[Tensor, "*m n n"],
+    mask: Bool[Tensor, "n n"] | None = None,
+) -> float:
     """1 / s, with s the object's amplitude if it were vacuum: s² = mean Σ A² / Σ |P|².
 
-    mean_intensity: Σ A² of a pattern, mean over the dataset.
+    mean_intensity: Σ A² of a pattern, mean over the dataset. With a mask, A and the probe's far
+    field count where it is true.
     """
-    return math.sqrt(float(probe.abs().square().sum()) / mean_intensity)
+    wave = probe if mask is None else far_field(probe) * mask
+    return math.sqrt(float(wave.abs().square().sum()) / mean_intensity)

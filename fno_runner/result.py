@@ -13,11 +13,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.npz import fingerprint
 from fno_runner.files import write_text_atomically
 
 SCHEMA_VERSION: Literal[1] = 1
 RECORD = "result.json"
+CONTENT = {"train_npz": fingerprint, "test_npz": fingerprint, "scan": fingerprint_scan}
+"""What a data file's content is, by the key that names the file."""
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]
 FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed")
@@ -132,9 +135,9 @@ def run_id(config: RunConfig) -> str:
         UserError: a data file that the configuration names cannot be read.
     """
     decisive: dict[str, Any] = config.model_dump(exclude=set(IN_NO_RUN_ID))
-    for key in ("train_npz", "test_npz", "scan"):
+    for key, content in CONTENT.items():
         if (path := getattr(config, key)) is not None:
-            decisive[key] = fingerprint(Path(path))
+            decisive[key] = content(Path(path))
     text = json.dumps(decisive, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

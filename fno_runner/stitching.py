@@ -45,7 +45,7 @@ def tile(patches: Complex64[np.ndarray, "b n n"], raster: Raster) -> Complex64[n
 def average(
     patches: Complex64[np.ndarray, "b n n"],
     positions: Float32[np.ndarray, "b 2"],
-    probe: Complex64[np.ndarray, "n n"],
+    probe: Complex64[np.ndarray, "*m n n"],
     shape: tuple[int, int],
 ) -> tuple[Complex64[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """The mean of all patches over a pixel, weighted by the intensity of each one's probe.
@@ -59,7 +59,8 @@ def average(
     first = positions - CENTRE
     corner = np.rint(first)
     remainder = torch.from_numpy(first - corner)
-    intensity = shift_probe(torch.from_numpy(probe), remainder).abs().square().numpy()
+    light = shift_probe(torch.from_numpy(probe), remainder).abs().square()
+    intensity = (light if light.ndim == 3 else light.sum(1)).numpy()  # (B, N, N)
     total = np.zeros(shape, np.complex64)
     weight = np.zeros(shape, np.float32)
     for patch, light, (row, col) in zip(patches, intensity, corner.astype(int), strict=True):

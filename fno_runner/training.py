@@ -40,7 +40,7 @@ OnEpoch = Callable[[Epoch], None]
 class Inputs:
     """Patterns as `Reconstructor` takes them, on one device, for K networks.
 
-    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N), scale (K, 1, 1, 1).
+    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N) or (M, N, N), scale (K, 1, 1, 1).
     """
 
     x: Tensor
@@ -243,6 +243,7 @@ def prepare(
     """
     intensity = np.square(dataset.train.amplitude).sum((1, 2), dtype=np.float64)
     probe = torch.from_numpy(dataset.train.probe)
+    mask = mask_of(dataset.train)
     fit, held, scale = [], [], []  # by seed
     for config in configs:
         rows = np.random.default_rng(config.seed).permutation(len(dataset.train))
@@ -250,7 +251,7 @@ def prepare(
         count = max(1, round(VALIDATION * len(rows)))
         held.append(torch.from_numpy(rows[:count]))
         fit.append(torch.from_numpy(rows[count:]))
-        scale.append(input_scale_factor(float(intensity[rows[count:]].mean()), probe))
+        scale.append(input_scale_factor(float(intensity[rows[count:]].mean()), probe, mask))
     inputs = Inputs.of(dataset.train, scale, device)
     return inputs, torch.stack(fit).to(device), torch.stack(held).to(device)
 
@@ -260,7 +261,13 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Re
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         subpixel = isinstance(dataset.geometry, Freeform)
-        return Reconstructor(config, subpixel=subpixel).to(device)
+        mask = mask_of(dataset.train)
+        return Reconstructor(config, subpixel=subpixel, mask=mask).to(device)
+
+
+def mask_of(patterns: Patterns) -> Tensor | None:
+    """The good pixels, bool (N, N), or None where all are."""
+    return None if patterns.mask is None else torch.from_numpy(patterns.mask)
 
 
 @torch.inference_mode()

@@ -24,19 +24,22 @@ class Patterns:
     amplitude: float32 (B, N, N), zero frequency at [N/2, N/2].
     positions: float32 (B, 2), row and column of the patch's centre in the object [px]; the patch's
         first pixel is at position − (N − 1)/2, which need not be whole.
-    probe: complex64 (N, N), so that amplitude = |FFT(probe · object patch)| / N.
+    probe: complex64 (N, N), so that amplitude = |FFT(probe · object patch)| / N; or (M, N, N), M
+        incoherent modes, whose intensities add up.
+    mask: bool (N, N), true at good pixels; amplitude is 0 at the others. None where all are good.
     """
 
     amplitude: Float32[np.ndarray, "b n n"]
     positions: Float32[np.ndarray, "b 2"]
-    probe: Complex64[np.ndarray, "n n"]
+    probe: Complex64[np.ndarray, "*m n n"]
+    mask: Bool[np.ndarray, "n n"] | None = None
 
     def __len__(self) -> int:
         return len(self.amplitude)
 
     def take(self, rows: np.ndarray) -> Patterns:
         """The patterns of these indices (or of this mask)."""
-        return Patterns(self.amplitude[rows], self.positions[rows], self.probe)
+        return Patterns(self.amplitude[rows], self.positions[rows], self.probe, self.mask)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Dataset:
 
     train: patterns to train on. test: patterns to reconstruct from.
     held_out: bool (B,), which of `test` were never trained on.
+    region: bool (B,), of a scan the frames of one place that were not trained on either.
+    pixel_size: of the object [m], where it is known.
     reference: complex64 (objects, H, W), what the reconstruction is compared with, if anything:
         the `truth` of simulated data, or another method's `reference` reconstruction of a scan.
     fingerprint: of the files' content.
@@ -80,6 +85,8 @@ class Dataset:
     reference: Complex64[np.ndarray, "n h w"] | None
     reference_kind: Literal["truth", "reference"] | None
     fingerprint: str
+    region: Bool[np.ndarray, " b"] | None = None
+    pixel_size: float | None = None
 
 
 def load_npz_pair(train_npz: Path, test_npz: Path) -> Dataset:
@@ -207,17 +214,3 @@ def _finite(path: Path, name: str) -> np.ndarray:
         count = int((~np.isfinite(array)).sum())
         raise UserError(f"{path}: '{name}' has {count} values that are NaN or infinite")
     return array
-
-
-def load_optional_object(path: Path, name: str) -> Complex64[np.ndarray, "1 h w"] | None:
-    """A reference object (H, W) as (1, H, W), or None where the file has none.
-
-    Raises:
-        UserError: it is there but is no finite two-dimensional array.
-    """
-    if name not in array_names(path):
-        return None
-    reference = _complex(path, name)
-    if reference.ndim != 2:
-        raise UserError(f"{path}: '{name}' is {reference.shape}, not (H, W)")
-    return reference[None]

@@ -1,77 +1,81 @@
-"""An experimental scan as data: the raw NPZ layout that ptychography groups exchange."""
+"""An experimental scan as data to train on and to be scored on."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from fno_runner.config import N
-from fno_runner.data.dataset import (
-    CENTRE,
-    Dataset,
-    Freeform,
-    Patterns,
-    load_optional_object,
-    read_amplitude,
-    read_coordinates,
-    read_probe,
-)
-from fno_runner.data.npz import fingerprint
+from fno_runner.data.dataset import CENTRE, Dataset, Freeform, Patterns
+from fno_runner.data.formats import fingerprint_scan, read_scan
+from fno_runner.data.frames import Scan
 from fno_runner.errors import UserError
 
+log = logging.getLogger("fno_runner")
+
 HELD_OUT = 0.1
-"""The share of the frames that is never trained on."""
-MIN_FRAMES = 16
-"""Fewer frames are no scan."""
-MAX_OBJECT = 16_384
-"""Largest side of an object [px]: positions beyond it are not in pixels."""
+"""The share of the frames, here and there, that is never trained on."""
+REGION = 0.05
+"""The share of the frames, in one place, that is never trained on either."""
 
 
 def load_scan(path: Path, seed: int) -> Dataset:
-    """A scan: `diff3d` or `diffraction`, `probeGuess`, `xcoords`, `ycoords`[, `objectGuess`].
+    """A scan of any format that `formats` knows; it has to have a probe.
 
-    xcoords, ycoords [px] may be fractions: a patch is obj[y−N/2 : y+N/2, x−N/2 : x+N/2] at the
-    nearest whole y and x, under the probe shifted by the remainder. A tenth of the frames, chosen
-    by `seed`, is held out. The object is stitched from all frames.
+    A tenth of the frames, chosen by `seed`, is held out, and so are the frames of one place. The
+    object is stitched from all frames.
 
     Raises:
         UserError: the file cannot be used; says why.
     """
-    amplitude = read_amplitude(path, ("diff3d", "diffraction"))
-    count = len(amplitude)
-    if count < MIN_FRAMES:
-        raise UserError(f"{path}: {count} frames; at least {MIN_FRAMES} are needed")
-    probe = read_probe(path, ("probeGuess",))
-    x, y = (read_coordinates(path, name, count) for name in ("xcoords", "ycoords"))
-    if x.ndim != 1 or y.ndim != 1:
-        raise UserError(f"{path}: 'xcoords' and 'ycoords' are not one number a frame")
-    centres = np.stack([y, x], axis=1)
-    reference = load_optional_object(path, "objectGuess")
-    if reference is None:
-        centres -= np.floor(centres.min(axis=0)) - N // 2
-        extent = np.ceil(centres.max(axis=0)).astype(int) + N // 2 + 1
-        shape = (int(extent[0]), int(extent[1]))
-    else:
-        shape = reference.shape[1:]
-    first = np.rint(centres) - N // 2
-    if first.min() < 0 or (first + N > shape).any() or max(shape) > MAX_OBJECT:
+    scan = read_scan(path)
+    for remark in scan.remarks:
+        log.warning("%s: %s", path, remark)
+    if scan.probe is None:
         raise UserError(
-            f"{path}: patches at rows {y.min():.1f} … {y.max():.1f} px, columns {x.min():.1f} … "
-            f"{x.max():.1f} px do not fit in an object of {shape[0]}×{shape[1]} px"
+            f"{path}: has no probe ('probeGuess'); python -m fno_runner.data probe finds one"
         )
-    # Patch [y − N/2, y + N/2) has its centre half a pixel before y.
-    positions = (centres - N // 2 + CENTRE).astype(np.float32)
-    frames = Patterns(amplitude, positions, probe)
-    held_out = np.zeros(count, bool)
-    rng = np.random.default_rng([seed, count])
-    held_out[rng.choice(count, max(1, round(HELD_OUT * count)), replace=False)] = True
+    held_out, region = hold_out(scan.positions, seed)
+    frames = patterns_of(scan)
     return Dataset(
-        train=frames.take(~held_out),
+        train=frames.take(~(held_out | region)),
         test=frames,
         held_out=held_out,
-        geometry=Freeform(shape),
-        reference=reference,
-        reference_kind=None if reference is None else "reference",
-        fingerprint=fingerprint(path)[:32],
+        geometry=Freeform(scan.shape),
+        reference=None if scan.reference is None else scan.reference[None],
+        reference_kind=None if scan.reference is None else "reference",
+        fingerprint=fingerprint_scan(path)[:32],
+        region=region,
+        pixel_size=scan.pixel_size,
     )
+
+
+def patterns_of(scan: Scan) -> Patterns:
+    """All frames of a scan that has a probe."""
+    assert scan.probe is not None
+    # Patch [row − N/2, row + N/2) has its centre half a pixel before the row.
+    positions = (scan.positions - N // 2 + CENTRE).astype(np.float32)
+    probe = scan.probe[0] if len(scan.probe) == 1 else scan.probe
+    return Patterns(scan.amplitude, positions, np.ascontiguousarray(probe), scan.mask)
+
+
+def hold_out(positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames are held out, bool (F,) each: those here and there, and those of one place.
+
+    A frame that neighbours were trained on shares most of its object with them; one amid a place
+    that was left out shares none.
+    """
+    count = len(positions)
+    rng = np.random.default_rng([seed, count])
+    held_out, region = np.zeros(count, bool), np.zeros(count, bool)
+    held_out[rng.choice(count, max(1, round(HELD_OUT * count)), replace=False)] = True
+    # About a frame of the inner half: at the rim fewer neighbours could have told of the object.
+    centre = np.median(positions, axis=0)
+    from_centre = np.linalg.norm(positions - centre, axis=1)
+    middle = positions[rng.choice(np.flatnonzero(from_centre <= np.median(from_centre)))]
+    free = np.flatnonzero(~held_out)
+    nearest = np.argsort(np.linalg.norm(positions[free] - middle, axis=1), kind="stable")
+    region[free[nearest[: max(1, round(REGION * count))]]] = True
+    return held_out, region
