@@ -14,6 +14,7 @@ import pandas as pd
 from agent.bootstrap import mean_intervals
 from agent.criterion import numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.result import SCAN_COLUMNS
 
 CONFIGURATION = tuple(
     key
@@ -36,7 +37,6 @@ STATISTICS = ("mean", "std", "low", "high", "n")
 """Of each metric: mean, standard deviation (n − 1), ends of the 95 % interval of the mean,
 how many numbers."""
 
-SCANNED = ("r_held_out", "r_train")
 LIMITS = {"ssim": (-1.0, 1.0), "ms_ssim": (-1.0, 1.0), "pearson": (-1.0, 1.0), "frc50": (0.0, 0.5)}
 """Where a mean can be at all; an interval is cut there. Other metrics: 0 to infinity, PSNR: any."""
 
@@ -92,7 +92,8 @@ def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
     metrics = [str(c) for c in runs if str(c).endswith("_phase")]
-    for metric in (*metrics, *(c for c in (*SCANNED, *TIMES) if c in runs)):
+    known = (c for c in (*SCAN_COLUMNS, *TIMES) if c in runs)
+    for metric in dict.fromkeys((*metrics, *known)):
         measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
         samples = [measured[rows] for rows in (timed if metric in TIMES else counted)]
         for name, column in _statistics(metric, samples).items():

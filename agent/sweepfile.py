@@ -16,6 +16,7 @@ import yaml
 
 from fno_runner.config import RunConfig, load_config, suggestion, value_types
 from fno_runner.errors import UserError
+from fno_runner.result import SCAN_COLUMNS
 
 MAX_BYTES = 256 * 2**10
 """A larger sweep file is refused unread [bytes]; a real one takes one or two kilobytes."""
@@ -28,7 +29,7 @@ METHODS = ("grid", "random", "bayes")
 PAIRS = ("ssim", "ms_ssim", "psnr", "mae", "mse", "frc50", "pearson", "ssim_2pi", "std_ratio")
 METRICS = (
     *(f"{name}_{part}" for name in PAIRS for part in ("phase", "amp")),
-    *("r_held_out", "r_train", "model_params", "inference_time_s"),
+    *(*SCAN_COLUMNS, "model_params", "inference_time_s"),
 )
 """What a sweep can aim at: columns of the table of runs."""
 

@@ -20,6 +20,12 @@ from fno_runner.result import Pair
 from fno_runner.runner import Outcome
 
 FLOOR_NAMES = {"flat_phase": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
+SCAN_ROWS = {
+    "train": "training frames",
+    "held_out": "held-out frames",
+    "region": "held-out region",
+    "held_out_from_object": "held-out frames, from the object",
+}
 PHASE_ROWS = ("ssim", "psnr", "mae", "pearson", "frc50")
 
 
@@ -129,8 +135,12 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             floors = [_number(_phase(floor[name])) for floor in result.floors.values()]
             table.add_row(name + units.get(name, ""), _number(pair[0]), _number(pair[1]), *floors)
     if isinstance(r := result.metrics.get("r_factor"), dict):
-        table.add_row("R, training frames", "", _number(r["train"]))
-        table.add_row("R, held-out frames", "", _number(r["held_out"]))
+        for key, words in SCAN_ROWS.items():
+            if (value := r.get(key)) is not None:
+                table.add_row(f"R, {words}", "", _number(value))
+    if isinstance(resolution := result.metrics.get("resolution"), dict):
+        nm = "" if resolution["nm"] is None else f" = {resolution['nm']:.1f} nm"
+        table.add_row("resolution (halves)", "", f"{_number(resolution['px'])} px{nm}")
     if table.row_count:
         console.print(table)
     if result.error is not None:

@@ -64,8 +64,7 @@ def score(
 def _score_one(
     prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray
 ) -> dict[str, tuple[float, float]]:
-    window = _bounding_box(mask)
-    prediction, truth, mask = prediction[window], truth[window], mask[window]
+    prediction, truth, mask = crop_to(mask, prediction, truth)
     amplitudes, phases = align(prediction, truth, mask)
     pairs = {
         name: (metric(*amplitudes, mask), metric(*phases, mask)) for name, metric in METRICS.items()
@@ -75,13 +74,11 @@ def _score_one(
     return pairs
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
-    """The mask's bounding box, less `TRIM` pixels a side."""
+def crop_to(mask: np.ndarray, *images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The images, and the mask at last, in the mask's bounding box less `TRIM` pixels a side."""
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (
-        slice(rows[0] + TRIM, rows[-1] + 1 - TRIM),
-        slice(cols[0] + TRIM, cols[-1] + 1 - TRIM),
-    )
+    box = slice(rows[0] + TRIM, rows[-1] + 1 - TRIM), slice(cols[0] + TRIM, cols[-1] + 1 - TRIM)
+    return tuple(image[box] for image in (*images, mask))
 
 
 def _without_plane(phase: Image, mask: Mask) -> Image:
@@ -160,14 +157,19 @@ def std_ratio(prediction: Image, truth: Image, mask: Mask) -> float:
 
 
 def frc50(prediction: Image, truth: Image, mask: Mask) -> float:
-    """Where the Fourier ring correlation first falls below 0.5 [1/px]; 0.5 if it never does.
+    """Where the Fourier ring correlation with the truth falls below one half [1/px]."""
+    return first_below(prediction, truth, mask, 0.5)
 
-    Rings are one frequency bin of the shorter side wide (van Heel & Keegstra, 1987; the fixed
-    threshold after Banterle et al., 2013). A Hann window suppresses the edges.
+
+def first_below(one: Image, other: Image, mask: Mask, threshold: float) -> float:
+    """Where two images' Fourier ring correlation falls below `threshold` [1/px]; 0.5 if never.
+
+    Rings are one frequency bin of the shorter side wide (van Heel & Keegstra, 1987; fixed
+    thresholds after Banterle et al., 2013). A Hann window suppresses the edges.
     """
-    height, width = truth.shape
+    height, width = other.shape
     window = np.hanning(height)[:, None] * np.hanning(width) * mask
-    a, b = (np.fft.rfft2((image - image[mask].mean()) * window) for image in (prediction, truth))
+    a, b = (np.fft.rfft2((image - image[mask].mean()) * window) for image in (one, other))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     side = min(height, width)
     ring = np.rint(frequency * side).astype(int)
@@ -176,11 +178,11 @@ def frc50(prediction: Image, truth: Image, mask: Mask) -> float:
         np.bincount(ring[inside], weights=values[inside])
         for values in ((a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2)
     )
-    # A prediction without any structure correlates with nothing.
+    # An image without any structure correlates with nothing.
     correlation = np.divide(
         cross, np.sqrt(power_a * power_b), out=np.zeros_like(cross), where=power_a * power_b > 0
     )
-    below = np.flatnonzero(correlation[1:] < 0.5)  # ring 0 is the mean, which was removed
+    below = np.flatnonzero(correlation[1:] < threshold)  # ring 0 is the mean, which was removed
     return min(0.5, (int(below[0]) + 1) / side) if len(below) else 0.5
 
 

@@ -28,6 +28,16 @@ Pair = tuple[float | None, float | None]
 """One number for the amplitude and one for the phase of the object, in this order."""
 Metrics = dict[str, Pair | dict[str, float | None]]
 
+SCAN_COLUMNS = (
+    *(
+        f"{name}_{of}"
+        for name in ("r", "deviance")
+        for of in ("train", "held_out", "region", "held_out_from_object", "region_from_object")
+    ),
+    *("frc_halves_amp", "frc_halves_phase", "resolution_px", "resolution_nm"),
+)
+"""What a scan's scores that need no truth are called in tables and as a sweep's metric."""
+
 
 class ErrorInfo(BaseModel):
     """Why a run has no result."""
@@ -63,8 +73,9 @@ class RunResult(BaseModel):
     """The record of one run. In JSON a number that is missing or not finite is null.
 
     metrics: name -> [amplitude, phase], against `metrics_against`: the truth of simulated data,
-        or the reference object of an experimental scan; for a scan also
-        "r_factor" -> {"train": …, "held_out": …}.
+        or the reference object of an experimental scan; for a scan also what needs neither
+        (`without_truth`): "r_factor" -> {"train": …, "held_out": …, …}, "deviance" likewise,
+        "frc_halves" and "resolution".
     floors: the same metrics for reconstructions that took no network: "flat_phase",
         "projection_1", "projection_50".
     model_params: trainable parameters, counted as real numbers.

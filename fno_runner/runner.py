@@ -28,9 +28,9 @@ from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder, write_atomically
 from fno_runner.floors import floors
 from fno_runner.gpus import VISIBLE, given_gpus
-from fno_runner.inference import predict, predicted_amplitude, timed_predict
+from fno_runner.inference import predict, timed_predict
 from fno_runner.memory import halve_until_it_fits
-from fno_runner.metrics import r_factor, score
+from fno_runner.metrics import score
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
@@ -46,6 +46,7 @@ from fno_runner.result import (
 )
 from fno_runner.stitching import stitch
 from fno_runner.training import OnEpoch, OnStep, Trained, train
+from fno_runner.without_truth import score_without_truth
 
 log = logging.getLogger("fno_runner")
 
@@ -284,12 +285,7 @@ def _evaluate_seed(
     if dataset.reference is not None:
         metrics |= score(objects, dataset.reference, mask)
     if isinstance(dataset.geometry, Freeform):
-        predicted = predicted_amplitude(patches, dataset.test, config.infer_batch_size)
-        measured, held_out = dataset.test.amplitude, dataset.held_out
-        metrics["r_factor"] = {
-            "train": r_factor(predicted[~held_out], measured[~held_out]),
-            "held_out": r_factor(predicted[held_out], measured[held_out]),
-        }
+        metrics |= score_without_truth(patches, dataset, config.infer_batch_size)
     seed.error = _collapse(metrics)
     seed.status = "collapsed" if seed.error else "finished"
     seed.metrics = metrics

@@ -34,7 +34,7 @@ class Simulated:
     counts: np.ndarray
 
 
-def simulate_scan(modes: int = 1, frames: int = 60, photons: float = 1e6) -> Simulated:
+def simulate_scan(modes: int = 1, frames: int = 60, photons: float = 1e7) -> Simulated:
     """A scan at fractional positions, with Poisson noise, of one or several incoherent modes."""
     rng = np.random.default_rng(1)
     obj = (grid_lines_object(rng)[:SIDE, :SIDE] / 4).astype(np.complex64)

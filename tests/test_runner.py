@@ -92,7 +92,7 @@ def test_a_scan_without_reference_has_r_only(
     values = tiny_config.model_dump() | {"train_npz": None, "test_npz": None}
     outcome = run(RunConfig(**values | {"scan": str(tmp_path / "s.npz")}))
     assert outcome.result.status == "finished"
-    assert set(outcome.result.metrics) == {"r_factor"}
+    assert set(outcome.result.metrics) == {"r_factor", "deviance", "frc_halves", "resolution"}
     assert outcome.result.metrics_against is None
     assert {path.name for path in outcome.folder.iterdir()} == FILES
 
