@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help quickstart test test-all lint bench lock
+.PHONY: help quickstart test test-all lint browser bench lock
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,8 +30,15 @@ lint: $(INSTALLED)  ## style and types
 test: lint  ## style, types, and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint  ## everything
+test-all: lint browser  ## everything
 	$(BIN)/python -m pytest
+
+# For the test of report.html, which is skipped where there is none.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	    apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; } || \
+	  echo "no chromium, and none could be installed: the browser test will be skipped"
 
 bench: $(INSTALLED)  ## time everything against a plain eager model and the machine's floor
 	$(BIN)/python -m benchmarks

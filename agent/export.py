@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,14 +20,13 @@ from agent.findings import (
     CONFIGS,
     CSV,
     MOST_LINES,
-    PLOT,
     RECOMMENDATION,
     ExportResult,
     Material,
     report,
 )
+from agent.illustrate import illustrate
 from agent.mirrored import is_ours, merge, mirror, study_name
-from agent.plots import pareto_figure, save_png
 from agent.records import one_line, read_records, table
 from agent.series import configuration_table, series
 from agent.server import Place, Server, UnknownPlaceError, parse_place
@@ -36,8 +36,14 @@ from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically
 
 HELP = """\
-Write what the runs of a study came to: study_results.csv (one row a run, failed ones included) and
-pareto_plot.png, and print the front and the recommended configuration.
+Write what the runs of a study came to, and print the front and the recommended configuration:
+
+  study_results.csv    one row a run, failed ones included
+  study_configs.csv    one row a configuration: means over seeds with 95 % intervals
+  recommendation.json  the recommended configuration of each series of comparable runs, and why
+  pareto_plot.png      the fronts of cost and quality; .pdf is the same for papers
+  reconstructions.png  the front's reconstructions and the worst, beside the truth
+  report.html          all of it in one file that opens in a browser without a network
 
 A study is a folder on this disk, which is only read; or a sweep, or a whole project, on a Weights &
 Biases server. Its runs are merged with the records that are here, of the same runs and of runs that
@@ -133,9 +139,9 @@ def read_server(server: Server, place: Place) -> Material:
 def write(
     material: Material, output_dir: Path | None = None, tolerance: float | None = None
 ) -> ExportResult:
-    """Write tables, picture and recommendation, each whole or not at all.
+    """Write tables, recommendation, pictures and report.html, each whole or not at all.
 
-    The same material gives the same bytes.
+    The same material gives the same bytes, but for the time that report.html says it was written.
 
     Args:
         output_dir: where the files go; the material's folder if None.
@@ -149,7 +155,7 @@ def write(
     """
     runs, sweep = material.table, material.sweep
     folder = output_dir or material.folder
-    csv, plot = folder / CSV, folder / PLOT
+    csv = folder / CSV
     if runs.empty and csv.exists():
         raise UserError(f"{material.source}: no run to export; {csv} is left as it is")
     all_series = series(material.counted, tolerance)
@@ -158,21 +164,16 @@ def write(
     write_text_atomically(csv, as_csv(runs))
     write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))
     write_text_atomically(folder / RECOMMENDATION, to_json(material.name, all_series))
-    drawn = any(one.fronts for one in all_series)
-    if drawn:
-        save_png(pareto_figure(all_series, material.counts), plot)
-    else:
-        # A picture of an earlier export would show what the table no longer says.
-        plot.unlink(missing_ok=True)
-    return ExportResult(
+    result = ExportResult(
         material=material,
         series=all_series,
         csv=csv,
         configs=folder / CONFIGS,
         recommendation=folder / RECOMMENDATION,
-        plot=plot if drawn else None,
+        pictures=[],
         grid=grid,
     )
+    return replace(result, pictures=illustrate(result, folder))
 
 
 def as_csv(table: pd.DataFrame) -> str:

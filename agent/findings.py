@@ -23,7 +23,6 @@ from fno_runner.result import Status
 
 CSV = "study_results.csv"
 CONFIGS = "study_configs.csv"
-PLOT = "pareto_plot.png"
 RECOMMENDATION = "recommendation.json"
 MOST_LINES = 10
 """So many failures, refused records and missing points are told in the terminal."""
@@ -85,7 +84,7 @@ class ExportResult:
 
     series: runs that may be compared, with their fronts and recommendations.
     configs: study_configs.csv. recommendation: recommendation.json.
-    plot: None where there is nothing to draw.
+    pictures: what there was something to show in, and report.html.
     grid: the points of the sweep's grid with their runs; None where there is no grid.
     """
 
@@ -94,7 +93,7 @@ class ExportResult:
     csv: Path
     configs: Path
     recommendation: Path
-    plot: Path | None
+    pictures: list[Path]
     grid: list[Attempts] | None
 
     @property
@@ -150,8 +149,8 @@ def report(result: ExportResult, console: Console) -> None:
     say(f"\nruns            {result.csv}")
     say(f"configurations  {result.configs}")
     say(f"recommendation  {result.recommendation}")
-    if result.plot is not None:
-        say(f"plot            {result.plot}")
+    for picture in result.pictures:
+        say(f"{'report' if picture.suffix == '.html' else 'picture':<15} {picture}")
 
 
 def _say_most(lines: list[str], what: str, say: Callable[[str], None]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -18,9 +18,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
-from agent.configurations import COST
-from agent.criterion import PHASE_SSIM, numbers
-from agent.pareto import front
+from agent.configurations import COST, FLOPS, TIME, devices
+from agent.criterion import numbers
+from agent.pareto import Axis, Front
 from agent.series import Series
 from fno_runner.config import RunConfig, choices
 from fno_runner.files import write_atomically
@@ -44,131 +44,166 @@ MAX_SERIES = 12
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
-@dataclass(frozen=True)
-class Scale:
-    """One axis: its column, its label with unit, whether more is better, the least span shown."""
-
-    column: str
-    label: str
-    more_is_better: bool = True
-    least_span: float = 0.0
-
-
-PARAMETERS = Scale(COST, "trainable parameters")
-TIME = Scale("inference_time_s", "inference time of the test set [s]")
-SSIM = Scale("ssim_phase", "phase SSIM", least_span=0.05)
-PSNR = Scale("psnr_phase", "phase PSNR [dB]", least_span=1.0)
-HELD_OUT = Scale("r_held_out", "R factor, held-out frames", False, least_span=0.005)
-TRAINED = Scale("r_train", "R factor, training frames", False, least_span=0.005)
-
-SIMULATED = ((PARAMETERS, SSIM), (PARAMETERS, PSNR), (TIME, SSIM))
-SCAN = ((PARAMETERS, HELD_OUT), (PARAMETERS, TRAINED), (TIME, HELD_OUT))
+COSTS = {
+    COST: "trainable parameters",
+    TIME: "inference time of the test set [s]",
+    FLOPS: "floating-point operations a pattern",
+}
+QUALITIES = {
+    "ssim_phase": "phase SSIM",
+    "psnr_phase": "phase PSNR [dB]",
+    "r_held_out": "R factor, held-out frames",
+    "r_train": "R factor, training frames",
+}
+LEAST_SPANS = {"ssim_phase": 0.05, "psnr_phase": 1.0, "r_held_out": 0.005, "r_train": 0.005}
+"""Less of a quality than this never fills a panel: noise would look like a difference."""
 
 FLOORS = {"flat": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
 """Reconstructions that took no network, and what the picture calls them."""
 
 
 def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
-    """Three panels a series of comparable runs, one series below the other.
+    """A panel a front, the series of comparable runs one below the other.
 
-    Cost runs along a logarithmic axis; the front is a step line; the recommended run is ringed
-    and named; floors are labelled in the right margin. The y axis shows the finished runs and at
-    most as much again below and above them: a floor or a collapsed run beyond that is drawn at
-    the edge, the floor with its value. Series without a comparable run are left out.
+    A point is a configuration at the mean of its seeds, with the 95 % interval of the mean where
+    there are several. Cost runs along a logarithmic axis; the front is a step line; the recommended
+    configuration is ringed and named; floors are labelled in the right margin. The y axis shows the
+    finished ones with their intervals and at most as much again below and above them: a floor or a
+    collapsed run beyond that is drawn at the edge, the floor with its value. Times of different
+    devices are in different panels. Series without a front are left out.
     """
     drawn = [one for one in all_series if one.fronts]
+    shown = drawn[:MAX_SERIES]
+    most = max((len(one.fronts) for one in shown), default=1)
+    # Four stand in a square, so that the picture still fits a page.
+    columns = 2 if most == 4 else min(3, max(1, most))
+    heights = [-(-len(one.fronts) // columns) for one in shown]
+    rows = max(1, sum(heights))
     with matplotlib.style.context(["default", STYLE]):
-        rows = drawn[:MAX_SERIES]
         figure = Figure(
-            figsize=(3 * PANEL[0], max(1, len(rows)) * PANEL[1] + 0.6),
+            figsize=(columns * PANEL[0], rows * PANEL[1] + 0.7),
             layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
         )
         FigureCanvasAgg(figure)
-        axes = figure.subplots(max(1, len(rows)), 3, squeeze=False)
-        for one, line in zip(rows, axes, strict=False):
-            for (x, y), panel in zip(
-                SIMULATED if one.criterion.column == PHASE_SSIM.column else SCAN, line, strict=True
-            ):
-                _panel(panel, one, x, y)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        first = 0
+        for one, height in zip(shown, heights, strict=True):
+            panels = axes[first : first + height].ravel()
+            first += height
+            for panel, front in zip(panels, one.fronts, strict=False):
+                _panel(panel, one, front)
+            for panel in panels[len(one.fronts) :]:
+                panel.set_axis_off()
             if one.name:
-                line[0].set_title(one.name, loc="left", fontsize=9, fontweight="bold")
-        if len(drawn) > len(rows):
-            title += f"; the first {len(rows)} of {len(drawn)} series"
+                panels[0].set_title(one.name, loc="left", fontsize=9, fontweight="bold")
+        if len(drawn) > len(shown):
+            title += f"; the first {len(shown)} of {len(drawn)} series"
         if title:
             figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        handles = _legend(rows)
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=10, frameon=False,
-            columnspacing=1.4, handletextpad=0.4,
+            handles=_legend(shown), loc="outside lower center", ncols=2 + 2 * columns,
+            frameon=False, columnspacing=1.4, handletextpad=0.4,
         )  # fmt: skip
-        # Laid out here, so that the picture does not depend on the style of who saves it.
+        # Laid out here and only once, whatever the style of who saves it and in which format.
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     return figure
 
 
-def save_png(figure: Figure, path: Path) -> None:
+def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a figure; the same figure gives the same bytes (no time, no version of a program).
 
     Raises:
         MachineError: the disk refuses the write.
     """
-    with matplotlib.style.context(["default", STYLE]):
-        write_atomically(
-            path,
-            lambda stream: figure.savefig(
-                stream, format="png", dpi=DPI, metadata={"Software": None}
-            ),
-        )
+    _save(figure, path, format="png", dpi=dpi, metadata={"Software": None})
 
 
-def _panel(axes: Axes, one: Series, x: Scale, y: Scale) -> None:
-    configs, runs = one.configs, one.runs
-    cost, quality = numbers(configs, mean_column(x)), numbers(configs, mean_column(y))
-    axes.set_xlabel(x.label)
-    reference = " against the reference" if "reference" in set(runs["metrics_against"]) else ""
-    axes.set_ylabel(y.label + (reference if y in (SSIM, PSNR) else ""))
+def save_pdf(figure: Figure, path: Path) -> None:
+    """The same as lines and letters, for papers.
+
+    Raises:
+        MachineError: the disk refuses the write.
+    """
+    nobody = {"CreationDate": None, "Producer": None, "Creator": None}
+    _save(figure, path, format="pdf", metadata=nobody)
+
+
+def _save(figure: Figure, path: Path, **how: Any) -> None:
+    # Type 42: letters stay letters in a drawing program; journals ask for it.
+    with matplotlib.style.context(["default", {**STYLE, "pdf.fonttype": 42}]):
+        write_atomically(path, lambda stream: figure.savefig(stream, **how))
+
+
+def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
+    """By the keys of `FLOORS`, those that all runs agree on, to four digits (threads round)."""
+    agreed = {}
+    runs = runs[runs["status"] == "finished"]
+    for floor in FLOORS:
+        values = numbers(runs, f"{column}_{floor}")
+        if np.isfinite(values).all() and np.allclose(values, values[:1], rtol=1e-4, atol=0):
+            agreed[floor] = float(values[0])
+    return agreed
+
+
+def _panel(axes: Axes, one: Series, front: Front) -> None:
+    cost, quality = front.cost.mean, front.value.mean
+    column, more_is_better = front.quality.column, front.quality.better == "higher"
+    axes.set_xlabel(COSTS[front.cost.column] + (f"\non {front.device}" if front.device else ""))
+    compared = "reference" in set(one.runs["metrics_against"]) and column.endswith("_phase")
+    axes.set_ylabel(QUALITIES[column] + (" against the reference" if compared else ""))
     known = np.isfinite(cost) & np.isfinite(quality)
-    if not known.any():
-        axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
-        return
-    collapsed_cost = numbers(one.collapsed, x.column)
-    collapsed_quality = numbers(one.collapsed, y.column)
-    _log_axis(axes, np.concatenate([cost[known], collapsed_cost[np.isfinite(collapsed_cost)]]))
-    floors = _floors(runs, y.column)
-    low, high = _view(quality[known], list(floors.values()), collapsed_quality, y)
+    lost = one.collapsed
+    if front.device is not None:
+        lost = lost[[device == front.device for device in devices(lost)]]
+    lost_cost, lost_quality = numbers(lost, front.cost.column), numbers(lost, column)
+    _log_axis(axes, np.concatenate([cost[known], lost_cost[np.isfinite(lost_cost)]]))
+    drawn = {FLOORS[key]: value for key, value in floors(one.runs, column).items()}
+    ends = np.concatenate([quality[known], front.value.low[known], front.value.high[known]])
+    low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), lost_quality, front)
     axes.set_ylim(low, high)
 
-    on_front = front(cost.tolist(), (quality if y.more_is_better else -quality).tolist())
     # Up to each next cost the front's last point is the best one can have: a step, not a slope.
     axes.step(
-        [*cost[on_front], axes.get_xlim()[1]],
-        [*quality[on_front], quality[on_front[-1]]],
+        [*cost[front.members], axes.get_xlim()[1]],
+        [*quality[front.members], quality[front.members[-1]]],
         where="post", color="black", linewidth=1, zorder=2,
     )  # fmt: skip
-    for architecture, transform in sorted(set(zip(*_names(configs), strict=True))):
-        mine = known & np.array(
-            [pair == (architecture, transform) for pair in zip(*_names(configs), strict=True)]
-        )
+    names = list(zip(*_names(one.configs), strict=True))
+    for architecture, transform in sorted(set(names)):
+        mine = known & np.array([name == (architecture, transform) for name in names])
+        _intervals(axes, front, mine, COLOURS[transform])
         axes.scatter(
             cost[mine], quality[mine], s=26, marker=SHAPES[architecture], zorder=3,
             color=COLOURS[transform], edgecolors="white", linewidths=0.5,
         )  # fmt: skip
     edge = 0.03 * (high - low)
     axes.scatter(
-        collapsed_cost, np.clip(collapsed_quality, low + edge, high - edge), s=26, marker="x",
+        lost_cost, np.clip(lost_quality, low + edge, high - edge), s=26, marker="x",
         color="0.5", linewidths=1, zorder=3,
     )  # fmt: skip
-    _label_floors(axes, floors)
+    _label_floors(axes, drawn)
     if one.recommendation is not None and known[one.recommendation.config]:
         chosen = one.recommendation.config
         place = float(cost[chosen]), float(quality[chosen])
-        _mark(axes, place, configs["configuration"][chosen], above=y.more_is_better)
+        _mark(axes, place, one.configs["configuration"][chosen], above=more_is_better)
 
 
-def mean_column(scale: Scale) -> str:
-    """The column of a scale's mean in a table of configurations."""
-    return scale.column if scale.column == COST else f"{scale.column}_mean"
+def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.bool_], colour: str) -> None:
+    """Thin bars from end to end of the 95 % intervals, of the cost too where seeds change it."""
+
+    def arms(axis: Axis, some: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        return np.stack([axis.mean[some] - axis.low[some], axis.high[some] - axis.mean[some]])
+
+    style: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 0.8, "alpha": 0.6,
+                             "zorder": 2.5}  # fmt: skip
+    cost, quality = front.cost, front.value
+    if (some := rows & np.isfinite(quality.low)).any():
+        axes.errorbar(cost.mean[some], quality.mean[some], yerr=arms(quality, some), **style)
+    if (some := rows & np.isfinite(cost.low)).any():
+        # A logarithmic axis has no place for an end that is not positive.
+        whole = Axis(cost.column, cost.mean, np.maximum(cost.low, 1e-3 * cost.mean), cost.high)
+        axes.errorbar(cost.mean[some], quality.mean[some], xerr=arms(whole, some), **style)
 
 
 def _names(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -194,33 +229,23 @@ def _view(
     values: npt.NDArray[np.float64],
     floors: list[float],
     collapsed: npt.NDArray[np.float64],
-    scale: Scale,
+    front: Front,
 ) -> tuple[float, float]:
     """Limits of the y axis: all `values`, and of the others what is less than a span away."""
     low, high = float(values.min()), float(values.max())
-    if high - low < scale.least_span:
-        low, high = (low + high - scale.least_span) / 2, (low + high + scale.least_span) / 2
+    least = LEAST_SPANS[front.quality.column]
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
     span = high - low
     near = [v for v in (*floors, *collapsed) if low - span <= v <= high + span]
     below = sum(floor < low - span for floor in floors)
     low, high = min([low, *near]), max([high, *near])
-    # On the better side of the front is room, free of points, for the recommended run's name.
-    under, over = (0.06, 0.2) if scale.more_is_better else (0.2, 0.06)
+    # On the better side of the front is room, free of points, for the recommended one's name.
+    under, over = (0.06, 0.2) if front.quality.better == "higher" else (0.2, 0.06)
     if any(floor in near for floor in floors):
         # Names of floors below the view stand at its foot: a floor in view must lie above them.
         under += 0.045 * below
     return low - under * (high - low), high + over * (high - low)
-
-
-def _floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
-    """Floors that all runs agree on, to four digits (threads may round differently)."""
-    agreed = {}
-    runs = runs[runs["status"] == "finished"]
-    for floor, name in FLOORS.items():
-        values = numbers(runs, f"{column}_{floor}")
-        if np.isfinite(values).all() and np.allclose(values, values[0], rtol=1e-4, atol=0):
-            agreed[name] = float(values[0])
-    return agreed
 
 
 def _label_floors(axes: Axes, floors: dict[str, float]) -> None:
@@ -279,6 +304,9 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
         for name, shape in SHAPES.items()
         if name in used_shapes
     ]
+    if any(np.isfinite(front.value.low).any() for one in rows for front in one.fronts):
+        bar = entry("95 % interval of the mean", marker="|", markersize=11, color="0.4")
+        entries.append(bar)
     entries.append(entry("front", linestyle="-", color="black", linewidth=1))
     entries.append(
         entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")
@@ -287,6 +315,6 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
         entries.append(
             entry("collapsed (at the edge: off scale)", marker="x", color="0.5", markersize=5)
         )
-    if any(_floors(one.runs, column) for one in rows for column in ("ssim_phase", "psnr_phase")):
+    if any(floors(one.runs, front.quality.column) for one in rows for front in one.fronts):
         entries.append(entry("without a network", linestyle=(0, (1, 2)), color="0.45", linewidth=1))
     return entries

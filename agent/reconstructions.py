@@ -121,13 +121,14 @@ def reconstructions_figure(comparisons: Sequence[Comparison]) -> Figure:
         for one, block in zip(shown, blocks[:, 0], strict=True):
             _draw(block, one)
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     return figure
 
 
 def thumbnail(picture: Picture, limits: tuple[float, float], side: int = THUMBNAIL) -> str:
     """A small picture as a data URI (PNG, `side` px on the longer side), NaN transparent."""
     low, high = limits
-    level = np.clip((_shrunk(picture, side) - low) / max(high - low, 1e-12), 0, 1)
+    level = np.clip((_shrunk(picture, side) - low) / (high - low), 0, 1)
     index = np.where(np.isnan(level), 0, 1 + np.round(254 * np.nan_to_num(level)))
     image = Image.fromarray(index.astype(np.uint8), mode="P")
     colours = (colormaps[COLOURS](np.linspace(0, 1, 255))[:, :3] * 255).round().astype(np.uint8)
@@ -138,9 +139,10 @@ def thumbnail(picture: Picture, limits: tuple[float, float], side: int = THUMBNA
 
 
 def limits_of(picture: Picture) -> tuple[float, float]:
-    """The colour scale of a picture: its middle 99.6 %."""
-    low, high = np.nanquantile(picture, [0.002, 0.998])
-    return float(low), float(high)
+    """The colour scale of a picture: its middle 99.6 %, and never only the noise of rounding."""
+    low, high = map(float, np.nanquantile(picture, [0.002, 0.998]))
+    lacking = max(0.0, 1e-3 * max(abs(low), abs(high)) - (high - low), 1e-9 - (high - low))
+    return low - lacking / 2, high + lacking / 2
 
 
 def _check(

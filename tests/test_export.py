@@ -14,7 +14,8 @@ import pytest
 
 from agent.advice import advice
 from agent.export import export, main
-from agent.findings import CONFIGS, CSV, PLOT, RECOMMENDATION
+from agent.findings import CONFIGS, CSV, RECOMMENDATION
+from agent.illustrate import PAGE, PAPER, PLOT
 from agent.records import COLUMNS
 from agent.sweepfile import parse_sweep
 from fno_runner.config import RunConfig
@@ -116,8 +117,9 @@ def test_the_same_records_give_the_same_bytes_whoever_wrote_first(tmp_path: Path
     second = export(put(tmp_path / "b", runs))
     assert first.csv.read_bytes() == second.csv.read_bytes()
     assert first.configs.read_bytes() == second.configs.read_bytes()
-    assert first.plot is not None and second.plot is not None
-    assert first.plot.read_bytes() == second.plot.read_bytes()
+    assert [path.name for path in first.pictures] == [PLOT, PAPER, PAGE]
+    for one, other in zip(first.pictures[:-1], second.pictures, strict=False):
+        assert one.read_bytes() == other.read_bytes()
     advised = first.recommendation.read_bytes()
     again = export(tmp_path / "a")
     assert again.csv.read_bytes() == second.csv.read_bytes()
@@ -157,6 +159,7 @@ def test_without_a_finished_run_the_table_comes_and_the_status_is_1(
     assert main([str(study)]) == 1
     assert len(rows(study / CSV)) == len(runs)
     assert not (study / PLOT).exists()
+    assert (study / PAGE).exists()
     errors = capsys.readouterr().err
     assert errors == f"error: {study}: no finished run to recommend\n"
 
@@ -221,7 +224,7 @@ def test_another_output_folder_leaves_the_study_untouched(tmp_path: Path) -> Non
     study = put(tmp_path / "study", [make(1)])
     assert main([str(study), "--output-dir", str(tmp_path / "new" / "place")]) == 0
     assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(
-        [PLOT, CSV, CONFIGS, RECOMMENDATION]
+        [PLOT, PAPER, PAGE, CSV, CONFIGS, RECOMMENDATION]
     )
     assert [path.name for path in study.iterdir()] == ["runs"]
 

@@ -198,7 +198,7 @@ def test_no_run_is_so_strange_that_the_others_are_lost(
     assert len(found.table.to_csv(lineterminator="\n").splitlines()) == 3
     material = Material("sweep s", "s", Path(), None, found.table, [])
     files = (Path("csv"), Path("configs"), Path("json"))
-    result = ExportResult(material, series(material.counted), *files, None, None)
+    result = ExportResult(material, series(material.counted), *files, [], None)
     assert any(one.recommendation for one in result.series)
     report(result, Console(file=io.StringIO(), width=140))
 

@@ -11,11 +11,12 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from agent.plots import DPI, MAX_SERIES, pareto_figure, save_png
+from agent.plots import DPI, MAX_SERIES, pareto_figure, save_pdf, save_png
 from agent.records import table
 from agent.series import series
 from fno_runner.config import RunConfig
@@ -81,7 +82,7 @@ def test_the_study_is_drawn_point_by_point_with_units_and_floors() -> None:
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
         ("trainable parameters", "phase SSIM"),
         ("trainable parameters", "phase PSNR [dB]"),
-        ("inference time of the test set [s]", "phase SSIM"),
+        ("inference time of the test set [s]\non auto", "phase SSIM"),
     ]
     for axes in figure.axes:
         assert axes.get_xscale() == "log"
@@ -91,15 +92,14 @@ def test_the_study_is_drawn_point_by_point_with_units_and_floors() -> None:
     first, second, _ = figure.axes
     assert {"50 proj.", "↓ 1 proj. 0.041", "↓ flat 0.021"} <= set(words(first))
     assert {"↓ 50 proj. 19.3", "↓ 1 proj. 15.8", "↓ flat 14.1"} <= set(words(second))
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[:5] == ["input none", "input log1p", "input sqrt", "fno", "hybrid"]
+    assert legend(figure)[:5] == ["input none", "input log1p", "input sqrt", "fno", "hybrid"]
 
 
 def test_no_text_touches_another_or_leaves_the_page() -> None:
     figure = draw(the_study())
     page = figure.bbox
-    legend = figure.legends[0].get_window_extent()
-    assert page.x0 <= legend.x0 and legend.x1 <= page.x1
+    key = figure.legends[0].get_window_extent()
+    assert page.x0 <= key.x0 and key.x1 <= page.x1
     for axes in figure.axes:
         (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
         # Ticks beyond the limits exist, but are not drawn.
@@ -122,6 +122,58 @@ def test_the_front_is_a_step_to_the_edge() -> None:
     cost, quality = (np.asarray(line.get_data()[i], dtype=float) for i in (0, 1))
     assert cost[:-1].tolist() == [20_000, 180_000]
     assert cost[-1] == figure.axes[0].get_xlim()[1] and quality[-1] == quality[-2]
+
+
+def bars(axes: Axes) -> dict[float, tuple[float, float]]:
+    """Upright bars by their place along the x axis: the ends."""
+    segments = [
+        segment for c in axes.collections if isinstance(c, LineCollection)
+        for segment in np.asarray(c.get_segments())
+    ]  # fmt: skip
+    return {
+        float(s[0, 0]): (float(s[0, 1]), float(s[1, 1])) for s in segments if s[0, 0] == s[1, 0]
+    }
+
+
+def test_a_bar_is_the_interval_of_the_mean_and_one_seed_has_none() -> None:
+    seeds = [
+        run(n, width=32, seed=n, model_params=5000, metrics={"ssim": (0.5, q), "psnr": (20.0, 25)})
+        for n, q in ((1, 0.50), (2, 0.54), (3, 0.52))
+    ]
+    all_series = series(table([*seeds, run(9)]))
+    panel = pareto_figure(all_series).axes[0]
+    (config,) = np.flatnonzero(all_series[0].configs["n_seeds"] == 3)
+    low, high = (
+        float(all_series[0].configs[f"ssim_phase_{end}"][config]) for end in ("low", "high")
+    )
+    assert bars(panel) == {5000.0: (pytest.approx(low), pytest.approx(high))}
+    assert low < 0.52 < high
+    bottom, top = panel.get_ylim()
+    assert bottom < low and high < top
+    assert "95 % interval of the mean" in legend(draw(seeds))
+    assert "95 % interval of the mean" not in legend(draw([run(1), run(2)]))
+
+
+def test_times_of_two_devices_are_in_two_panels() -> None:
+    runs = [
+        run(n, provenance={"device_name": name})
+        for n, name in ((1, "GPU"), (2, "GPU"), (3, "CPU"))
+    ]  # fmt: skip
+    runs[0].status, runs[0].metrics = "collapsed", {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
+    figure = draw(runs)
+    timed = [axes for axes in figure.axes if "time" in axes.get_xlabel()]
+    assert [axes.get_xlabel().split("\n")[1] for axes in timed] == ["on CPU", "on GPU"]
+    assert [len(points(axes)) for axes in timed] == [1, 1]
+    crosses = [
+        [len(np.asarray(c.get_offsets())) for c in axes.collections if len(c.get_paths()) == 1
+         and np.ravel(c.get_linewidth())[0] == 1.0]
+        for axes in timed
+    ]  # fmt: skip
+    assert [sum(found) for found in crosses] == [0, 1], "a collapsed run stays with its device"
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_floors_that_differ_are_not_drawn() -> None:
@@ -191,5 +243,15 @@ def test_the_file_has_a_fixed_size_no_time_stamp_and_no_trace_of_the_users_style
         assert matplotlib.rcParams["font.size"] == 30
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (12 * DPI, round(4.2 * DPI))
+        assert image.size == (12 * DPI, round(4.3 * DPI))
         assert set(image.info) <= {"dpi"}
+
+
+def test_the_same_figure_gives_the_same_pdf_with_letters_and_no_time_stamp(tmp_path: Path) -> None:
+    runs = [run(n) for n in (1, 2, 3)]
+    for name in ("a.pdf", "b.pdf"):
+        save_pdf(draw(runs), tmp_path / name)
+    written = (tmp_path / "a.pdf").read_bytes()
+    assert written == (tmp_path / "b.pdf").read_bytes()
+    assert written.startswith(b"%PDF") and b"CreationDate" not in written
+    assert b"/Type3" not in written, "letters as drawings cannot be searched"

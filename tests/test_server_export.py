@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.findings import CSV, PLOT
+from agent.findings import CSV
+from agent.illustrate import PLOT
 from agent.records import COLUMNS
 from agent.sweepfile import parse_sweep, points
 from fno_runner.config import PATHS, RunConfig, load_config

@@ -1,0 +1,213 @@
+"""report.html as text: what it says, what it never says, and that no text of a record is markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.export import export
+from agent.illustrate import PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
+from agent.page import bounds, render_page
+from agent.sweepfile import parse_sweep
+from fno_runner.data.npz import write_npz
+from fno_runner.result import Metrics
+from tests.studies import HOSTILE, found, grid, result, save, with_losses
+
+
+class Elements(HTMLParser):
+    """The page as a browser parses it: elements, texts, scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.texts.append(data)
+        elif self._inside[-1] == "script":
+            self.scripts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])
+
+
+def page_of(study: Path) -> str:
+    result = found(study)
+    return render_page(result, galleries(result), "2026-01-02T03:04:05+00:00")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(save(tmp_path_factory.mktemp("study"), with_losses(grid(seeds=(0, 1)))))
+
+
+def test_the_answer_stands_at_the_head(page: str) -> None:
+    text = Elements(page).text
+    head = text[: text.index("Cost against quality")]
+    assert "108 runs: 104 finished, 2 failed, 1 diverged, 1 collapsed" in head
+    assert "fewest trainable parameters among the" in head and "standard error" in head
+    assert "runner-up" in head and "for more" in head
+    assert "chosen by the same test object that is reported" in head
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    parsed = Elements(page)
+    for tag, attributes in parsed.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "srcset", "action", "data"):
+            value = attributes.get(name) or ""
+            assert value.startswith(("data:image/png;base64,", "#")) or not value, (tag, value)
+    (policy,) = (a["content"] for _, a in parsed.elements if "http-equiv" in a)
+    assert policy is not None and policy.startswith("default-src 'none';")
+
+
+def test_only_the_two_scripts_of_ours_may_run(page: str) -> None:
+    """A Content-Security-Policy allows a script by the hash of its text (CSP level 2)."""
+    parsed = Elements(page)
+    _, *scripts = parsed.scripts
+    hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    (policy,) = (a["content"] for _, a in parsed.elements if "http-equiv" in a)
+    assert re.findall(r"'sha256-([^']*)'", str(policy)) == hashes
+    assert "unsafe-inline" not in str(policy).partition("style-src")[0]
+
+
+def test_a_hostile_message_is_text(page: str) -> None:
+    parsed = Elements(page)
+    assert HOSTILE in parsed.text
+    assert len(parsed.scripts) == 3
+    assert not any("onerror" in attributes for _, attributes in parsed.elements)
+    assert "<script>alert" not in page and "<img src=x" not in page
+
+
+def test_hostile_names_of_device_and_group_are_text(tmp_path: Path) -> None:
+    runs = [
+        result(width=width, epochs=epochs, provenance={"device_name": HOSTILE, "host": HOSTILE})
+        for width, epochs in ((32, 1), (48, 1), (32, 2))
+    ]
+    page = page_of(save(tmp_path / "x", runs))
+    parsed = Elements(page)
+    assert len(parsed.scripts) == 3 and "<script>alert" not in page and "<img src=x" not in page
+    devices = [column for column in parsed.data["columns"] if HOSTILE in column]
+    assert devices, "a time axis names its device"
+    assert HOSTILE in parsed.text
+
+
+def test_the_plots_have_every_configuration_and_its_interval(page: str) -> None:
+    data = Elements(page).data
+    rows = data["rows"]
+    assert len(rows["label"]) == 54 == len(set(rows["label"]))
+    (series,) = data["series"]
+    chosen = series["recommended"]
+    assert rows["ssim_phase_low"][chosen] < rows["ssim_phase"][chosen]
+    assert rows["ssim_phase"][chosen] < rows["ssim_phase_high"][chosen]
+    fronts = {(one["x"], one["y"]): one for one in series["fronts"]}
+    front = fronts["model_params", "ssim_phase"]["rows"]
+    costs, qualities = ([rows[k][i] for i in front] for k in ("model_params", "ssim_phase"))
+    assert costs == sorted(costs) and qualities == sorted(qualities)
+    assert series["floors"]["ssim_phase"] == {"flat phase": 0.021, "50 projections": 0.409}
+    # Drawn apart, at its own place, and in no mean.
+    assert fronts["model_params", "ssim_phase"]["collapsed"]["y"] == [0.02]
+    assert str(chosen) in data["thumbnails"] and len(data["thumbnails"]) <= 24
+    assert any("recommended" in curve["label"] for curve in data["losses"])
+
+
+def test_the_same_records_give_the_same_files_but_for_the_pages_time_stamp(tmp_path: Path) -> None:
+    study = save(tmp_path / "study", with_losses(grid(seeds=(0,))))
+    first, second = (export(study, tmp_path / name).pictures for name in "ab")
+    assert [path.name for path in first] == [PLOT, PAPER, RECONSTRUCTIONS, PAGE]
+    for one, other in zip(first[:-1], second, strict=False):
+        assert one.read_bytes() == other.read_bytes()
+    stamp = re.compile(r'<time datetime="[^"]*">[^<]*</time>')
+    pages = [path[-1].read_text() for path in (first, second)]
+    assert len(stamp.findall(pages[0])) == 1
+    assert stamp.sub("", pages[0]) == stamp.sub("", pages[1])
+
+
+def test_a_study_without_a_finished_run_has_a_page_with_the_reasons(tmp_path: Path) -> None:
+    runs = [run for run in with_losses(grid(seeds=(0,))) if run.status in ("failed", "diverged")]
+    text = Elements(page_of(save(tmp_path / "x", runs))).text
+    assert "No recommendation" in text and "CUDA out of memory" in text
+    assert "loss is nan in epoch 3" in text
+
+
+@pytest.mark.parametrize("against", ["reference", None])
+def test_what_nobody_knows_is_not_called_truth(against: str | None, tmp_path: Path) -> None:
+    scan: Metrics = {"r_factor": {"train": 0.08, "held_out": 0.09}}
+    runs = []
+    for width in (32, 48):
+        run = result(width=width, metrics_against=against, floors={})
+        run.metrics = scan if against is None else {**run.metrics, **scan}
+        runs.append(run)
+    study = save(tmp_path / "x", runs, pictures=against is not None)
+    text = Elements(page_of(study)).text
+    assert "the truth" not in text.replace("agreement with it, not truth", "")
+    assert ("reference" in text) == (against is not None)
+    if against is None:
+        assert "nobody knows the object" in text
+
+
+def test_a_damaged_reconstruction_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    study = save(tmp_path / "x", [result(width=32), result(width=48)])
+    broken, _ = sorted(study.glob("runs/*/recon.npz"))
+    broken.write_bytes(b"not an NPZ")
+    page = Elements(page_of(study))
+    assert f"{broken}: not an NPZ file" in page.text
+    assert len(page.data["thumbnails"]) == 1
+
+
+def test_a_picture_of_an_earlier_export_goes_where_there_is_nothing_left(tmp_path: Path) -> None:
+    study = save(tmp_path / "x", [result()])
+    assert RECONSTRUCTIONS in [path.name for path in export(study).pictures]
+    next(study.glob("runs/*/recon.npz")).unlink()
+    export(study)
+    assert not (study / RECONSTRUCTIONS).exists()
+
+
+def test_an_object_as_large_as_a_real_scan_makes_a_small_page(tmp_path: Path) -> None:
+    run = result()
+    study = save(tmp_path / "x", [run], pictures=False)
+    large = np.ones((1, 1500, 1200), np.complex64)
+    large[0, ::7] = 1j
+    write_npz(
+        study / "runs" / run.run_id / "recon.npz",
+        {"object": large, "mask": np.ones(large.shape, bool), "reference": large},
+    )
+    assert len(page_of(study)) < 5_100_000
+
+
+def test_the_grid_is_told_with_its_bounds() -> None:
+    sweep = parse_sweep(
+        {
+            "method": "grid",
+            "parameters": {"modes": {"values": [12, 16]}, "seed": {"values": [0, 1]},
+                           "epochs": {"value": 3}},
+        },
+        "test",
+    )  # fmt: skip
+    assert bounds(sweep) == "grid of modes 12, 16 · seed 0, 1; fixed: epochs 3"
