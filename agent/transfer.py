@@ -1,0 +1,260 @@
+"""Does a ranking made on simulated data hold on a scan? `python -m agent.transfer SWEEP.yaml`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from agent import local
+from agent.configurations import CONFIGURATION, configurations
+from agent.criterion import numbers
+from agent.records import read_records, table
+from agent.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
+from fno_runner.arguments import Parser, count_of
+from fno_runner.errors import UserError
+from fno_runner.files import make_folder, write_atomically, write_text_atomically
+
+ROOT = Path("outputs/transfer")
+RESAMPLES = 4000
+CONFIDENCE = 0.95
+FEWEST = 4
+"""Of fewer configurations no rank correlation says anything."""
+LOWER_IS_BETTER = ("r_", "deviance_", "mae_", "mse_", "resolution_", "model_params", "inference_")
+
+HELP = """\
+Run one grid twice, on simulated grid lines and on a scan, and compare how the two rank its
+configurations: may one choose on simulated data? What is done already is not run again.
+
+Equal effort takes equally many patterns: give the sweep a `train_patterns` that the scan has.
+"""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How two rankings of the same configurations agree.
+
+    names, simulated, scanned: the configurations that both have, and their means.
+    tau: Kendall's τ-b of the two, each signed so that more is better; low, high: the ends of its
+        95 % bootstrap interval over configurations.
+    chosen, best: the positions of the configuration that is best on simulated data, and of the one
+        that is best on the scan.
+    """
+
+    names: list[str]
+    simulated: Array
+    scanned: Array
+    tau: float
+    low: float
+    high: float
+    chosen: int
+    best: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run both grids and compare them; the exit status."""
+    try:
+        return _main(_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def _main(args: argparse.Namespace) -> int:
+    sweep = read_sweep(args.sweep)
+    if sweep.method != "grid":
+        raise UserError(f"{args.sweep}: method {sweep.method}; only a grid can be run twice")
+    if "scan" in sweep.parameters:
+        raise UserError(f"{args.sweep}: has a 'scan' already; --scan names it")
+    if not args.scan.is_file():
+        raise UserError(f"{args.scan}: no such file")
+    folder: Path = make_folder(args.folder or ROOT / f"{sweep.study_id}-{args.scan.stem}")
+    measures = (_metric(args.metric), _metric(args.scan_metric))
+    studies = []
+    for name, scan, measure in zip(
+        ("simulated", "scan"), (None, args.scan.resolve()), measures, strict=True
+    ):
+        studies.append(folder / name)
+        file = folder / f"{name}.yaml"
+        write_text_atomically(file, json.dumps(_with(sweep, name, scan, measure), indent=1) + "\n")
+        status = local.main(
+            [str(file), "--study", str(studies[-1]), "--workers", str(args.workers)]
+        )
+        if status > 1:  # 1: some points failed, which the others can still be compared without
+            return status
+    simulated, scanned = (_configurations(study) for study in studies)
+    found = compare(simulated, scanned, *measures)
+    console = Console(highlight=False, soft_wrap=True)
+    report(found, *measures, console)
+    console.print(f"table    {_write_csv(found, folder, *measures)}", markup=False)
+    return 0
+
+
+def compare(
+    simulated: pd.DataFrame, scanned: pd.DataFrame, measure: Metric, scan_measure: Metric
+) -> Transfer:
+    """Compare two tables of configurations, such as `agent.configurations` makes.
+
+    Raises:
+        UserError: fewer than `FEWEST` configurations have both numbers.
+    """
+
+    def named(configs: pd.DataFrame, metric: Metric) -> dict[str, float]:
+        means = numbers(configs, f"{metric.name}_mean")
+        keys = [
+            json.dumps([str(row[key]) for key in CONFIGURATION if key in configs])
+            for _, row in configs.iterrows()
+        ]
+        return {key: mean for key, mean in zip(keys, means, strict=True) if np.isfinite(mean)}
+
+    one, other = named(simulated, measure), named(scanned, scan_measure)
+    common = [key for key in one if key in other]
+    if len(common) < FEWEST:
+        raise UserError(
+            f"{len(common)} configurations have {measure.name} on simulated data and "
+            f"{scan_measure.name} on the scan; at least {FEWEST} are needed"
+        )
+    has = np.isfinite(numbers(simulated, f"{measure.name}_mean"))
+    spoken = dict(zip(one, simulated["configuration"][has].tolist(), strict=True))
+    values = [np.array([named[key] for key in common]) for named in (one, other)]
+    quality = [
+        v if m.maximize else -v for v, m in zip(values, (measure, scan_measure), strict=True)
+    ]
+    low, high = tau_interval(*quality)
+    return Transfer(
+        names=[spoken[key] for key in common],
+        simulated=values[0],
+        scanned=values[1],
+        tau=float(kendall_tau(quality[0][None], quality[1][None])[0]),
+        low=low,
+        high=high,
+        chosen=int(quality[0].argmax()),
+        best=int(quality[1].argmax()),
+    )
+
+
+def kendall_tau(one: Array, other: Array) -> Array:
+    """Kendall's τ-b of each pair of rows (rows, n); 0 where all of a row are equal.
+
+    (concordant − discordant) / √(pairs untied in one · pairs untied in the other) (Kendall, 1945).
+    """
+    signs = [np.sign(values[:, :, None] - values[:, None, :]) for values in (one, other)]
+    agreement = (signs[0] * signs[1]).sum(axis=(1, 2))
+    untied = np.sqrt(np.prod([np.abs(sign).sum(axis=(1, 2)) for sign in signs], axis=0))
+    return np.divide(agreement, untied, out=np.zeros_like(untied), where=untied > 0)
+
+
+def tau_interval(one: Array, other: Array) -> tuple[float, float]:
+    """Ends of the 95 % percentile bootstrap interval of τ over configurations.
+
+    A resample has configurations twice, which are tied in both; τ-b leaves such pairs out.
+    """
+    rng = np.random.default_rng(len(one))
+    drawn = rng.integers(0, len(one), (RESAMPLES, len(one)))
+    taus = kendall_tau(one[drawn], other[drawn])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(taus, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def report(found: Transfer, measure: Metric, scan_measure: Metric, console: Console) -> None:
+    """Print both rankings, τ, and what choosing on simulated data would have cost."""
+    printed = Table("configuration", f"simulated {measure.name}", "rank",
+                    f"scan {scan_measure.name}", "rank")  # fmt: skip
+    ranks = [
+        _ranks(values, metric)
+        for values, metric in ((found.simulated, measure), (found.scanned, scan_measure))
+    ]
+    for i in np.argsort(ranks[0], kind="stable"):
+        printed.add_row(found.names[i], f"{found.simulated[i]:.4f}", str(ranks[0][i]),
+                        f"{found.scanned[i]:.4f}", str(ranks[1][i]))  # fmt: skip
+    console.print(printed)
+    lines = [
+        f"Kendall τ  {found.tau:.2f}, 95 % interval {found.low:.2f} … {found.high:.2f} "
+        f"({len(found.names)} configurations)",
+        f"verdict    {verdict(found)}",
+        f"choice     best on simulated data: {found.names[found.chosen]}; on the scan its "
+        f"{scan_measure.name} is {found.scanned[found.chosen]:.4f}, rank {ranks[1][found.chosen]}",
+        f"           best on the scan: {found.names[found.best]}, {found.scanned[found.best]:.4f}",
+    ]
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def verdict(found: Transfer) -> str:
+    """What the interval allows to say, and no more."""
+    if found.low > 0:
+        return "the rankings agree: better on simulated data tends to be better on the scan"
+    if found.high < 0:
+        return "the rankings oppose each other: do not choose on simulated data"
+    return "undecided: the interval has zero in it; these configurations do not tell"
+
+
+def _ranks(values: Array, metric: Metric) -> npt.NDArray[np.int_]:
+    """1 is the best."""
+    order = np.argsort(-values if metric.maximize else values, kind="stable")
+    ranks = np.empty(len(values), dtype=int)
+    ranks[order] = np.arange(1, len(values) + 1)
+    return ranks
+
+
+def _configurations(study: Path) -> pd.DataFrame:
+    return configurations(table(read_records(study).results))[0]
+
+
+def _with(sweep: Sweep, name: str, scan: Path | None, metric: Metric) -> dict[str, object]:
+    """The sweep on one kind of data, as its file would have it."""
+    mapping = sweep.as_mapping()
+    goal = {"name": metric.name, "goal": "maximize" if metric.maximize else "minimize"}
+    parameters = dict(mapping["parameters"])
+    if scan is not None:
+        parameters["scan"] = {"value": str(scan)}
+    changed = {**mapping, "name": f"{sweep.name} {name}", "metric": goal, "parameters": parameters}
+    parse_sweep(changed, name)
+    return changed
+
+
+def _write_csv(found: Transfer, folder: Path, measure: Metric, scan_measure: Metric) -> Path:
+    path = folder / "transfer.csv"
+    columns = {
+        "configuration": found.names,
+        f"simulated_{measure.name}": found.simulated,
+        f"scan_{scan_measure.name}": found.scanned,
+    }
+    text = pd.DataFrame(columns).to_csv(index=False)
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+    return path
+
+
+def _metric(name: str) -> Metric:
+    if name not in METRICS:
+        raise UserError(f"metric '{name}' is not known; known are {', '.join(METRICS)}")
+    return Metric(name, not name.startswith(LOWER_IS_BETTER))
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m agent.transfer", HELP)
+    add = parser.add_argument
+    add("sweep", type=Path, metavar="SWEEP.yaml", help="a grid, without data of its own")
+    add("--scan", type=Path, required=True, metavar="FILE", help="the scan")
+    add("--metric", default="ssim_phase", help="on simulated data [ssim_phase]")
+    add("--scan-metric", default="r_held_out_from_object",
+        help="on the scan [r_held_out_from_object]")  # fmt: skip
+    add("--workers", type=count_of(local.MAX_WORKERS), default=1, help="points at a time [1]")
+    add("--folder", type=Path, metavar="DIR", help=f"for all of it [{ROOT}/<sweep>-<scan>]")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
