@@ -22,6 +22,7 @@ from benchmarks.report import print_report, write_report
 from benchmarks.training import measure_memory, measure_stacked, measure_step
 from fno_runner.arguments import Parser
 from fno_runner.errors import UserError
+from fno_runner.heap import one_heap
 from fno_runner.runner import pick_device
 
 HELP = """\
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         device = pick_device(args.device)
+        one_heap()  # trainings are held in threads here; a run's is in the main one
         load = os.getloadavg()[0]
         if load > BUSY * (os.cpu_count() or 1):
             print(f"warning: the machine is busy (load {load:.1f})", file=sys.stderr)

@@ -16,6 +16,7 @@ from benchmarks.measurement import BASELINE, Measurement, compared
 from benchmarks.plan import Network, Plan, noise, sides
 from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
+from fno_runner.heap import keep_freed_memory
 from fno_runner.inference import predict, synchronise
 from fno_runner.training import build_model
 
@@ -60,6 +61,7 @@ def one_pass(
 ) -> Callable[[], float]:
     """Reconstruct all test patterns in slices of `size`: the wall time [s] of each call."""
     config = network.config(side)
+    keep = False
     run: Callable[[], object]
     if side == BASELINE:
         probe = torch.from_numpy(data.test.probe)
@@ -67,9 +69,11 @@ def one_pass(
         x = torch.from_numpy(data.test.amplitude)[:, None]
         run = partial(baseline.predict, plain, x, device, size)
     else:
+        keep = device.type == "cpu"  # as a run does, after its training
         run = partial(predict, build_model(config, data, device), data.test, 1.0, device, size)
 
     def timed() -> float:
+        keep_freed_memory(keep)
         synchronise(device)
         start = perf_counter()
         run()

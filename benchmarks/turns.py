@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from benchmarks.backends import float32_precision, set_float32_precision
+from fno_runner.heap import keep_freed_memory, keeps_freed_memory
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -17,20 +18,23 @@ T = TypeVar("T")
 def in_turns(sides: Mapping[K, Callable[[], T]], turns: int) -> dict[K, list[T]]:
     """What each side returned in each of `turns` turns; one turn before them is burn-in.
 
-    Each side keeps its own float32 precision of PyTorch's backends: one that allows TF32 does not
-    allow it to the next.
+    Each side keeps its own float32 precision of PyTorch's backends, and its own way with freed
+    memory: one that allows TF32 does not allow it to the next.
     """
     precision = dict.fromkeys(sides, float32_precision())
+    keeps = dict.fromkeys(sides, keeps_freed_memory())
     results: dict[K, list[T]] = {name: [] for name in sides}
     for turn in range(turns + 1):
         for name, side in sides.items():
-            outside = float32_precision()
+            outside = float32_precision(), keeps_freed_memory()
             set_float32_precision(precision[name])
+            keep_freed_memory(keeps[name])
             try:
                 result = side()
             finally:
-                precision[name] = float32_precision()
-                set_float32_precision(outside)
+                precision[name], keeps[name] = float32_precision(), keeps_freed_memory()
+                set_float32_precision(outside[0])
+                keep_freed_memory(outside[1])
             if turn:
                 results[name].append(result)
     return results

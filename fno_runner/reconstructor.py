@@ -101,9 +101,10 @@ class Reconstructor(nn.Module):
         if self.conditioning == "projection":
             update = object_update(amplitude, local, mask=self.mask)  # (B, C, N, N)
             channels += [update.real, update.imag]
-        features = torch.cat(channels, dim=1).contiguous(memory_format=torch.channels_last)
+        # Not contiguous(memory_format=…): it leaves a single channel in the other format.
+        features = torch.cat([c.permute(0, 2, 3, 1) for c in channels], dim=-1)  # (B, N, N, I)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            out = self.network(features)  # (B, 2C, N, N)
+            out = self.network(features.permute(0, 3, 1, 2))  # (B, 2C, N, N)
         out = out.float()
         patch = torch.complex(out[:, 0::2], out[:, 1::2])  # (B, C, N, N)
         return patch, local, scale

@@ -17,6 +17,7 @@ from fno_runner.checkpoint import Checkpoint, Checkpoints
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.errors import DivergedError
+from fno_runner.heap import keep_freed_memory
 from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import LOSSES
 from fno_runner.progress import Epoch, Progress, Seed
@@ -141,6 +142,8 @@ def _train(
 ) -> list[Trained]:
     """Train K configurations that differ in their seeds, in one program."""
     config = configs[0]
+    if device.type == "cpu":
+        keep_freed_memory()
     inputs, fit, held = prepare(configs, dataset, device)
     models = [build_model(one, dataset, device) for one in configs]
     model = stack(models)

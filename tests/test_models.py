@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from neuralop.layers.spectral_convolution import SpectralConv
+from torch.nn.functional import conv_transpose2d
 
 from fno_runner.config import N, RunConfig
 from fno_runner.models import build_network, count_parameters
-from fno_runner.models.blocks import FourierBlock
+from fno_runner.models.blocks import FourierBlock, Upsample
 from fno_runner.models.fno import FNO
 from fno_runner.models.hybrid import Hybrid
 from fno_runner.models.spectral import SpectralConv2d
@@ -111,6 +112,23 @@ def test_shape_and_vacuum_start(architecture: str, sizes: dict[str, Any]) -> Non
     assert out.shape == (2, 2, N, N)
     assert (out[:, 0] - 1).abs().mean() < 0.3
     assert out[:, 1].abs().mean() < 0.3
+
+
+def test_upsampling_is_the_library_s_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    layer = Upsample(6, 5)
+    x = torch.randn(3, 6, 7, 4).contiguous(memory_format=torch.channels_last)
+    y = layer(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    plain = conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+    torch.testing.assert_close(y, plain)
+    given = torch.randn_like(y)
+    weights = tuple(layer.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(y, weights, given), torch.autograd.grad(plain, weights, given)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fno_runner.models.blocks import FourierBlock, VacuumHead, conv3x3, lifter
+from fno_runner.models.blocks import FourierBlock, Upsample, VacuumHead, conv3x3, lifter
 
 
 class Hybrid(nn.Module):
@@ -39,9 +39,7 @@ class Hybrid(nn.Module):
             nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1) for channels in widths[:-1]
         )
         self.bottleneck = FourierBlock(widths[-1], max(modes // 2, 1), size >> (blocks - 1))
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * channels, channels, 2, stride=2) for channels in widths[-2::-1]
-        )
+        self.up = nn.ModuleList(Upsample(2 * channels, channels) for channels in widths[-2::-1])
         self.merge = nn.ModuleList(
             nn.Sequential(conv3x3(2 * channels, channels), nn.GELU(), conv3x3(channels, channels))
             for channels in widths[-2::-1]

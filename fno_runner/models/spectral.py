@@ -69,9 +69,9 @@ class SpectralConv2d(nn.Module):
         # Every mode's matrix, on real and imaginary part at once.
         t = torch.matmul(t, self.weight.flatten(0, 1).flatten(2))  # (rows·cols, 2·B, O·2)
         t = t.view(self.rows, self.cols, 2, batch, -1, 2)
-        real = t[:, :, 0, ..., 0] - t[:, :, 1, ..., 1]  # (rows, cols, B, O)
-        imag = t[:, :, 0, ..., 1] + t[:, :, 1, ..., 0]
-        t = torch.stack([real, imag], 2).permute(3, 0, 1, 2, 4)  # (B, rows, cols, 2, O)
+        # unbind, as the gradient of indexing is a whole array of zeros for each part.
+        (rr, ri), (ir, ii) = (part.unbind(-1) for part in t.unbind(2))  # (rows, cols, B, O) each
+        t = torch.stack([rr - ii, ri + ir], 2).permute(3, 0, 1, 2, 4)  # (B, rows, cols, 2, O)
 
         # Back: columns first, then rows; only the real part is ever formed.
         t = torch.matmul(self.from_cols, t.reshape(batch, self.rows, self.cols * 2, -1))

@@ -1,0 +1,72 @@
+"""What a faster precision costs in quality: the same runs in each, over several seeds.
+
+    python -m benchmarks.precision
+
+Trains small networks of both architectures on simulated grid lines, in float32 and in every other
+precision of this machine, and prints the phase's Pearson correlation as a Markdown table. About
+seven minutes on two cores. The exit status is 1 where a mean is further than 0.01 from float32's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from statistics import mean
+
+from benchmarks.plan import precisions
+from fno_runner.config import load_config
+from fno_runner.runner import pick_device, run
+
+ALLOWED = 0.01
+SEEDS = 3
+SIZES = {"width": 16, "modes": 12, "epochs": 1, "train_patterns": 4000, "infer_batch_size": 32}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    worst = 0.0
+    print("| network | precision | phase Pearson by seed | mean | from float32 | training |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    for architecture in ("fno", "hybrid"):
+        reference = None
+        for precision in precisions(pick_device("auto")):
+            values, seconds = _pearson(architecture, precision)
+            reference = mean(values) if reference is None else reference
+            off = mean(values) - reference
+            worst = max(worst, abs(off))
+            label = f"{architecture} {SIZES['width']}/{SIZES['modes']}"
+            each = ", ".join(f"{value:.4f}" for value in values)
+            row = (label, precision, each, f"{mean(values):.4f}", f"{off:+.4f}", f"{seconds:.0f} s")
+            print("| " + " | ".join(row) + " |", flush=True)
+    return 0 if worst <= ALLOWED else 1
+
+
+def _pearson(architecture: str, precision: str) -> tuple[list[float], float]:
+    """The phase's correlation with the truth of each seed, and the time [s] to train them all."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config = load_config(
+            {
+                **SIZES,
+                "architecture": architecture,
+                "precision": precision,
+                "replicates": SEEDS,
+                "output_dir": scratch,
+            }
+        )
+        result = run(config).result
+    values = []
+    for seed in result.seeds:
+        pair = seed.metrics["pearson"]
+        assert isinstance(pair, tuple) and pair[1] is not None
+        values.append(pair[1])
+    return values, float(result.timing["train_time_s"] or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
