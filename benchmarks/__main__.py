@@ -64,7 +64,7 @@ QUANTITIES: dict[str, Job] = {
     "memory": lambda device, _, plan: measure_memory(plan.networks[-1], device, sides(device)),
     "stacked": lambda device, rates, plan: measure_stacked(plan.networks[0], device, rates, plan),
     "dataset": lambda _, __, plan: measure_dataset(plan.few_turns),
-    "startup": lambda device, _, plan: measure_startup(plan.networks[0], device, plan.few_turns),
+    "startup": lambda device, _, plan: measure_startup(plan.networks[0], device, plan.turns + 1),
     "run": lambda device, _, plan: measure_run(plan.networks[0], device, plan),
     "export": lambda _, __, plan: measure_export(plan.few_turns),
 }
