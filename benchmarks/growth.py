@@ -36,12 +36,12 @@ class Ladder:
 
 LADDER = Ladder(
     Network("fno", 32, 12),
-    64,
+    32,
     {
         "width": (8, 16, 32, 64),
         "modes": (4, 8, 16, 32),
-        "batch": (1, 4, 16, 64),
-        "patterns": (64, 128, 256),
+        "batch": (1, 4, 16, 32),
+        "patterns": (32, 64, 128),
     },
     turns=3,  # of two, one that the machine sleeps through is half the median
 )
