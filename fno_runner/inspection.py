@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Complex64, Float64
@@ -10,6 +12,12 @@ from jaxtyping import Complex64, Float64
 from fno_runner.config import N
 from fno_runner.data.frames import Scan
 from fno_runner.files import write_atomically
+from fno_runner.iterative import Fit
+from fno_runner.metrics import align
+from fno_runner.stitching import COVERED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 130
 FEW = 10
@@ -126,6 +134,35 @@ def draw(scan: Scan, path: Path) -> None:
     light.set_title("frames that lit a pixel, by the beam's intensity")
     for axis in (places, light):
         axis.set(xlabel="x [px]", ylabel="y [px]")
+    _save(figure, path)
+
+
+def draw_fit(fit: Fit, scan: Scan, path: Path) -> None:
+    """Object (amplitude; phase less its plane [rad]) where it was lit, and the probe's modes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seen = illumination(replace(scan, probe=fit.probe))
+    mask = seen > COVERED * np.median(seen[seen > 0])
+    modulus = np.abs(np.concatenate(list(fit.probe), axis=1))
+    (amplitude, _), (phase, _) = align(fit.obj, fit.obj, mask)
+    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, image, name, unit in zip(
+        figure.subplots(1, 3),
+        (np.where(mask, amplitude, np.nan), np.where(mask, phase, np.nan), modulus),
+        ("object, amplitude", "object, phase", "probe, a mode after the other"),
+        ("|O|", "phase [rad]", "|P| [√counts]"),
+        strict=True,
+    ):
+        low, high = np.nanquantile(image, [0.002, 0.998])
+        shown = axis.imshow(image, cmap="cividis", vmin=low, vmax=high)
+        figure.colorbar(shown, ax=axis, label=unit, shrink=0.8)
+        axis.set(title=name, xlabel="x [px]", ylabel="y [px]")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     write_atomically(
         path,
         lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),

@@ -213,6 +213,7 @@ def test_probe_writes_what_training_reads_and_overwrites_nothing(
     assert main([*options, "--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert "on frames left out" in said and "patterns/s" in said
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     dataset = load_scan(output, 0)
     assert dataset.train.probe.shape == (2, N, N)
     assert dataset.reference is not None and dataset.reference_kind == "reference"

@@ -17,7 +17,7 @@ from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out
 from fno_runner.errors import UserError
-from fno_runner.inspection import describe, draw
+from fno_runner.inspection import describe, draw, draw_fit
 from fno_runner.iterative import ITERATIONS, reconstruct, residual
 from fno_runner.orientation import ORIENTATIONS, SIGNS, check, orient
 
@@ -29,7 +29,8 @@ Look at an experimental scan, and reconstruct it without a network.
 
   python -m fno_runner.data inspect scan.cxi
   python -m fno_runner.data inspect scan.cxi --check-orientation
-  python -m fno_runner.data probe scan.cxi --modes 2
+  python -m fno_runner.data probe scan.cxi --modes 2 --positions
+  python -m fno_runner.data probe scan.npz --start probeAnalytic --leave-out
   python -m fno_runner --scan scan.probe2.npz
 
 Formats, told by content: raw NPZ (diff3d, xcoords, ycoords, probeGuess), CXI, and
@@ -137,7 +138,9 @@ def _probe(given: argparse.Namespace, scan: Scan, console: Console) -> None:
     if scan.pixel_size is not None:
         arrays["pixel_size_m"] = np.array(scan.pixel_size)
     write_npz(output, arrays)
-    console.print(f"written  {output}", markup=False)
+    picture = output.with_suffix(".png")
+    draw_fit(fit, scan, picture)
+    console.print(f"written  {output}, {picture}", markup=False)
 
 
 def _parser() -> Parser:
