@@ -43,7 +43,7 @@ NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 GROUPS = {
     "floors": re.compile(r".+_(amp|phase)_.+"),
     "metrics": re.compile(r".+_(amp|phase)|r_.+|metrics_against"),
-    "timing": re.compile(r"(timing_|infer).+|.+_(s|bytes)"),
+    "timing": re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|.+_(s|bytes)"),
     "provenance": re.compile(r".+"),
 }
 """The group of columns that a flat key of a summary belongs to: the first that fits."""

@@ -27,8 +27,9 @@ from fno_runner.data.npz import write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder, write_atomically
 from fno_runner.floors import floors
+from fno_runner.flops import flops_per_pattern
 from fno_runner.gpus import VISIBLE, given_gpus
-from fno_runner.inference import predict, timed_predict
+from fno_runner.inference import predict
 from fno_runner.memory import halve_until_it_fits
 from fno_runner.metrics import score
 from fno_runner.models import count_parameters
@@ -45,6 +46,7 @@ from fno_runner.result import (
     write_result,
 )
 from fno_runner.stitching import stitch
+from fno_runner.timing import Timing, timed_predict
 from fno_runner.training import OnEpoch, OnStep, Trained, train
 from fno_runner.without_truth import score_without_truth
 
@@ -195,7 +197,7 @@ class _Reconstruction:
     config: RunConfig
     objects: np.ndarray
     mask: np.ndarray
-    timing: dict[str, float | int]
+    timing: Timing
 
 
 def _evaluate(
@@ -215,6 +217,7 @@ def _evaluate(
     seconds = [one.train_time_s for one in trained]
     rates = [one.patterns_per_s for one in trained]
     result.timing = {
+        "flops_per_pattern": flops_per_pattern(trained[0].model),
         "train_time_s": sum(seconds),
         "patterns_per_s": float(np.average(rates, weights=seconds)),
     }
@@ -275,7 +278,7 @@ def _evaluate_seed(
     if trained.error is not None:
         raise trained.error
     network = (trained.model, dataset.test, trained.scale, device)
-    timing: dict[str, float | int] = {}
+    timing: Timing = {}
     if timed:
         patches, timing = timed_predict(*network, config.infer_batch_size)
     else:

@@ -44,7 +44,14 @@ def result_of(config: RunConfig, **changes: Any) -> RunResult:
         "floors": {"flat_phase": {"ssim": (0.4, 0.02)}},
         "model_params": 100 * config.width + config.modes,
         "inference_time_s": 0.25,
-        "timing": {"train_time_s": 60.5, "total_time_s": 70 + config.width / 8},
+        "timing": {
+            "train_time_s": 60.5,
+            "total_time_s": 70 + config.width / 8,
+            "latency_repeats": 100,
+            "threads": 2,
+            "tf32": False,
+            "flops_per_pattern": 7 * 10**8,
+        },
         "provenance": {"host": "box1", "device": "cpu", "dataset": "d1", "git_dirty": False},
     }
     return RunResult(**(values | changes))

@@ -12,7 +12,7 @@ from fno_runner.config import N, RunConfig
 from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.scan import load_scan
 from fno_runner.floors import floors, iterate
-from fno_runner.inference import predict, predicted_amplitude, timed_predict
+from fno_runner.inference import predict, predicted_amplitude
 from fno_runner.metrics import r_factor
 from fno_runner.physics import far_field
 from fno_runner.reconstructor import Reconstructor
@@ -115,15 +115,6 @@ def test_inference_calls_forward_predict_in_slices(
     assert patches.shape == (count, N, N) and patches.dtype == np.complex64
     monkeypatch.undo()
     np.testing.assert_allclose(patches, predict(model, tiny.test, 0.5, CPU, 128), atol=1e-4)
-
-
-def test_timing_repeats_and_counts(model: Reconstructor, tiny: Dataset) -> None:
-    few = tiny.test.take(np.arange(32))
-    patches, timing = timed_predict(model, few, 0.5, CPU, 16)
-    np.testing.assert_array_equal(patches, predict(model, few, 0.5, CPU, 16))
-    assert timing["inference_repeats"] >= 3
-    assert 0 < timing["inference_time_s"] <= timing["inference_time_p90_s"]
-    assert timing["inference_patterns_per_s"] == pytest.approx(32 / timing["inference_time_s"])
 
 
 def test_iterating_needs_no_network_and_lowers_the_misfit(tiny: Dataset) -> None:

@@ -46,7 +46,7 @@ def record_path(config: RunConfig) -> Path:
 
 
 TIMES = re.compile(
-    r'"(?:\w*_time_s|\w*_time_p90_s|\w*patterns_per_s|inference_repeats|peak_memory_bytes)": '
+    r'"(?:\w*(?:_time|latency)(?:_iqr|_p90)?_s|\w*patterns_per_s|\w+_repeats|peak_memory_bytes)": '
     r"[-+.e\d]+"
 )
 """The numbers of a record that no two runs have alike, wherever they stand in it."""

@@ -1,0 +1,131 @@
+"""How long inference takes: the one protocol, of every run and of `agent.retime`.
+
+A pass is timed after warm-up, with the device synchronised before and after, by
+`time.perf_counter`, as often as `ENOUGH` says. A pass over the test set gives the throughput at
+`infer_batch_size`, a pass over one pattern the latency. Both count the copies to the device and
+back and the network; not the stitching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Complex64
+
+from fno_runner.data.dataset import Patterns
+from fno_runner.inference import predict
+from fno_runner.memory import halve_until_it_fits
+from fno_runner.reconstructor import Reconstructor
+
+T = TypeVar("T")
+Timing = dict[str, float | int | bool]
+"""The keys of result.json's `timing` that say how long something took, and how that was found."""
+
+WARM_UP = 2
+"""Slices computed before the clock starts: plans, caches, kernels."""
+ENOUGH = ((10, 1.0), (3, 5.0), (100, 0.0))
+"""(repeats, seconds in all [s]): repeated until both of one of these are reached. As a rule ten
+repeats and a second; three of something slow, and a hundred of something fast."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """The wall times [s] of the same work, repeated."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+    @property
+    def iqr(self) -> float:
+        """The interquartile range."""
+        low, high = np.quantile(self.seconds, (0.25, 0.75))
+        return float(high - low)
+
+    @property
+    def p90(self) -> float:
+        """What nine repeats of ten stay within."""
+        return float(np.quantile(self.seconds, 0.9))
+
+
+def timed_predict(
+    model: Reconstructor,
+    patterns: Patterns,
+    scale: float,
+    device: torch.device,
+    infer_batch_size: int,
+) -> tuple[Complex64[np.ndarray, "b n n"], Timing]:
+    """`predict`, and how long it takes. Where memory runs out, again with half the slice.
+
+    Returns:
+        the patches, and
+        inference_time_s (median), inference_time_iqr_s, inference_time_p90_s of a pass over all
+        patterns in slices of infer_batch_size (the one that was timed; where it had to be halved
+        for want of memory also infer_batch_size_asked), inference_repeats,
+        inference_patterns_per_s;
+        latency_s (median), latency_iqr_s, latency_p90_s of one pattern alone, latency_repeats;
+        threads, and tf32: whether a GPU was allowed to round factors to it.
+
+    Raises:
+        DivergedError: a prediction is not a finite number.
+        RuntimeError: not even one pattern at a time fits into memory.
+    """
+
+    def timed(some: Patterns, slice_size: int) -> tuple[Complex64[np.ndarray, "b n n"], Times]:
+        first_slice = some.take(np.arange(min(len(some), slice_size)))
+        for _ in range(WARM_UP):
+            predict(model, first_slice, scale, device, slice_size)
+        return repeat_timed(lambda: predict(model, some, scale, device, slice_size), device)
+
+    (patches, passes), used = halve_until_it_fits(
+        lambda slice_size: timed(patterns, slice_size), infer_batch_size
+    )
+    _, alone = timed(patterns.take(np.arange(1)), 1)
+    timing: Timing = {
+        "inference_time_s": passes.median,
+        "inference_time_iqr_s": passes.iqr,
+        "inference_time_p90_s": passes.p90,
+        "inference_repeats": len(passes.seconds),
+        "inference_patterns_per_s": len(patterns) / passes.median,
+        "infer_batch_size": used,
+        "latency_s": alone.median,
+        "latency_iqr_s": alone.iqr,
+        "latency_p90_s": alone.p90,
+        "latency_repeats": len(alone.seconds),
+        "threads": torch.get_num_threads(),
+        "tf32": device.type == "cuda" and torch.backends.cudnn.allow_tf32,
+    }
+    if used != infer_batch_size:
+        timing["infer_batch_size_asked"] = infer_batch_size
+    return patches, timing
+
+
+def repeat_timed(work: Callable[[], T], device: torch.device) -> tuple[T, Times]:
+    """What `work` returns at last, and its wall times [s], as many as are `ENOUGH`."""
+    seconds: list[float] = []
+    while True:
+        synchronise(device)
+        start = perf_counter()
+        result = work()
+        synchronise(device)
+        seconds.append(perf_counter() - start)
+        if is_enough(seconds):
+            return result, Times(tuple(seconds))
+
+
+def is_enough(seconds: Sequence[float]) -> bool:
+    """Whether so many repeats, of so many seconds each, will do."""
+    return any(len(seconds) >= repeats and sum(seconds) >= in_all for repeats, in_all in ENOUGH)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for all work on a CUDA device; nothing elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,136 @@
+"""The protocol: how often, what is made of it, and what a record says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from fno_runner import inference, timing
+from fno_runner.config import RunConfig
+from fno_runner.data.dataset import Dataset
+from fno_runner.errors import DivergedError
+from fno_runner.inference import predict
+from fno_runner.reconstructor import Reconstructor
+from fno_runner.timing import Times, is_enough, repeat_timed, timed_predict
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> Reconstructor:
+    torch.manual_seed(0)
+    return Reconstructor(RunConfig(width=4, modes=6, blocks=2))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "repeats"),
+    [(1e-3, 100), (0.05, 20), (0.11, 10), (0.4, 10), (0.6, 9), (2.0, 3), (30.0, 3)],
+)
+def test_work_is_repeated_ten_times_and_a_second_within_reason(
+    seconds: float, repeats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock() -> Iterator[float]:
+        now = 0.0
+        while True:
+            yield now
+            now += seconds * 1.0001  # no sum of exact halves falls just short
+            yield now
+
+    ticks = clock()
+    monkeypatch.setattr(timing, "perf_counter", lambda: next(ticks))
+    calls: list[None] = []
+    _, times = repeat_timed(lambda: calls.append(None), CPU)
+    assert len(times.seconds) == len(calls) == repeats
+    assert times.median == pytest.approx(seconds, rel=1e-3)
+    # Whatever the work, it is at least ten repeats or a second.
+    assert repeats >= 10 or repeats * seconds >= 1
+    assert not is_enough(times.seconds[:-1])
+
+
+def test_times_are_told_by_quartiles() -> None:
+    times = Times((5.0, 1.0, 2.0, 3.0, 4.0))
+    assert (times.median, times.iqr) == (3.0, 2.0)
+    assert times.p90 == pytest.approx(4.6)
+    assert Times((7.0,)).iqr == 0
+
+
+def test_a_record_says_throughput_latency_and_how_they_were_found(
+    model: Reconstructor, tiny: Dataset
+) -> None:
+    few = tiny.test.take(np.arange(32))
+    patches, timing = timed_predict(model, few, 0.5, CPU, 16)
+    np.testing.assert_array_equal(patches, predict(model, few, 0.5, CPU, 16))
+    assert timing["inference_repeats"] >= 10 and timing["latency_repeats"] >= 10
+    for name in ("inference_time", "latency"):
+        assert 0 < timing[f"{name}_s"] <= timing[f"{name}_p90_s"]
+        assert timing[f"{name}_iqr_s"] >= 0
+    assert timing["inference_patterns_per_s"] == pytest.approx(32 / timing["inference_time_s"])
+    assert timing["infer_batch_size"] == 16 and "infer_batch_size_asked" not in timing
+    assert timing["threads"] == torch.get_num_threads() and timing["tf32"] is False
+
+
+def test_latency_is_one_pattern_and_a_pass_is_all_after_warm_up(
+    model: Reconstructor, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[int, int]] = []
+
+    def spy(*args: object) -> np.ndarray:
+        _, patterns, _, _, slice_size = args
+        assert isinstance(slice_size, int)
+        passes.append((len(patterns), slice_size))  # type: ignore[arg-type]
+        return np.zeros((1, 64, 64), np.complex64)
+
+    monkeypatch.setattr(timing, "predict", spy)
+    timed_predict(model, tiny.test.take(np.arange(40)), 0.5, CPU, 16)
+    assert passes == 2 * [(16, 16)] + 100 * [(40, 16)] + 2 * [(1, 1)] + 100 * [(1, 1)]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 50])
+@pytest.mark.parametrize("slice_size", [1, 4, 7])
+def test_slices_in_flight_land_in_their_own_rows(
+    model: Reconstructor, tiny: Dataset, in_flight: int, slice_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As on a GPU, where a slice begins before the one before it is taken."""
+    few = tiny.test.take(np.arange(7))
+    expected = predict(model, few, 0.5, CPU, slice_size)
+    events: list[str] = []
+
+    class Watched(inference._OnItsWay):
+        def __init__(self, prediction: torch.Tensor) -> None:
+            super().__init__(prediction)
+            events.append("begun")
+
+        def arrived(self) -> torch.Tensor:
+            events.append("taken")
+            return super().arrived()
+
+    monkeypatch.setitem(inference.IN_FLIGHT, "cpu", in_flight)
+    monkeypatch.setattr(inference, "_OnItsWay", Watched)
+    np.testing.assert_array_equal(predict(model, few, 0.5, CPU, slice_size), expected)
+    slices = -(-7 // slice_size)
+    first_taken = events.index("taken")
+    assert first_taken == min(in_flight, slices) and events.count("taken") == slices
+
+
+@pytest.mark.parametrize("bad", [0, 3, 6])
+def test_a_bad_slice_is_found_wherever_it_is_in_flight(
+    model: Reconstructor, tiny: Dataset, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = tiny.test.take(np.arange(7))
+    few.amplitude[bad] = np.nan
+    monkeypatch.setitem(inference.IN_FLIGHT, "cpu", 2)
+    with pytest.raises(DivergedError, match="not finite"):
+        predict(model, few, 0.5, CPU, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_predicts_what_a_cpu_does(model: Reconstructor, tiny: Dataset) -> None:
+    expected = predict(model, tiny.test, 0.5, CPU, 50)
+    gpu = torch.device("cuda")
+    for slice_size in (50, 7):
+        got = predict(model.to(gpu), tiny.test, 0.5, gpu, slice_size)
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
