@@ -28,6 +28,7 @@ from agent.findings import (
 from agent.illustrate import illustrate
 from agent.mirrored import is_ours, merge, mirror, study_name
 from agent.records import one_line, read_records, table
+from agent.retimed import prefer_retimed
 from agent.series import configuration_table, series
 from agent.server import Place, Server, UnknownPlaceError, parse_place
 from agent.study import STUDIES, adopt_study, newest_study, read_study, server_study
@@ -88,13 +89,15 @@ def read_local(study: Path) -> Material:
     """
     info = read_study(study)
     records = read_records(study)
+    runs, remarks = prefer_retimed(table(records.results), [study])
     return Material(
         name=f"study {info.study_id}",
         source=str(study),
         folder=study,
         sweep=info.sweep,
-        table=table(records.results),
+        table=runs,
         rejected=records.rejected,
+        remarks=remarks,
     )
 
 
@@ -116,7 +119,7 @@ def read_server(server: Server, place: Place) -> Material:
     merged = merge(map(mirror, ours), {name: records[name].results for name in plain})
     if merged.table.empty:
         raise UserError(f"{place}: no run of this program yet")
-    remarks = []
+    whole, remarks = prefer_retimed(merged.table, [STUDIES / name for name in plain])
     if superseded := int(merged.table["superseded"].sum()):
         remarks.append(f"{superseded} superseded by another run of the same configuration")
     if foreign := [one_line(run.id) for run in runs if not (place.sweep or is_ours(run))]:
@@ -130,7 +133,7 @@ def read_server(server: Server, place: Place) -> Material:
         source=str(place),
         folder=folder,
         sweep=sweep,
-        table=merged.table,
+        table=whole,
         rejected=[rejected for found in records.values() for rejected in found.rejected],
         remarks=remarks,
     )

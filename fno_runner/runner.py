@@ -17,7 +17,6 @@ from time import perf_counter
 import numpy as np
 import psutil
 import torch
-from safetensors.torch import save
 
 from fno_runner.checkpoint import held_checkpoints
 from fno_runner.config import RunConfig
@@ -25,7 +24,7 @@ from fno_runner.data.cache import load_dataset
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
-from fno_runner.files import make_folder, write_atomically
+from fno_runner.files import make_folder
 from fno_runner.floors import floors
 from fno_runner.flops import flops_per_pattern
 from fno_runner.gpus import VISIBLE, given_gpus
@@ -48,6 +47,7 @@ from fno_runner.result import (
 from fno_runner.stitching import stitch
 from fno_runner.timing import Timing, timed_predict
 from fno_runner.training import OnEpoch, OnStep, Trained, train
+from fno_runner.weights import WEIGHTS, write_weights
 from fno_runner.without_truth import score_without_truth
 
 log = logging.getLogger("fno_runner")
@@ -110,7 +110,7 @@ def run(
     """
     start = perf_counter()
     device = pick_device(config.device)
-    _allow_tf32(config.precision == "tf32")
+    allow_tf32(config.precision == "tf32")
     identifier = run_id(config)
     output_dir = Path(config.output_dir)
     if dataset is None:
@@ -170,7 +170,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _allow_tf32(allowed: bool) -> None:
+def allow_tf32(allowed: bool) -> None:
     """Whether a GPU may round float32 factors to 10 bits: cuDNN does unless told not to."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
@@ -233,7 +233,7 @@ def _evaluate(
         with _recorded(seed):
             timed = "finished" not in first
             reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
-            _write_weights(folder / _weights_name(one), network)
+            write_weights(folder / _weights_name(one), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:
             log.info("seed %d %s", one.seed, seed.status)
@@ -246,7 +246,7 @@ def _evaluate(
         return
     result.inference_time_s = shown.timing["inference_time_s"]
     result.timing |= shown.timing
-    (folder / _weights_name(shown.config)).rename(folder / "model.safetensors")
+    (folder / _weights_name(shown.config)).rename(folder / WEIGHTS)
     arrays = {"object": shown.objects, "mask": shown.mask}
     if dataset.reference is not None:
         arrays["reference"] = dataset.reference
@@ -316,12 +316,6 @@ def _collapse(metrics: Metrics) -> ErrorInfo | None:
 
 def _weights_name(config: RunConfig) -> str:
     return f"model-seed{config.seed}.safetensors"
-
-
-def _write_weights(path: Path, trained: Trained) -> None:
-    weights = {name: w.cpu().contiguous() for name, w in trained.model.state_dict().items()}
-    metadata = {"input_scale_factor": repr(trained.scale)}
-    write_atomically(path, lambda stream: stream.write(save(weights, metadata=metadata)))
 
 
 def _title(config: RunConfig) -> str:

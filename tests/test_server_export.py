@@ -115,7 +115,8 @@ def test_1200_runs_in_all_states_come_in_20_requests_and_20_seconds(
     table = rows(folder / CSV)
     assert len(table) == 1200 and len({row["wandb_id"] for row in table}) == 1200
     assert tuple(table[0])[: len(COLUMNS)] == COLUMNS
-    assert tuple(table[0])[-3:] == ("superseded", "wandb_id", "wandb_state")
+    origin, timed = ("superseded", "wandb_id", "wandb_state"), ("timed_by", "trained_on")
+    assert tuple(table[0])[-5:] == (*origin, *timed)
     assert [row["run_id"] for row in table] == sorted(row["run_id"] for row in table)
     statuses = [row["status"] for row in table]
     assert {word: statuses.count(word) for word in set(statuses)} == {

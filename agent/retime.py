@@ -1,0 +1,214 @@
+"""The inference of a study's models, timed again on one machine: `python -m agent.retime STUDY`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from agent.records import MEASURED, read_records
+from agent.retimed import Model, Protocol, Retiming, Times, write_retiming
+from agent.study import STUDIES, newest_study, read_study
+from fno_runner.arguments import Parser, count_of
+from fno_runner.config import RunConfig, load_config
+from fno_runner.data.cache import PARAMETERS, load_dataset
+from fno_runner.data.dataset import Dataset
+from fno_runner.errors import DivergedError, MachineError, UserError
+from fno_runner.flops import flops_per_pattern
+from fno_runner.provenance import device_name
+from fno_runner.result import RunResult, run_folder
+from fno_runner.runner import allow_tf32, pick_device
+from fno_runner.timing import ENOUGH, WARM_UP, Timing, timed_predict
+from fno_runner.training import build_model
+from fno_runner.weights import WEIGHTS, load_weights
+
+ROUNDS = 3
+BUSY = 0.5
+"""A load above this share of the cores, before anything is timed, is worth a warning."""
+
+HELP = """\
+Time the inference of all saved models of a study again, one after the other, on this machine.
+
+Runs that share a machine, or come from several, have times that are hard to compare. Here every
+model is timed alone, by the protocol of a run (docs/performance.md), in turns: all of them once,
+then all of them again; what counts is the median of the rounds, so that a slow minute is nobody's
+fault. Leave the machine alone meanwhile.
+
+Writes STUDY/retime.json. The export takes its times from there (column timed_by says so), and its
+device_name. Records stay as they are.
+"""
+
+MORE = f"""\
+examples:
+  python -m agent.retime                     the newest study on this disk
+  python -m agent.retime STUDY --rounds 5    slower and steadier (default: {ROUNDS})
+  python -m agent.retime STUDY --device cpu  on the CPU, whatever the runs were made on
+
+environment: OMP_NUM_THREADS (default: all cores), CUDA_VISIBLE_DEVICES.
+
+exit status: 0 every run that has a result was timed · 1 some could not be, and are named · 2 bad
+input, or no model at all · 3 the device is not there, or the disk refuses · 130 stopped, nothing
+was written
+"""
+
+
+def retime(
+    study: Path, device: torch.device, rounds: int, console: Console
+) -> tuple[Retiming, dict[str, str]]:
+    """Time all models of a study, each once a round; nothing is written.
+
+    Args:
+        console: where to show how far it is.
+
+    Returns:
+        the times, and run_id -> why a run that has a result could not be timed.
+
+    Raises:
+        MachineError: the cache of simulated data cannot be written.
+    """
+    results = [r for r in read_records(study).results if r.status in MEASURED]
+    load = os.getloadavg()[0]
+    refused: dict[str, str] = {}
+    timings: dict[str, list[Timing]] = {result.run_id: [] for result in results}
+    datasets = _Datasets()
+    visits = [(number, result) for number in range(1, rounds + 1) for result in results]
+    on_terminal = console.is_terminal
+    for number, result in track(visits, "timing", console=console, disable=not on_terminal):
+        name = result.run_id
+        if name in refused:
+            continue
+        try:
+            timing = _time(study, result, device, datasets)
+        except MachineError:
+            raise
+        except (UserError, DivergedError, RuntimeError) as error:
+            refused[name] = str(error)
+            continue
+        timings[name].append(timing)
+        if not on_terminal:
+            times = f"{timing['inference_time_s']:.4g} s a pass, {timing['latency_s']:.4g} s alone"
+            console.print(f"round {number}, {name}: {times}")
+    models = {
+        result.run_id: _model(result, timings[result.run_id], device)
+        for result in results
+        if result.run_id not in refused
+    }
+    protocol = Protocol(rounds=rounds, warm_up=WARM_UP, enough=list(ENOUGH), load=load)
+    return Retiming(protocol=protocol, models=models), refused
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Retime a study; the exit status."""
+    try:
+        return _main(_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _main(args: argparse.Namespace) -> int:
+    study = args.study or newest_study()
+    read_study(study)
+    device = pick_device(args.device)
+    console = Console(soft_wrap=True, highlight=False)
+    name = device_name(device)
+    console.print(f"{study}: timed on {name}, {torch.get_num_threads()} threads", markup=False)
+    _warn(study, name)
+
+    retiming, refused = retime(study, device, args.rounds, console)
+    for run_id, reason in refused.items():
+        print(f"error: {run_id} is not timed: {reason}", file=sys.stderr)
+    if not retiming.models:
+        raise UserError(f"{study}: no model that could be timed")
+    path = write_retiming(study, retiming)
+    console.print(f"{len(retiming.models)} models, {args.rounds} rounds: {path}", markup=False)
+    return 1 if refused else 0
+
+
+def _warn(study: Path, name: str) -> None:
+    """Say what makes times doubtful, before they are taken."""
+    results = read_records(study).results
+    others = {str(r.provenance.get("device_name")) for r in results if r.status in MEASURED} - {
+        name
+    }
+    if others:
+        print(f"note: runs were made on {', '.join(sorted(others))}", file=sys.stderr)
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > BUSY * cores:
+        print(f"warning: the machine is busy (load {load:.1f}, {cores} cores)", file=sys.stderr)
+
+
+class _Datasets:
+    """The dataset of the last configuration, kept for the next one, which mostly has the same."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._dataset: Dataset | None = None
+
+    def of(self, config: RunConfig) -> Dataset:
+        """
+        Raises:
+            UserError: a data file cannot be used.
+        """
+        names = ("scan", "train_npz", "test_npz", "data_dir", *PARAMETERS)
+        key = tuple(getattr(config, name) for name in names)
+        if self._dataset is None or key != self._key:
+            self._dataset, self._key = load_dataset(config), key
+        return self._dataset
+
+
+def _time(study: Path, result: RunResult, device: torch.device, datasets: _Datasets) -> Timing:
+    """One visit to one model, which is on the device no longer than that."""
+    config = load_config(result.config)
+    dataset = datasets.of(config)
+    model = build_model(config, dataset, device)
+    scale = load_weights(run_folder(study, result.run_id) / WEIGHTS, model)
+    allow_tf32(config.precision == "tf32")
+    _, timing = timed_predict(model, dataset.test, scale, device, config.infer_batch_size)
+    return timing | {"flops_per_pattern": flops_per_pattern(model)}
+
+
+def _model(result: RunResult, timings: list[Timing], device: torch.device) -> Model:
+    """Every number's median over the rounds."""
+    middle: dict[str, Any] = {}
+    for key, value in timings[-1].items():
+        of_rounds = [timing[key] for timing in timings if key in timing]
+        middle[key] = median(of_rounds) if isinstance(value, float) else value
+    started = result.provenance.get("started")
+    return Model(
+        run_started=None if started is None else str(started),
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=platform.node(),
+        torch=torch.__version__,
+        times=Times(**middle, device_name=device_name(device)),
+        rounds_s=[(timing["inference_time_s"], timing["latency_s"]) for timing in timings],
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m agent.retime", description=HELP, epilog=MORE)
+    add = parser.add_argument
+    add("study", nargs="?", type=Path, metavar="STUDY_DIR",
+        help=f"the study (default: the newest folder in {STUDIES})")  # fmt: skip
+    add("--rounds", type=count_of(100), default=ROUNDS, metavar="N",
+        help=f"visits to each model (default: {ROUNDS})")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="where to compute (default: a GPU if there is one)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

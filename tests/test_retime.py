@@ -1,0 +1,252 @@
+"""Models timed again: in turns, on one device, kept beside the records, preferred by the table."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from agent import retime
+from agent.export import export
+from agent.records import read_records, table
+from agent.retimed import RETIMED, prefer_retimed, read_retiming
+from fno_runner.config import RunConfig
+from fno_runner.data.dataset import load_npz_pair
+from fno_runner.errors import UserError
+from fno_runner.flops import flops_per_pattern
+from fno_runner.inference import predict
+from fno_runner.result import RunResult, run_folder, run_id, write_result
+from fno_runner.timing import timed_predict
+from fno_runner.training import build_model
+from fno_runner.weights import load_weights, write_weights
+
+CPU = torch.device("cpu")
+SLOW = 1000.0
+"""What the runs of a test say that they took [s]: no time that is taken again is so long."""
+
+
+@pytest.fixture
+def study(tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A study of networks that nobody trained, one a width, and a protocol in a hurry."""
+    monkeypatch.setattr("fno_runner.timing.ENOUGH", ((2, 0.0),))
+
+    def make(*widths: int, **changes: Any) -> Path:
+        dataset = load_npz_pair(Path(str(tiny_config.train_npz)), Path(str(tiny_config.test_npz)))
+        folder = Path(tiny_config.output_dir)
+        for width in widths:
+            config = tiny_config.model_copy(update={"width": width})
+            values: dict[str, Any] = {
+                "run_id": run_id(config),
+                "status": "finished",
+                "config": config.model_dump(),
+                "metrics": {"ssim": (0.5, 0.4), "psnr": (20.0, 20.0), "pearson": (0.9, 0.9)},
+                "metrics_against": "truth",
+                "model_params": 100 * width,
+                "inference_time_s": SLOW,
+                "timing": {"inference_time_s": SLOW, "train_time_s": 9.0, "threads": 64},
+                "provenance": {
+                    "device_name": "Abacus", "started": f"2026-01-0{width}T00:00:00+00:00",
+                    "dataset": "d",
+                },
+            }  # fmt: skip
+            result = RunResult(**(values | changes))
+            write_result(result, run_folder(folder, result.run_id))
+            model = build_model(config, dataset, CPU)
+            write_weights(run_folder(folder, result.run_id) / "model.safetensors", model, 0.5)
+        return folder
+
+    return make
+
+
+def rows(folder: Path) -> tuple[list[dict[Any, Any]], list[str]]:
+    """The rows of a study's table, after its retime.json."""
+    whole, remarks = prefer_retimed(table(read_records(folder).results), [folder])
+    return whole.to_dict("records"), remarks
+
+
+def test_weights_come_back_as_they_went(tiny_config: RunConfig, tmp_path: Path) -> None:
+    dataset = load_npz_pair(Path(str(tiny_config.train_npz)), Path(str(tiny_config.test_npz)))
+    some = dataset.test.take(torch.arange(5).numpy())
+    model = build_model(tiny_config, dataset, CPU)
+    write_weights(tmp_path / "model.safetensors", model, 0.1 + 0.2)
+    other = build_model(tiny_config.model_copy(update={"seed": 5}), dataset, CPU)
+    scale = load_weights(tmp_path / "model.safetensors", other)
+    assert scale == 0.1 + 0.2
+    expected = predict(model, some, scale, CPU, 5)
+    assert (predict(other, some, scale, CPU, 5) == expected).all()
+
+
+def test_all_models_take_turns_and_the_median_of_rounds_counts(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study(2, 3)
+    before = {path: path.read_bytes() for path in folder.rglob("result.json")}
+    said = io.StringIO()
+    seconds = iter([1.0, 10.0, 5.0, 30.0, 3.0, 20.0])
+
+    def told(*args: Any) -> Any:
+        patches, timing = timed_predict(*args)
+        return patches, timing | {"inference_time_s": next(seconds)}
+
+    monkeypatch.setattr("agent.retime.timed_predict", told)
+    retiming, refused = retime.retime(folder, CPU, 3, Console(file=said))
+    first, second = sorted(path.parent.name for path in before)
+    turns = re.findall(r"^round (\d), (\w+):", said.getvalue(), re.MULTILINE)
+    assert turns == [(n, name) for n in "123" for name in (first, second)]
+    assert not refused
+    assert retiming.models[first].times.inference_time_s == 3.0
+    assert retiming.models[second].times.inference_time_s == 20.0
+    assert [one for one, _ in retiming.models[first].rounds_s] == [1.0, 5.0, 3.0]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_table_prefers_what_was_timed_again(
+    study: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(2, 3)
+    own, remarks = rows(folder)
+    assert {row["timed_by"] for row in own} == {"run"} and remarks == []
+    assert {(row["device_name"], row["trained_on"]) for row in own} == {("Abacus", "Abacus")}
+
+    assert retime.main([str(folder), "--rounds=1", "--device=cpu"]) == 0
+    assert "note: runs were made on Abacus" in capsys.readouterr().err
+    again, remarks = rows(folder)
+    assert re.fullmatch("times of 2 of 2 rows are retimed, on .+", remarks[0])
+    for row, old in zip(again, own, strict=True):
+        assert row["timed_by"] == "retime"
+        assert row["latency_s"] > 0 and 0 < row["inference_time_s"] < SLOW
+        assert row["trained_on"] == "Abacus" != row["device_name"]
+        assert row["threads"] == torch.get_num_threads() and row["train_time_s"] == 9.0
+        same = {"run_id", "width", "status", "ssim_phase", "train_time_s", "model_params"}
+        assert {key: row[key] for key in same} == {key: old[key] for key in same}
+    small, large = sorted(again, key=lambda row: row["width"])
+    assert small["flops_per_pattern"] < large["flops_per_pattern"]
+
+    csv = export(folder).csv.read_text()
+    assert "1000.0" not in csv and csv.count("retime") == 2
+
+
+def test_operations_are_those_of_the_runs_network(
+    study: Callable[..., Path], tiny_config: RunConfig
+) -> None:
+    folder = study(4)
+    (model,) = retime.retime(folder, CPU, 1, Console(file=io.StringIO()))[0].models.values()
+    dataset = load_npz_pair(Path(str(tiny_config.train_npz)), Path(str(tiny_config.test_npz)))
+    of_run = flops_per_pattern(build_model(tiny_config, dataset, CPU))
+    assert model.times.flops_per_pattern == of_run
+
+
+def test_a_later_run_does_not_get_the_time_of_an_earlier_model(
+    study: Callable[..., Path],
+) -> None:
+    folder = study(2, 3)
+    assert retime.main([str(folder), "--rounds=1", "--device=cpu"]) == 0
+    study(3, provenance={"device_name": "Abacus", "started": "2027-01-01T00:00:00+00:00"})
+    again, remarks = rows(folder)
+    assert {row["width"]: row["timed_by"] for row in again} == {2: "retime", 3: "run"}
+    assert remarks[1] == "1 of 2 rows are of another run than their retimed model"
+    assert all(row["device_name"] for row in again)
+
+
+def test_runs_without_a_result_are_nobodys_time(study: Callable[..., Path]) -> None:
+    folder = study(2)
+    error = {"type": "ValueError", "message": "boom"}
+    study(3, status="failed", error=error, inference_time_s=None, metrics={}, timing={})
+    assert retime.main([str(folder), "--rounds=1", "--device=cpu"]) == 0
+    again, _ = rows(folder)
+    assert {row["width"]: row["timed_by"] for row in again} == {2: "retime", 3: None}
+
+
+def broken(name: str, path: Path) -> None:
+    content = path.read_bytes()
+    if name == "missing":
+        path.unlink()
+    elif name == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    elif name == "pickle":
+        path.write_bytes(b"\x80\x02}q\x00.")
+    elif name == "huge":
+        path.write_bytes(content + bytes(2**21))
+    else:
+        save_file({"x": torch.zeros(2)}, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("missing", "no such file"), ("torn", "not a whole safetensors file"),
+        ("pickle", "not a whole safetensors file"), ("huge", "larger than the network"),
+        ("other keys", r"has 'x', which the network has not|has no '"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_used_is_named_and_the_others_are_timed(
+    study: Callable[..., Path], capsys: pytest.CaptureFixture[str], how: str, words: str
+) -> None:
+    folder = study(2, 3)
+    bad, good = sorted(folder.glob("runs/*/model.safetensors"))
+    broken(how, bad)
+    assert retime.main([str(folder), "--rounds=1", "--device=cpu"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(f"error: {bad.parent.name} is not timed: .*({words})", err), err
+    retiming = read_retiming(folder)
+    assert retiming is not None and set(retiming.models) == {good.parent.name}
+
+
+def test_weights_of_another_configuration_are_refused(
+    study: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(2, 3)
+    paths = {
+        json.loads((path.parent / "result.json").read_text())["config"]["width"]: path
+        for path in folder.glob("runs/*/model.safetensors")
+    }
+    paths[3].write_bytes(paths[2].read_bytes())
+    paths[2].unlink()
+    assert retime.main([str(folder), "--rounds=1", "--device=cpu"]) == 2
+    err = capsys.readouterr().err
+    assert re.search(r"is float32 \(2.*\), not float32 \(3.*\); it is not of the network", err), err
+    assert err.endswith("no model that could be timed\n")
+    assert not (folder / RETIMED).exists()
+
+
+def test_a_file_that_is_not_believed_changes_no_time(study: Callable[..., Path]) -> None:
+    folder = study(2)
+    assert retime.main([str(folder), "--rounds=1", "--device=cpu"]) == 0
+    good = (folder / RETIMED).read_text()
+    for bad in (
+        "", good[:100], "[]", "[" * 100_000,
+        good.replace('"schema_version": 1', '"schema_version": 2'),
+        re.sub(r'"latency_s": [\d.e-]+', '"latency_s": -1', good),
+        re.sub(r'"inference_time_s": [\d.e-]+', '"inference_time_s": 0', good),
+        re.sub(r'"threads": \d+', '"threads": "2"', good), good.replace('"tf32"', '"tf31"'),
+    ):  # fmt: skip
+        assert bad != good
+        (folder / RETIMED).write_text(bad)
+        (row,), (remark,) = rows(folder)
+        assert row["inference_time_s"] == SLOW and row["timed_by"] == "run"
+        assert f"{RETIMED} is not believed" in remark and "\n" not in remark
+
+
+def test_bad_calls_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        ([str(tmp_path / "none")], "no such study folder"),
+        ([str(tmp_path)], "not a study"),
+        ([str(tmp_path), "--rounds=0"], "allowed is an integer ≥ 1"),
+        ([str(tmp_path), "--device=tpu"], "invalid choice"),
+    ):
+        assert retime.main(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and words in err and err.count("\n") == 1
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match="no model"):
+        retime._main(retime._parser().parse_args([str(tmp_path)]))
