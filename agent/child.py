@@ -99,13 +99,9 @@ def arguments(point: Point, study: Path) -> list[str]:
     return [*options, f"--output_dir={study}"]
 
 
-def environment(study: Path, workers: int, given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a run: `given`, plus what it leaves open.
-
-    The cores are shared out among the workers; Weights & Biases logs offline, into the study.
-    """
-    defaults = {"WANDB_MODE": "offline", "WANDB_DIR": str(study.resolve())}
-    return {**defaults, **threads(workers, given), **given}
+def environment(study: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a run: `given`, else Weights & Biases offline, into the study."""
+    return {"WANDB_MODE": "offline", "WANDB_DIR": str(study.resolve()), **given}
 
 
 def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
@@ -113,7 +109,7 @@ def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
     if "OMP_NUM_THREADS" in given:
         return {}
     share = str(max(1, _cores() // workers))
-    return {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}
+    return {"MKL_NUM_THREADS": given.get("MKL_NUM_THREADS", share), "OMP_NUM_THREADS": share}
 
 
 def start_point(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from agent.child import Child
 from agent.display import Display
 from agent.queue import Queue, Ticket
 from agent.records import one_line, read_records, row
+from agent.slots import Slot
 from agent.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UserError
@@ -38,21 +39,22 @@ class Driver:
         grid: Mapping[str, Point] | None,
         queue: Queue,
         display: Display,
-        workers: int,
+        slots: Sequence[Slot],
         limit: int | None,
         given: Mapping[str, str] = os.environ,
     ) -> None:
         """
         Args:
             grid: run_id -> point of a grid; None where a sampler draws the points.
+            slots: where to run points, one at a time in each.
             limit: start at most so many points, or all there are.
             given: the environment that the runs inherit.
         """
         self._folder, self._sweep, self._grid = folder, sweep, grid
         self._queue, self._display = queue, display
-        self._capacity, self._limit = workers, limit
-        self._variables = child.environment(folder, workers, given)
-        self._running: dict[Child, Ticket] = {}
+        self._free, self._limit = list(slots), limit
+        self._variables = child.environment(folder, given)
+        self._running: dict[Child, tuple[Ticket, Slot]] = {}
         self._ended: dict[str, str] = {}
         self._ask_again = float("-inf")
         self._exhausted = False
@@ -92,7 +94,7 @@ class Driver:
 
     def _has_room(self) -> bool:
         used = len(self._running) + len(self._ended)
-        return len(self._running) < self._capacity and (self._limit is None or used < self._limit)
+        return bool(self._free) and (self._limit is None or used < self._limit)
 
     def _next(self) -> Ticket | None:
         # With runs to wait for, an empty queue is not asked again at every poll.
@@ -132,12 +134,15 @@ class Driver:
         return {i: point for i, point in self._grid.items() if known.get(i) not in settled}
 
     def _start(self, ticket: Ticket) -> None:
+        slot = self._free[0]
+        variables = {**self._variables, **slot.variables}
         try:
-            process = child.start(self._folder, ticket.run_id, ticket.point, self._variables)
+            process = child.start(self._folder, ticket.run_id, ticket.point, variables)
         except BaseException:
             self._queue.give_back(ticket)
             raise
-        self._running[process] = ticket
+        self._free.remove(slot)
+        self._running[process] = ticket, slot
         self._queue.started(ticket, process.process.pid)
         self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
 
@@ -147,8 +152,7 @@ class Driver:
             status = process.process.returncode
             record = process.record()
             if record is None and status == NO_MACHINE:
-                self._give_back(process)
-                self._capacity -= 1
+                self._give_back(process)  # and its slot gets no other
                 line = process.last_line().removeprefix("error: ")
                 self.broken.append(line or "the run found this machine unfit")
                 self._display.note(f"a worker stops: {self.broken[-1]}")
@@ -156,7 +160,8 @@ class Driver:
                 self._settle(process, record or process.write_death())
 
     def _settle(self, process: Child, record: RunResult) -> None:
-        ticket = self._running.pop(process)
+        ticket, slot = self._running.pop(process)
+        self._free.append(slot)
         metric = self._sweep.metric
         self._queue.finish(ticket, record.status, None if metric is None else value(record, metric))
         self._ended[record.run_id] = record.status
@@ -168,7 +173,7 @@ class Driver:
         self._display.ended(record.run_id, record.status, headline)
 
     def _give_back(self, process: Child) -> None:
-        ticket = self._running.pop(process)
+        ticket, _ = self._running.pop(process)
         self._queue.give_back(ticket)
         self._ask_again = float("-inf")
         self._display.returned(ticket.run_id)

@@ -27,7 +27,7 @@ from agent.keeper import (
     Keeper,
 )
 from agent.server import Server, parse_sweep_place
-from agent.slots import ALL, NONE, Slot, plan_slots, usable_gpus
+from agent.slots import ALL, MAX_PER_GPU, NONE, Slot, plan_slots, usable_gpus
 from fno_runner.arguments import Parser, count_of
 from fno_runner.errors import UserError
 from fno_runner.stop import heard
@@ -35,7 +35,6 @@ from fno_runner.stop import heard
 STAGGER_S = 2.0
 """Between the starts of two agents [s], so that they do not read the data all at once."""
 POLL_S = 0.1
-MAX_PER_GPU = 64
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 

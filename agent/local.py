@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.table import Table
 from agent.display import Display
 from agent.driver import Driver, named_grid, statuses
 from agent.queue import Queue, check_storage, open_queue
+from agent.slots import ALL, MAX_PER_GPU, Slot, plan_slots, shared_slots, usable_gpus
 from agent.study import STUDIES, check_study, open_study
 from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
 from fno_runner.arguments import Parser, count_of
@@ -37,13 +39,15 @@ examples:
   python -m agent.local sweep.yaml --dry-run       list the points and what is done of them
   python -m agent.local sweep.yaml                 run what is missing
   python -m agent.local sweep.yaml --workers 4     four points at a time
+  python -m agent.local sweep.yaml --per-gpu 4     four points at a time on every GPU
   python -m agent.local sweep.yaml --retry-failed  also run again what failed
   python -m agent.local search.yaml --limit 20     20 points of a random or bayes sweep
 
 Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them.
 
-environment: OMP_NUM_THREADS (default: the cores shared out among the workers), WANDB_MODE (default:
-offline), WANDB_DIR (default: the study's folder; python -m agent.sync sends what lies there).
+environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the cores shared out
+among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's
+folder; python -m agent.sync sends what lies there).
 
 exit status: 0 every point finished (with --limit: every one of them) · 1 some did not · 2 bad input
 · 3 this machine cannot run them · 128 + signal when stopped
@@ -74,6 +78,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _list(console, sweep, folder, grid)
         return 0
+    slots = _slots(args)
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
     before = _count(statuses(folder, queue), grid)
@@ -85,8 +90,8 @@ def _main(args: argparse.Namespace) -> int:
     if grid is not None and args.limit is not None:
         total = min(total, done + failed + args.limit)
     console.print(f"{sweep.name}: study {folder}", highlight=False, soft_wrap=True)
-    with Display(console, total, done, failed, args.workers) as display:
-        driver = Driver(folder, sweep, grid, queue, display, args.workers, args.limit)
+    with Display(console, total, done, failed, len(slots)) as display:
+        driver = Driver(folder, sweep, grid, queue, display, slots, args.limit)
         stopped = driver.run(args.retry_failed)
     everything = _summary(console, folder, grid, queue, driver)
     if stopped is not None:
@@ -96,6 +101,17 @@ def _main(args: argparse.Namespace) -> int:
         return MachineError.exit_status
     of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) == {"finished"}
     return 0 if everything or of_limit else 1
+
+
+def _slots(args: argparse.Namespace) -> list[Slot]:
+    """Where the points run.
+
+    Raises:
+        MachineError: CUDA_VISIBLE_DEVICES names a GPU, and PyTorch finds none.
+    """
+    if args.per_gpu is None:
+        return shared_slots(args.workers, os.environ)
+    return plan_slots(ALL, args.per_gpu, usable_gpus(), os.environ)
 
 
 def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
@@ -197,8 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
-    add("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
-        help="points at a time (default: 1)")  # fmt: skip
+    at_a_time = parser.add_mutually_exclusive_group()
+    at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
+        help="points at a time (default: 1); all on the first GPU, if there is one")  # fmt: skip
+    at_a_time.add_argument("--per-gpu", type=count_of(MAX_PER_GPU), metavar="K",
+        help="points at a time on every GPU; where there is none, on the CPU")  # fmt: skip
     add("--limit", type=count_of(), metavar="N",
         help="run at most N points in this call; random and bayes need it")  # fmt: skip
     add("--study", type=Path, metavar="DIR",

@@ -22,6 +22,7 @@ from agent.mirrored import ACTIVE, mirror
 from agent.queue import open_queue
 from agent.records import assemble, read_records, table
 from agent.server import Place, Server, ServerRun, parse_sweep_place
+from agent.slots import shared_slots
 from agent.study import STUDIES, adopt_study, server_study
 from agent.sweepfile import Point, Sweep, point_name, points
 from agent.tracking import SWEEP_ID
@@ -143,8 +144,9 @@ def _run(
     grid = {name: p for name, p in named_grid(sweep).items() if tuple(p.values()) in asked}
     adopt_study(folder, sweep)
     queue = open_queue(None, folder, sweep)
+    slots = shared_slots(workers, variables)
     with Display(console, len(grid), 0, 0, workers) as display:
-        driver = Driver(folder, sweep, grid, queue, display, workers, None, variables)
+        driver = Driver(folder, sweep, grid, queue, display, slots, None, variables)
         stopped = driver.run(retry_failed=True)
     if stopped is not None:
         return 128 + stopped

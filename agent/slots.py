@@ -1,4 +1,4 @@
-"""Where a box's agents run: one slot a GPU, or several; CPU slots where there is no GPU."""
+"""Where a box works at a time: one slot a GPU, or several; CPU slots where there is no GPU."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from fno_runner.errors import MachineError, UserError
 from fno_runner.gpus import VISIBLE, given_gpus
 
 ALL, NONE = "all", "none"
+MAX_PER_GPU = 64
 ORDER = "CUDA_DEVICE_ORDER"
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one agent.
+    """A place for one agent, or one run.
 
-    name: gpu0; gpu0.1, where a GPU has several; cpu1.
-    variables: what the environment of its agent has beside or instead of the caller's.
+    name: gpu0; gpu0.1, where a GPU has several; cpu1; worker2.
+    variables: what the environment there has beside or instead of the caller's.
     """
 
     name: str
@@ -50,9 +51,14 @@ def plan_slots(
         share[ORDER] = "PCI_BUS_ID"  # the numbers of nvidia-smi; CUDA's own begin with the fastest
     return [
         Slot(f"gpu{place}" + (f".{k}" if per_gpu > 1 else ""), {**share, VISIBLE: gpus[place]})
+        for k in range(per_gpu)  # every GPU has its first before one has its second
         for place in places
-        for k in range(per_gpu)
     ]
+
+
+def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
+    """So many slots that share the cores, and whatever GPU the caller's environment gives."""
+    return [Slot(f"worker{k}", threads(count, given)) for k in range(count)]
 
 
 def usable_gpus(given: Mapping[str, str] = os.environ) -> list[str]:

@@ -9,8 +9,8 @@
 #
 #   while benchmarks/gpu_study.sh; [ $? -eq 4 ]; do :; done
 #
-# environment: PYTHON (default: .venv/bin/python), MINUTES of a call (default: 10), WORKERS: points
-# of the study at a time (default: 4).
+# environment: PYTHON (default: .venv/bin/python), MINUTES of a call (default: 10), PER_GPU: points
+# of the study at a time on a GPU (default: 4).
 #
 # exit status: 0 all is done · 1 a part failed · 3 no CUDA device here · 4 call again
 set -euo pipefail
@@ -59,6 +59,6 @@ part around 300 "${bench[@]}" --only memory,dataset,startup,run,export --output 
 part growth 400 "${bench[@]}" --growth "$folder/growth.png" --output "$folder/growth"
 part replicates 200 "$python" -m fno_runner --device=cuda --replicates=8 --architecture=fno \
   --width=32 --modes=12 --conditioning=amplitude --epochs=2 --output_dir="$folder/replicates"
-part study 60 "$python" -m agent.local sweep.yaml --workers "${WORKERS:-4}" --study "$folder/study"
+part study 60 "$python" -m agent.local sweep.yaml --per-gpu "${PER_GPU:-4}" --study "$folder/study"
 part export 30 "$python" -m agent.export "$folder/study"
 echo "all is done: $folder"

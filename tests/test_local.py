@@ -19,6 +19,7 @@ import pytest
 
 from agent import child
 from agent.local import main
+from agent.slots import shared_slots
 from agent.sweepfile import Point
 from fno_runner.config import load_config
 from fno_runner.result import RunResult
@@ -327,6 +328,8 @@ def test_a_driver_beside_a_busy_one_says_what_it_left(bench: Bench) -> None:
     ("options", "line"),
     [
         (["--wrokers=2"], "unrecognized arguments: --wrokers=2"),
+        (["--workers=2", "--per-gpu=2"], "not allowed with argument --workers"),
+        (["--per-gpu=65"], "'65': allowed is an integer ≥ 1 and ≤ 64"),
         (["--workers=0"], "'0': allowed is an integer ≥ 1 and ≤ 256"),
         (["--limit=x"], "'x': allowed is an integer ≥ 1"),
         (["--storage=sqlite:///x.db"], "SQLite hands points out twice"),
@@ -383,16 +386,58 @@ def test_cores_are_shared_out_and_weights_and_biases_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "_cores", lambda: 8)
-    variables = child.environment(tmp_path, 3, {"HOME": "/h"})
-    assert variables == {
+    assert child.environment(tmp_path, {"HOME": "/h"}) == {
         "HOME": "/h",
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(tmp_path),
-        "OMP_NUM_THREADS": "2",
-        "MKL_NUM_THREADS": "2",
     }
-    given = {"WANDB_MODE": "online", "WANDB_DIR": "/w", "OMP_NUM_THREADS": "5"}
-    assert child.environment(tmp_path, 3, given) == given
+    given = {"WANDB_MODE": "online", "WANDB_DIR": "/w"}
+    assert child.environment(tmp_path, given) == given
+    slots = shared_slots(3, {})
+    assert [slot.name for slot in slots] == ["worker0", "worker1", "worker2"]
+    share = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    assert all(slot.variables == share for slot in slots)
+    assert [slot.variables for slot in shared_slots(1, {"OMP_NUM_THREADS": "5"})] == [{}]
+    (slot,) = shared_slots(1, {"MKL_NUM_THREADS": "5"})
+    assert slot.variables == {"OMP_NUM_THREADS": "8", "MKL_NUM_THREADS": "5"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [(["4", "GPU-b"], ["4", "GPU-b", "4", "GPU-b"]), ([], 4 * [""])]
+)
+def test_every_gpu_gets_its_share_of_points(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, gpus: list[str], expected: list[str]
+) -> None:
+    """Two at a time on every GPU, or two in all: four points begin at once, or two and two."""
+    monkeypatch.setattr("agent.local.usable_gpus", lambda: gpus)
+    asked: list[str] = []
+    finish = stand_in_for({})
+
+    def start_point(point: Point, study: Path, log: Path, variables: Mapping[str, str]) -> Any:
+        asked.append(variables["CUDA_VISIBLE_DEVICES"])
+        return finish(point, study, log, variables)
+
+    monkeypatch.setattr(child, "start_point", start_point)
+    assert main([*bench.arguments, "--per-gpu=2"]) == 0
+    assert asked == expected
+    assert bench.statuses() == dict.fromkeys((8, 16, 24, 32), "finished")
+
+
+def test_a_gpu_that_is_unfit_gets_no_other_point(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.local.usable_gpus", lambda: ["0", "1"])
+    asked: list[str] = []
+    fit, unfit = stand_in_for({}), stand_in_for(dict.fromkeys(("8", "16", "24", "32"), "3"))
+
+    def start_point(point: Point, study: Path, log: Path, variables: Mapping[str, str]) -> Any:
+        asked.append(variables["CUDA_VISIBLE_DEVICES"])
+        return (unfit if asked[-1] == "1" else fit)(point, study, log, variables)
+
+    monkeypatch.setattr(child, "start_point", start_point)
+    assert main([*bench.arguments, "--per-gpu=1"]) == 3
+    assert sorted(asked) == ["0", "0", "0", "0", "1"]
+    assert set(bench.statuses().values()) == {"finished"} and len(bench.statuses()) == 4
 
 
 def test_a_point_becomes_options(tmp_path: Path) -> None:
