@@ -1,0 +1,82 @@
+"""How well `agent.retime` repeats: ten small models, timed twice on this machine.
+
+    python -m benchmarks.retiming [ROUNDS]
+
+The networks are not trained: no time depends on what they have learned.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from agent.retime import ROUNDS, retime
+from fno_runner.config import RunConfig, load_config
+from fno_runner.data.cache import load_dataset
+from fno_runner.result import RunResult, run_folder, run_id, write_result
+from fno_runner.runner import pick_device
+from fno_runner.training import build_model
+from fno_runner.weights import WEIGHTS, write_weights
+
+NETWORKS = [
+    (architecture, width, modes)
+    for architecture in ("fno", "hybrid")
+    for width, modes in ((4, 6), (4, 12), (8, 6), (8, 12), (12, 12))
+]
+
+
+def main() -> int:
+    """Print both times of each model; 1 if more than one of ten differ by over a tenth."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    device = pick_device("auto")
+    with tempfile.TemporaryDirectory() as folder:
+        names = _study(Path(folder), device)
+        quiet = Console(quiet=True)
+        first, second = (retime(Path(folder), device, rounds, quiet)[0].models for _ in range(2))
+    table = Table(title=f"{rounds} rounds on {next(iter(first.values())).times.device_name}")
+    for column in ("network", "pass [s]", "again [s]", "differs", "alone [ms]", "again", "differs"):
+        table.add_column(column, justify="right")
+    near = [0, 0]
+    for name, label in names.items():
+        cells = [label]
+        for k, key in enumerate(("inference_time_s", "latency_s")):
+            a, b = (getattr(one[name].times, key) for one in (first, second))
+            near[k] += abs(b / a - 1) <= 0.1
+            unit = 1 if k == 0 else 1e3
+            cells += [f"{a * unit:.4g}", f"{b * unit:.4g}", f"{100 * (b / a - 1):+.1f} %"]
+        table.add_row(*cells)
+    console = Console(width=100)
+    console.print(table)
+    console.print(f"within 10 %: {near[0]} passes and {near[1]} latencies of {len(names)}")
+    return 0 if min(near) >= 0.9 * len(names) else 1
+
+
+def _study(folder: Path, device: torch.device) -> dict[str, str]:
+    """A study of networks as they begin; run_id -> what it is."""
+    names = {}
+    for architecture, width, modes in NETWORKS:
+        config = load_config(
+            {"architecture": architecture, "width": width, "modes": modes,
+             "output_dir": str(folder)}
+        )  # fmt: skip
+        name = run_id(config)
+        names[name] = f"{architecture} {width}/{modes}"
+        _leave(config, name, device)
+    return names
+
+
+def _leave(config: RunConfig, name: str, device: torch.device) -> None:
+    folder = run_folder(Path(config.output_dir), name)
+    result = RunResult(run_id=name, status="finished", config=config.model_dump())
+    write_result(result, folder)
+    model = build_model(config, load_dataset(config), device)
+    write_weights(folder / WEIGHTS, model, 1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
