@@ -178,7 +178,7 @@ def _time(study: Path, result: RunResult, device: torch.device, datasets: _Datas
     scale = load_weights(run_folder(study, result.run_id) / WEIGHTS, model)
     allow_tf32(config.precision == "tf32")
     _, timing = timed_predict(model, dataset.test, scale, device, config.infer_batch_size)
-    return timing | {"flops_per_pattern": flops_per_pattern(model)}
+    return timing | {"flops_per_pattern": flops_per_pattern(model, dataset.test.probe)}
 
 
 def _model(result: RunResult, timings: list[Timing], device: torch.device) -> Model:

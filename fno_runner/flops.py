@@ -15,7 +15,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Complex64
 from torch.utils.flop_counter import FlopCounterMode
 
 from fno_runner.config import N
@@ -23,14 +25,14 @@ from fno_runner.reconstructor import Reconstructor
 
 
 @torch.inference_mode()
-def flops_per_pattern(model: Reconstructor) -> int:
-    """Operations of `forward_predict` for one pattern alone."""
+def flops_per_pattern(model: Reconstructor, probe: Complex64[np.ndarray, "*m n n"]) -> int:
+    """Operations of `forward_predict` for one pattern alone; M modes of the probe, M FFTs each."""
     device = next(model.parameters()).device
     one = torch.ones(1, 1, 1, 1, device=device)
-    probe = torch.ones(N, N, dtype=torch.complex64, device=device)
+    on_device = torch.from_numpy(probe).to(device)
     model.eval()
     with counter() as counted:
-        model.forward_predict(one.expand(1, 1, N, N), one.expand(1, 1, 2, 1), probe, one)
+        model.forward_predict(one.expand(1, 1, N, N), one.expand(1, 1, 2, 1), on_device, one)
     return counted.get_total_flops()
 
 

@@ -217,7 +217,7 @@ def _evaluate(
     seconds = [one.train_time_s for one in trained]
     rates = [one.patterns_per_s for one in trained]
     result.timing = {
-        "flops_per_pattern": flops_per_pattern(trained[0].model),
+        "flops_per_pattern": flops_per_pattern(trained[0].model, dataset.test.probe),
         "train_time_s": sum(seconds),
         "patterns_per_s": float(np.average(rates, weights=seconds)),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import log2
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from fno_runner.flops import counter, fft_flops, flops_per_pattern
 from fno_runner.models.spectral import SpectralConv2d
 from fno_runner.reconstructor import Reconstructor
 
+PROBE = np.ones((N, N), np.complex64)
 SMALL = RunConfig(width=4, modes=6, blocks=2, conditioning="amplitude")
 
 
@@ -58,7 +60,7 @@ def test_the_projection_input_costs_two_ffts_and_two_channels(architecture: str)
         update = {
             "architecture": architecture, "conditioning": conditioning, "precision": precision,
         }  # fmt: skip
-        return flops_per_pattern(Reconstructor(SMALL.model_copy(update=update)))
+        return flops_per_pattern(Reconstructor(SMALL.model_copy(update=update)), PROBE)
 
     two_ffts = 2 * 5 * N**2 * log2(N**2)
     two_channels = 2 * 9 * 2 * SMALL.width * N**2
@@ -66,8 +68,14 @@ def test_the_projection_input_costs_two_ffts_and_two_channels(architecture: str)
     assert of("amplitude", "bf16") == of("amplitude")
 
 
+def test_every_mode_of_the_probe_has_its_ffts() -> None:
+    model = Reconstructor(SMALL.model_copy(update={"conditioning": "projection"}))
+    three = flops_per_pattern(model, np.stack([PROBE] * 3))
+    assert three - flops_per_pattern(model, PROBE) == 2 * 2 * 5 * N**2 * log2(N**2)
+
+
 def test_counting_leaves_the_weights_as_they_are() -> None:
     model = Reconstructor(SMALL)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    assert flops_per_pattern(model) == flops_per_pattern(model) > 0
+    assert flops_per_pattern(model, PROBE) == flops_per_pattern(model, PROBE) > 0
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)

@@ -140,7 +140,7 @@ def test_operations_are_those_of_the_runs_network(
     folder = study(4)
     (model,) = retime.retime(folder, CPU, 1, Console(file=io.StringIO()))[0].models.values()
     dataset = load_npz_pair(Path(str(tiny_config.train_npz)), Path(str(tiny_config.test_npz)))
-    of_run = flops_per_pattern(build_model(tiny_config, dataset, CPU))
+    of_run = flops_per_pattern(build_model(tiny_config, dataset, CPU), dataset.test.probe)
     assert model.times.flops_per_pattern == of_run
 
 
