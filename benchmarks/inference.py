@@ -18,6 +18,7 @@ from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
 from fno_runner.heap import keep_freed_memory
 from fno_runner.inference import predict
+from fno_runner.timing import synchronise
 from fno_runner.training import build_model
 
 
