@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.records import one_line, read_records
+from agent.records import one_line, read_record
 from agent.sweepfile import Point
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError
@@ -43,7 +43,10 @@ class Child:
         """The record that this attempt left, or None."""
         if _signature(self.study, self.run_id) == self.record_before:
             return None
-        return next((r for r in read_records(self.study).results if r.run_id == self.run_id), None)
+        try:
+            return read_record(run_folder(self.study, self.run_id) / RECORD, self.run_id)
+        except (OSError, ValueError):
+            return None
 
     def last_line(self) -> str:
         """The last line that this attempt wrote to its log, or an empty text."""
@@ -74,7 +77,7 @@ class Child:
             config=config.model_dump(),
             provenance={"host": socket.gethostname(), "log": str(self.log)},
         )
-        write_result(result, run_folder(self.study, self.run_id))
+        write_result(result, make_folder(run_folder(self.study, self.run_id)))
         return result
 
     def stop(self) -> None:
@@ -117,11 +120,12 @@ def start_point(
 ) -> subprocess.Popen[bytes]:
     """Start a point's process, its output appended to `log`.
 
-    It gets a session of its own: Ctrl-C reaches the driver only, which then stops its runs.
+    It gets a session of its own: Ctrl-C reaches the driver only, which then stops its runs. On
+    Linux it is told to stop when its driver is gone.
     """
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "agent.run", *arguments(point, study)],
+            [sys.executable, "-m", "agent.leash", "-m", "agent.run", *arguments(point, study)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent import child
 from agent.child import Child
+from agent.claims import BEAT_S
 from agent.display import Display
 from agent.queue import Queue, Ticket
-from agent.records import one_line, read_records, row
+from agent.records import one_line, read_record, read_records, row
 from agent.slots import Slot
 from agent.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
-from fno_runner.errors import MachineError, UserError
-from fno_runner.result import RunResult, run_id
-from fno_runner.stop import heard
+from fno_runner.errors import MachineError, UnbelievableError, UserError
+from fno_runner.files import set_aside
+from fno_runner.result import RECORD, RunResult, run_folder, run_id
+from fno_runner.stop import SIGNALS, heard
 
 POLL_S = 0.1
+IDLE_S = 1.0
 LOOK_AGAIN_S = 5.0
 """How often a driver with idle workers looks for points that others left [s]."""
 STOP_GRACE_S = 30.0
 """How long a run may take to stop when told to [s]."""
+MAX_STOPS = 3
+"""A point whose run was stopped so often, and not by its driver, has failed."""
 NO_MACHINE = MachineError.exit_status
 """The exit status of a run that found this machine, not its point, unfit."""
 
@@ -59,6 +65,9 @@ class Driver:
         self._ask_again = float("-inf")
         self._exhausted = False
         self._signals: list[int] = []
+        self._beat_at = float("-inf")
+        self._lost: set[str] = set()
+        self._stopped: Counter[str] = Counter()
         self.broken: list[str] = []
         """What runs said of this machine, where they found it unfit."""
 
@@ -76,12 +85,13 @@ class Driver:
             try:
                 self._look(retry_failed)
                 while not self._signals:
+                    self._beat()
                     self._collect()
                     while self._has_room() and not self._signals and (ticket := self._next()):
                         self._start(ticket)
-                    if not self._running:
+                    if not self._running and not self._may_get_more():
                         break
-                    time.sleep(POLL_S)
+                    time.sleep(POLL_S if self._running else IDLE_S)
             finally:
                 # Whatever happened, no run outlives its driver.
                 self._stop_all()
@@ -96,9 +106,25 @@ class Driver:
         used = len(self._running) + len(self._ended)
         return bool(self._free) and (self._limit is None or used < self._limit)
 
+    def _may_get_more(self) -> bool:
+        """Whether a driver on another host may turn out dead, whose points nobody else would do."""
+        return self._grid is not None and self._has_room() and self._queue.is_unsure()
+
+    def _beat(self) -> None:
+        """Say now and then that this driver lives, and stop what others have taken from it."""
+        if time.monotonic() < self._beat_at:
+            return
+        self._beat_at = time.monotonic() + BEAT_S
+        for lost in self._queue.beat():
+            self._lost.add(lost)
+            self._display.note(f"{lost}: another driver has taken it, which took this one for dead")
+            for process in self._running:
+                if process.run_id == lost:
+                    process.stop()
+
     def _next(self) -> Ticket | None:
-        # With runs to wait for, an empty queue is not asked again at every poll.
-        if self._running and time.monotonic() < self._ask_again:
+        # With something to wait for, an empty queue is not asked again at every poll.
+        if time.monotonic() < self._ask_again:
             return None
         if self._grid is None:
             return self._draw()
@@ -137,6 +163,7 @@ class Driver:
         slot = self._free[0]
         variables = {**self._variables, **slot.variables}
         try:
+            self._set_aside(ticket.run_id)
             process = child.start(self._folder, ticket.run_id, ticket.point, variables)
         except BaseException:
             self._queue.give_back(ticket)
@@ -146,12 +173,32 @@ class Driver:
         self._queue.started(ticket, process.process.pid)
         self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
 
+    def _set_aside(self, run_id: str) -> None:
+        """Keep a record that is not believed, under another name: the point is run again."""
+        path = run_folder(self._folder, run_id) / RECORD
+        try:
+            read_record(path, run_id)
+        except UnbelievableError as error:
+            aside = set_aside(path, error.kind)
+            self._display.note(f"{run_id}: {RECORD} is not believed ({error}): now {aside.name}")
+        except OSError:  # there is none
+            return
+
     def _collect(self) -> None:
         """See which runs have ended, and how."""
         for process in [p for p in self._running if p.process.poll() is not None]:
             status = process.process.returncode
             record = process.record()
-            if record is None and status == NO_MACHINE:
+            if process.run_id in self._lost:
+                self._free.append(self._forget(process))
+            elif record is None and status - 128 in SIGNALS:
+                # It was stopped, by somebody else than this driver.
+                self._stopped[process.run_id] += 1
+                if self._stopped[process.run_id] < MAX_STOPS:
+                    self._free.append(self._give_back(process))
+                else:
+                    self._settle(process, process.write_death())
+            elif record is None and status == NO_MACHINE:
                 self._give_back(process)  # and its slot gets no other
                 line = process.last_line().removeprefix("error: ")
                 self.broken.append(line or "the run found this machine unfit")
@@ -172,11 +219,20 @@ class Driver:
             headline = f"{metric.name if metric else 'ssim_phase'} {score:.4g}"
         self._display.ended(record.run_id, record.status, headline)
 
-    def _give_back(self, process: Child) -> None:
-        ticket, _ = self._running.pop(process)
+    def _forget(self, process: Child) -> Slot:
+        """Another driver has the point: this one's attempt at it leaves nothing but its slot."""
+        ticket, slot = self._running.pop(process)
+        self._lost.discard(ticket.run_id)
+        self._display.returned(ticket.run_id)
+        return slot
+
+    def _give_back(self, process: Child) -> Slot:
+        """The point goes back to the queue; the slot that it had."""
+        ticket, slot = self._running.pop(process)
         self._queue.give_back(ticket)
         self._ask_again = float("-inf")
         self._display.returned(ticket.run_id)
+        return slot
 
     def _stop_all(self) -> None:
         """Stop every run; a second signal, or the end of the grace, kills."""
@@ -196,7 +252,9 @@ class Driver:
             process.kill()
         for process in list(self._running):
             record = process.record()
-            if record is not None:  # it was over before the signal came
+            if process.run_id in self._lost:
+                self._forget(process)
+            elif record is not None:  # it was over before the signal came
                 self._settle(process, record)
             else:
                 self._give_back(process)
@@ -222,11 +280,12 @@ def named_grid(sweep: Sweep) -> dict[str, Point]:
 def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
     """run_id -> status of every point of a study that has a record.
 
-    A record that cannot be believed counts as failed. Where drivers do not share a disk, the
-    queue's word counts for the records that lie elsewhere.
+    A record that cannot be read counts as failed; one that is not believed is none. Where drivers
+    do not share a disk, the queue's word counts for the records that lie elsewhere.
     """
     records = read_records(folder)
-    known = {rejected.path.parent.name: "failed" for rejected in records.rejected}
+    unread = [rejected for rejected in records.rejected if rejected.kind is None]
+    known = {rejected.path.parent.name: "failed" for rejected in unread}
     known |= {result.run_id: result.status for result in records.results}
     if queue is not None and not queue.shares_records:
         for identifier, status in queue.outcomes().items():

@@ -1,7 +1,8 @@
 """Become another program, which is told to stop when the process that started it is gone (Linux).
 
 An agent whose `agent.launch` was killed would go on with nobody to stop it, and with a broken pipe
-for its output: every run that writes a line would fail.
+for its output: every run that writes a line would fail. A run whose `agent.local` was killed would
+go on beside the next one's run of the same point.
 """
 
 from __future__ import annotations

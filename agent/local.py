@@ -43,7 +43,9 @@ examples:
   python -m agent.local sweep.yaml --retry-failed  also run again what failed
   python -m agent.local search.yaml --limit 20     20 points of a random or bayes sweep
 
-Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them.
+Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them. What was
+killed is taken up by the next call, and a training goes on from its last checkpoint; a driver on
+another host counts as dead once it was not heard of for 120 s.
 
 environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the cores shared out
 among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from agent.claims import SILENT_S, Claims
+from agent.identity import Identity, Listener
+from agent.journal import JOURNAL, JournalLock
 from agent.sweepfile import INT_UNIFORM, LOG_UNIFORM, Point, Range, Sweep, Value
 from fno_runner.errors import MachineError, UserError
 
-JOURNAL = "queue.journal"
-UNCLAIMED_S = 300.0
-"""A running trial that names no worker for so long lost it between two writes [s]."""
+CLAIMS = "claims"
+UNCLAIMED_S = 10.0
+"""A running trial that names no worker for so long lost it between two writes [s]. Should it only
+be slow, it finds its trial ended, and takes another."""
 ORPHAN_GRACE_S = 30.0
 """How long the run of a dead driver may take to stop when told to [s]."""
 MAX_DRAWS = 200
 """So many draws without a new point, and the space counts as exhausted."""
 
+OVER = (ValueError, UpdateFinishedTrialError)
+"""What optuna raises for a trial that somebody else has ended, taking its driver for dead."""
 LIVE = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -47,14 +52,18 @@ class Queue:
     point: the point's run_id.
     after: how many trials there were when it was queued. An attempt of a later number at the same
         point has answered what this one was queued for, so this one is void.
-    worker, child: host, pid and start time of the driver that took it, and of the run's process.
+    worker, child: the driver that took it, and the run's process (`Identity`).
+    beat: where drivers share no folder, changes as long as the worker lives.
     outcome: the status of the record that the attempt left.
     """
 
-    def __init__(self, storage: BaseStorage, sweep: Sweep, shares_records: bool) -> None:
+    def __init__(
+        self, storage: BaseStorage, sweep: Sweep, claims: Claims, shares_records: bool
+    ) -> None:
         """Open the sweep's queue in `storage`, or make it.
 
         Args:
+            claims: a point is this driver's only with its claim, whatever the storage says.
             shares_records: all drivers see the same result.json files, which then decide what is
                 done; else the attempts' outcomes do as well.
         """
@@ -70,7 +79,11 @@ class Queue:
             load_if_exists=True,
         )
         self.shares_records = shares_records
-        self._me = _identity(psutil.Process())
+        self._me = Identity.of(psutil.Process()).as_mapping()
+        self._claims = claims
+        self._listener = Listener()
+        self._mine: dict[str, Ticket] = {}
+        self._refused: set[str] = set()
 
     def offer(self, wanted: Callable[[], Mapping[str, Point]]) -> int:
         """Queue the points that `wanted` gives and that nobody has queued or runs; how many.
@@ -96,9 +109,16 @@ class Queue:
             if run_id is None:  # others emptied the queue first: optuna made a new trial up
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
-            trial.set_user_attr("worker", self._me)
+            try:
+                trial.set_user_attr("worker", self._me)
+            except OVER:  # another driver took this one for dead
+                continue
             if run_id in known and self._is_mine(trial, run_id):
-                return Ticket(run_id, known[run_id], trial)
+                if self._claims.take(run_id, trial.number):
+                    return self._took(Ticket(run_id, known[run_id], trial))
+                self._refused.add(run_id)
+                if self._claims.attempt(run_id) == trial.number:
+                    continue  # handed out twice: it is the other one's to end
             self._study.tell(trial, state=TrialState.FAIL)
         return None
 
@@ -125,41 +145,62 @@ class Queue:
                 raise
             trial.set_user_attr("worker", self._me)
             trial.set_user_attr("point", run_id)
-            if run_id not in done and self._is_mine(trial, run_id):
-                return Ticket(run_id, point, trial)
+            is_new = run_id not in done and self._is_mine(trial, run_id)
+            if is_new and self._claims.take(run_id, trial.number):
+                return self._took(Ticket(run_id, point, trial))
             self._study.tell(trial, state=TrialState.FAIL)
         return None
 
     def started(self, ticket: Ticket, pid: int) -> None:
         """Note the run's process, so that it can be found should this driver die."""
         try:
-            ticket.trial.set_user_attr("child", _identity(psutil.Process(pid)))
+            child = Identity.of(psutil.Process(pid))
         except psutil.NoSuchProcess:  # it is over already
             return
+        with suppress(*OVER):
+            ticket.trial.set_user_attr("child", child.as_mapping())
 
     def finish(self, ticket: Ticket, status: str, value: float | None) -> None:
         """The point has a record: its status, and its metric where there is one to learn from."""
-        ticket.trial.set_user_attr("outcome", status)
-        if status == "finished" and value is not None:
-            self._study.tell(ticket.trial, value)
-        else:
-            self._study.tell(ticket.trial, state=TrialState.FAIL)
+        with suppress(*OVER):
+            ticket.trial.set_user_attr("outcome", status)
+            if status == "finished" and value is not None:
+                self._study.tell(ticket.trial, value)
+            else:
+                self._study.tell(ticket.trial, state=TrialState.FAIL)
+        self._release(ticket)
 
     def give_back(self, ticket: Ticket) -> None:
         """The point has no record: whoever looks for missing points next will queue it again."""
-        self._study.tell(ticket.trial, state=TrialState.FAIL)
+        with suppress(*OVER):
+            self._study.tell(ticket.trial, state=TrialState.FAIL)
+        self._release(ticket)
+
+    def beat(self) -> list[str]:
+        """Say that this driver lives; which points others have meanwhile taken from it."""
+        lost = set(self._claims.beat())
+        if not self.shares_records:
+            for run_id, ticket in self._mine.items():
+                try:
+                    ticket.trial.set_user_attr("beat", time.time())
+                except OVER:
+                    lost.add(run_id)
+        for run_id in lost:
+            self._release(self._mine[run_id])
+        return sorted(lost)
 
     def reclaim(self) -> list[str]:
-        """Void the attempts whose driver died on this host and stop their runs; which points."""
+        """Void the attempts whose driver died and stop their runs, if here; which points."""
         dead = []
+        self._claims.clear()
         for trial in self._trials():
-            if trial.state != TrialState.RUNNING or not _is_dead(trial):
+            if trial.state != TrialState.RUNNING or not self._is_dead(trial):
                 continue
             try:
                 self._study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, UpdateFinishedTrialError):  # another driver was quicker
+            except OVER:  # another driver was quicker
                 continue
-            _stop_orphan(trial.user_attrs.get("child"))
+            _stop_orphan(Identity.read(trial.user_attrs.get("child")))
             if "outcome" not in trial.user_attrs and _point(trial) is not None:
                 dead.append(str(_point(trial)))
         return dead
@@ -181,6 +222,46 @@ class Queue:
             and _point(trial) is not None
             and trial.user_attrs.get("worker", self._me) != self._me
         }
+
+    def is_unsure(self) -> bool:
+        """Whether a driver that has a point may yet turn out dead: nothing was heard of it so far.
+
+        It is on another host, or ended before it said who it is.
+        """
+        for trial in self._trials():
+            worker = Identity.read(trial.user_attrs.get("worker"))
+            if trial.state != TrialState.RUNNING or (worker is not None and worker.is_here):
+                continue
+            if worker is None or not self._listen(trial)[1]:
+                return True
+        return any(self._claims.is_unsure(run_id) for run_id in self._refused)
+
+    def _took(self, ticket: Ticket) -> Ticket:
+        self._mine[ticket.run_id] = ticket
+        self._refused.discard(ticket.run_id)
+        return ticket
+
+    def _release(self, ticket: Ticket) -> None:
+        self._mine.pop(ticket.run_id, None)
+        self._claims.release(ticket.run_id)
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        worker = Identity.read(trial.user_attrs.get("worker"))
+        if worker is None:
+            return self._listener.silence(f"unnamed {trial.number}", None) > UNCLAIMED_S
+        if worker.is_here:
+            return worker.process() is None
+        return self._listen(trial)[0] > SILENT_S
+
+    def _listen(self, trial: FrozenTrial) -> tuple[float, bool]:
+        """For how long the trial's far driver is silent [s], and whether it was ever heard."""
+        run_id = str(_point(trial))
+        silence = self._claims.silence(run_id)
+        if self.shares_records:
+            return silence, self._claims.has_heard(run_id)
+        who = str(trial.number)
+        silence = min(silence, self._listener.silence(who, trial.user_attrs.get("beat")))
+        return silence, self._listener.has_heard(who)
 
     def _trials(self) -> list[FrozenTrial]:
         return list(self._study.get_trials(deepcopy=False))
@@ -208,12 +289,13 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
         UserError: the URL is of no storage that this can use.
         MachineError: the storage does not answer, or its file is damaged.
     """
+    claims = Claims(folder / CLAIMS)
     if url is not None:
-        return _open_database(check_storage(url), sweep)
+        return _open_database(check_storage(url), sweep, claims)
     path = folder / JOURNAL
     try:
-        backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
-        return Queue(JournalStorage(backend), sweep, shares_records=True)
+        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
+        return Queue(JournalStorage(backend), sweep, claims, shares_records=True)
     except OSError as error:
         raise MachineError(f"cannot write {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AssertionError):
@@ -249,7 +331,7 @@ def check_storage(url: str) -> sqlalchemy.URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _open_database(url: sqlalchemy.URL, sweep: Sweep) -> Queue:
+def _open_database(url: sqlalchemy.URL, sweep: Sweep, claims: Claims) -> Queue:
     shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
         storage = RDBStorage(
@@ -257,7 +339,7 @@ def _open_database(url: sqlalchemy.URL, sweep: Sweep) -> Queue:
             # A connection that died while a point was running is replaced, not used.
             engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
         )
-        return Queue(storage, sweep, shares_records=False)
+        return Queue(storage, sweep, claims, shares_records=False)
     except ImportError:
         raise UserError(
             "--storage postgresql:// needs psycopg: pip install '.[postgresql]'"
@@ -284,39 +366,9 @@ def _point(trial: FrozenTrial) -> str | None:
     return None if point is None else str(point)
 
 
-def _identity(process: psutil.Process) -> dict[str, str | int | float]:
-    """What tells this process from a later one of the same pid."""
-    return {
-        "host": socket.gethostname(),
-        "pid": process.pid,
-        "started": process.create_time(),
-    }
-
-
-def _process(identity: Mapping[str, Any] | None) -> psutil.Process | None:
-    """The process of that identity if it is on this host and alive."""
-    if identity is None or identity["host"] != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(identity["pid"])
-        same = abs(process.create_time() - identity["started"]) < 2.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _is_dead(trial: FrozenTrial) -> bool:
-    worker = trial.user_attrs.get("worker")
-    if worker is None:
-        start = trial.datetime_start
-        age = datetime.datetime.now() - start if start else datetime.timedelta.max
-        return age.total_seconds() > UNCLAIMED_S
-    return bool(worker["host"] == socket.gethostname()) and _process(worker) is None
-
-
-def _stop_orphan(identity: Mapping[str, Any] | None) -> None:
+def _stop_orphan(run: Identity | None) -> None:
     """Stop the run of a dead driver: nobody would read its end, and it may not run beside ours."""
-    process = _process(identity)
+    process = run.process() if run is not None else None
     if process is None or process.pid == os.getpid():
         return
     process.terminate()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fno_runner.config import load_config
-from fno_runner.errors import UserError
+from fno_runner.errors import Kind, UnbelievableError, UserError
 from fno_runner.result import RECORD, SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
@@ -38,10 +38,14 @@ Parts = list[dict[str, Cell]]
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that is not believed, and why, in one line."""
+    """A record that is not believed, and why, in one line.
+
+    kind: why, in a word; None where it could not be read, so that nobody knows.
+    """
 
     path: Path
     reason: str
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def read_records(study: Path) -> Records:
             continue
         except OSError as error:
             records.rejected.append(Rejected(path, error.strerror or str(error)))
-        except ValueError as error:
-            records.rejected.append(Rejected(path, one_line(str(error))))
+        except UnbelievableError as error:
+            records.rejected.append(Rejected(path, one_line(str(error)), error.kind))
     return records
 
 
@@ -196,43 +200,54 @@ def read_record(path: Path, run_id: str | None = None) -> RunResult:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not believed; says why in one line.
+        UnbelievableError: it is not believed; says why in one line.
     """
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
-        raise ValueError("not a regular file")
+        raise UnbelievableError("foreign", "not a regular file")
     if facts.st_size > MAX_BYTES:
-        raise ValueError(f"{facts.st_size} bytes; a record has at most {MAX_BYTES}")
+        raise UnbelievableError(
+            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
+        )
     content = path.read_bytes()
     if not content.strip():
-        raise ValueError("empty")
+        raise UnbelievableError("empty", "empty")
     try:
         result = RunResult.model_validate_json(content, strict=True)
     except ValidationError as error:
-        raise ValueError(_reason(error)) from None
+        raise _reason(error) from None
     if "schema_version" not in result.model_fields_set:
-        raise ValueError("has no schema_version")
+        raise UnbelievableError("foreign", "has no schema_version")
     if run_id is not None and result.run_id != run_id:
-        raise ValueError(f"run_id is {result.run_id}, its folder says {run_id}")
+        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
     try:
         json.dumps(result.model_dump(), allow_nan=False)
     except ValueError:
-        raise ValueError("has a number that is not finite; strict JSON has null") from None
-    check_cost(result.model_params, result.inference_time_s)
+        raise UnbelievableError(
+            "foreign", "has a number that is not finite; strict JSON has null"
+        ) from None
     try:
+        check_cost(result.model_params, result.inference_time_s)
         load_config(result.config)
+    except ValueError as error:
+        raise UnbelievableError("foreign", str(error)) from None
     except UserError as error:
-        raise ValueError(f"config: {error}") from None
+        raise UnbelievableError("foreign", f"config: {error}") from None
     return result
 
 
-def _reason(error: ValidationError) -> str:
+def _reason(error: ValidationError) -> UnbelievableError:
     errors = error.errors(include_url=False)
     for item in errors:
         if item["loc"] == ("schema_version",):
-            return f"schema_version is {item['input']!r}; known is {SCHEMA_VERSION}"
+            version = item["input"]
+            later = isinstance(version, int) and version > SCHEMA_VERSION
+            reason = f"schema_version is {version!r}; known is {SCHEMA_VERSION}"
+            return UnbelievableError("future" if later else "foreign", reason)
     place = ".".join(str(step) for step in errors[0]["loc"])
-    return f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+    torn = errors[0]["type"] == "json_invalid"
+    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+    return UnbelievableError("torn" if torn else "foreign", reason)
 
 
 def _pairs(metrics: Any) -> dict[str, float | None]:

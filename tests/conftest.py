@@ -16,6 +16,7 @@ from fno_runner.data.gridlines import STEP, diffract, grid_lines_object, simulat
 from fno_runner.data.npz import write_npz
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.physics import shift_probe
+from tests import faults
 
 # A busy machine is no failure, and the same inputs are drawn in every run.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
@@ -29,6 +30,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 SIDE = 18
 """Patches along a side of the tiny test raster: 180 px, enough for five scales of SSIM."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if faults.injected or faults.fuzzed:
+        terminalreporter.section("faults")
+        for line in faults.summary():
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,10 @@ from fno_runner.progress import Epoch
 from fno_runner.result import run_id
 from fno_runner.runner import Outcome, run
 from fno_runner.training import Trained, train
+from tests import faults
 
 CPU = torch.device("cpu")
-EXAMPLES = 1000 if "FAULTS" in os.environ else 25
+EXAMPLES = 1000 if faults.EXHAUSTIVE else 25
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +182,7 @@ def test_a_signal_in_an_epoch_costs_that_epoch_only(
         while "epoch 3" not in process.stdout.readline():
             pass
         process.send_signal(number)
+        faults.count(f"{number.name} in an epoch")
         process.stdout.read()
         status = process.wait(timeout=30)
     assert status == (-number if number == signal.SIGKILL else 128 + number)
@@ -277,6 +279,7 @@ def test_an_unbelievable_checkpoint_is_kept_aside_and_training_starts_over(
     places = Checkpoints(interrupted.parent, "a")
     (again,) = train(least, tiny, CPU, checkpoints=places)
     assert again.resumed == 0 and len(again.history) == 2
+    faults.count(f"checkpoints {kind}")
     assert f"kept as {interrupted}.{kind}-1" in caplog.text
     assert Path(f"{interrupted}.{kind}-1").exists()
 
@@ -313,6 +316,7 @@ def test_no_bytes_escape_as_another_error(
         config = changed(least, epochs=1)
         (again,) = train(config, tiny, CPU, checkpoints=Checkpoints(interrupted.parent, "a"))
         assert again.resumed == 0
+        faults.fuzzed["checkpoints"] += 1
     finally:
         interrupted.write_bytes(whole)
         for aside in interrupted.parent.glob("*.safetensors.*"):

@@ -135,7 +135,9 @@ def test_cache_is_reused_checked_and_made_again(tmp_path: Path) -> None:
     test.write_bytes(test.read_bytes()[:1000])
     repaired = load_dataset(config.model_copy(update={"data_seed": 3}))
     assert repaired.fingerprint == other.fingerprint  # made again: damaged
-    assert not [p for p in tmp_path.rglob("*") if p.suffix not in (".npz", ".json", ".lock", "")]
+    assert (tmp_path / "N64/gs1/test.npz.torn-1").stat().st_size == 1000  # and kept aside
+    known = (".npz", ".json", ".lock", ".torn-1", "")
+    assert not [p for p in tmp_path.rglob("*") if p.suffix not in known]
 
 
 def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from agent import child, export, local
 from agent.records import COLUMNS
 from agent.sweepfile import points, read_sweep
 from fno_runner.config import load_config
+from tests.bench import SWEEP, stand_in_for
 from tests.commands import python_m
-from tests.test_local import SWEEP, stand_in_for
 
 SHIPPED = Path(__file__).resolve().parents[1]
 

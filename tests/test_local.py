@@ -1,147 +1,20 @@
-"""`agent.local` with real processes; a run is a stand-in that leaves a record and trains nothing.
-
-Run as a script, this file is one more driver: `test_local.py BEHAVIOUR ARGUMENTS…`.
-"""
+"""`agent.local` with real processes; what it runs is a stand-in (`tests.bench`)."""
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from agent import child
 from agent.local import main
 from agent.slots import shared_slots
 from agent.sweepfile import Point
-from fno_runner.config import load_config
-from fno_runner.result import RunResult
-
-# The stand-in: does what its point's width says, notes that it started, leaves a record.
-STAND_IN = """
-import json, os, pathlib, signal, sys, time
-record, starts, what = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
-with open(starts, "a") as stream:
-    stream.write(f"{record['run_id']} {os.getpid()}\\n")
-print("about to", what, flush=True)
-if what == "sleep":
-    time.sleep(60)
-if what == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("deaf", flush=True)
-    time.sleep(60)
-if what == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if what in ("1", "3"):
-    print("error: no such device", file=sys.stderr)
-    sys.exit(int(what))
-time.sleep(0.02)
-record["status"] = "failed" if what == "fail" else "finished"
-if what == "fail":
-    record["error"] = {"type": "ValueError", "message": "it broke", "traceback": None}
-path = pathlib.Path(record["config"]["output_dir"], "runs", record["run_id"], "result.json")
-path.parent.mkdir(parents=True, exist_ok=True)
-new = path.with_suffix(f".{os.getpid()}")
-new.write_text(json.dumps(record))
-new.replace(path)
-"""
-
-
-def stand_in_for(behaviour: Mapping[str, str]) -> Any:
-    """A `start_point` whose runs do what `behaviour` says of their width (default: finish)."""
-
-    def start_point(
-        point: Point, study: Path, log: Path, variables: Mapping[str, str]
-    ) -> subprocess.Popen[bytes]:
-        config = load_config({**point, "output_dir": str(study)})
-        result = RunResult(
-            run_id=log.stem,
-            status="finished",
-            config=config.model_dump(),
-            metrics={"ssim": (0.5, config.width / 100), "psnr": (20.0, 20.0 + config.width)},
-            model_params=config.width**2,
-            inference_time_s=0.1,
-        )
-        what = behaviour.get(str(config.width), "finish")
-        starts = str(study.parent / "starts")
-        code = [sys.executable, "-S", "-E", "-c", STAND_IN, result.to_json(), starts, what]
-        with log.open("ab") as stream:
-            return subprocess.Popen(
-                code, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    return start_point
-
-
-SWEEP = """
-name: test
-method: METHOD
-metric: {name: ssim_phase, goal: maximize}
-parameters:
-  width: {values: [8, 16, 24, 32]}
-  epochs: {value: 1}
-"""
-
-
-class Bench:
-    """A folder with a sweep file, and `agent.local` on it."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self._monkeypatch = folder, monkeypatch
-        self.study = folder / "study"
-        self.write()
-
-    def write(self, text: str = SWEEP, method: str = "grid") -> None:
-        (self.folder / "sweep.yaml").write_text(text.replace("METHOD", method))
-
-    @property
-    def arguments(self) -> list[str]:
-        return [str(self.folder / "sweep.yaml"), f"--study={self.study}"]
-
-    def run(self, *options: str, **behaviour: str) -> int:
-        """Run in this process; `w16='fail'` says what the point of width 16 does."""
-        told = {key[1:]: what for key, what in behaviour.items()}
-        self._monkeypatch.setattr(child, "start_point", stand_in_for(told))
-        return main([*self.arguments, *options])
-
-    def start(self, *options: str, **behaviour: str) -> subprocess.Popen[str]:
-        """Start one more driver in a process of its own."""
-        told = json.dumps({key[1:]: what for key, what in behaviour.items()})
-        return subprocess.Popen(
-            [sys.executable, __file__, told, *self.arguments, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def records(self) -> dict[int, RunResult]:
-        """width -> record."""
-        paths = self.study.glob("runs/*/result.json")
-        results = [RunResult.model_validate_json(path.read_bytes()) for path in paths]
-        return {result.config["width"]: result for result in results}
-
-    def statuses(self) -> dict[int, str]:
-        return {width: result.status for width, result in sorted(self.records().items())}
-
-    def starts(self) -> list[tuple[str, int]]:
-        """(run_id, pid) of every run that was started, in order."""
-        path = self.folder / "starts"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(line.split()[0], int(line.split()[1])) for line in lines]
-
-    def wait_for_starts(self, count: int) -> list[tuple[str, int]]:
-        deadline = time.monotonic() + 30
-        while len(self.starts()) < count:
-            assert time.monotonic() < deadline, "no run started"
-            time.sleep(0.02)
-        return self.starts()
+from tests.bench import SWEEP, Bench, is_alive, stand_in_for
 
 
 @pytest.fixture
@@ -150,13 +23,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     yield bench
     for _, pid in bench.starts():
         assert not is_alive(pid), "a run outlived its driver"
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 ALL_DONE = dict.fromkeys((8, 16, 24, 32), "finished")
@@ -456,8 +322,3 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for word in ("--dry-run", "--retry-failed", "exit status", "WANDB_MODE", "postgresql://"):
         assert word in out
-
-
-if __name__ == "__main__":
-    child.start_point = stand_in_for(json.loads(sys.argv[1]))
-    sys.exit(main(sys.argv[2:]))

@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.queue import JOURNAL, Queue, Ticket, check_storage, open_queue
+from agent.journal import JOURNAL
+from agent.queue import Queue, Ticket, check_storage, open_queue
 from agent.sweepfile import Point, Sweep, parse_sweep
 from fno_runner.errors import MachineError, UserError
 

@@ -72,7 +72,7 @@ def test_runs_in_progress_and_folders_without_a_record_are_passed_over(tmp_path:
 
 
 NAME = "000000000001"
-UNBELIEVABLE = {
+UNBELIEVABLE: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "empty"),
     "blank": (" \n", "empty"),
     "torn": (make().to_json()[:200], "Invalid JSON"),

@@ -9,14 +9,15 @@ from time import perf_counter
 from typing import Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fno_runner.config import N, RunConfig
 from fno_runner.data.dataset import Dataset, load_npz_pair
 from fno_runner.data.gridlines import GENERATOR_VERSION, Split, simulate
-from fno_runner.data.npz import fingerprint, write_npz
+from fno_runner.data.npz import array_names, fingerprint, read_array, write_npz
 from fno_runner.data.scan import load_scan
-from fno_runner.errors import UserError
-from fno_runner.files import make_folder, write_text_atomically
+from fno_runner.errors import Kind, UserError
+from fno_runner.files import make_folder, set_aside, write_text_atomically
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,15 @@ def _load_simulated(config: RunConfig) -> Dataset:
     folder = make_folder(Path(config.data_dir) / f"N{N}" / "gs1")
     train, test = (folder / f"{split}.npz" for split in SPLITS)
     with FileLock(folder / ".lock"):
-        if _is_current(folder, config):
+        manifest = _read_manifest(folder)
+        if manifest is not None and manifest.parameters == _parameters(config):
             try:
-                return load_npz_pair(train, test)
-            except UserError as error:
-                log.warning("the cached dataset is damaged and made again: %s", error)
+                if manifest.content == _content(folder):
+                    return load_npz_pair(train, test)
+            except UserError:
+                pass  # which of them, and how, is found out now
+            for split, path in zip(SPLITS, (train, test), strict=True):
+                _set_aside_if_damaged(path, manifest.content[split])
         _make(folder, config)
         return load_npz_pair(train, test)
 
@@ -75,16 +80,52 @@ def _parameters(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _is_current(folder: Path, config: RunConfig) -> bool:
-    """Whether the manifest names these parameters and the files are the ones that it names."""
+class _Manifest(BaseModel):
+    """What the files of the cache are: the parameters they were made with, their fingerprints."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    parameters: dict[str, float | int]
+    content: dict[Split, str]
+
+
+def _read_manifest(folder: Path) -> _Manifest | None:
+    """The cache's manifest; None where there is none, or none that is believed."""
+    path = folder / "manifest.json"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        return bool(
-            manifest["parameters"] == _parameters(config)
-            and manifest["content"] == _content(folder)
-        )
-    except (FileNotFoundError, UserError, ValueError, KeyError, TypeError):
-        return False
+        content = path.read_bytes()
+        manifest = _Manifest.model_validate_json(content)
+        if manifest.content.keys() == set(SPLITS):
+            return manifest
+        kind: Kind = "foreign"
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        torn = error.errors()[0]["type"] == "json_invalid"
+        kind = "empty" if not content.strip() else "torn" if torn else "foreign"
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    _report(path, kind, "not a manifest")
+    return None
+
+
+def _set_aside_if_damaged(path: Path, expected: str) -> None:
+    """Keep a file of the cache aside that is not what the manifest says, or cannot be read."""
+    try:
+        if path.exists() and path.stat().st_size == 0:
+            _report(path, "empty", "empty")
+        elif path.exists() and fingerprint(path) != expected:
+            _report(path, "foreign", "not the file that was made here")
+        elif path.exists():
+            for name in array_names(path):
+                read_array(path, name)
+    except UserError as error:
+        _report(path, "torn", str(error))
+
+
+def _report(path: Path, kind: Kind, reason: str) -> None:
+    aside = set_aside(path, kind)
+    log.warning("%s: %s; it is made again, and kept as %s", path, reason, aside.name)
 
 
 def _content(folder: Path) -> dict[str, str]:

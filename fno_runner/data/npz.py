@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from fno_runner.files import write_atomically
 
 MAX_BYTES = 16 * 2**30
 """An array larger than this is refused before memory is spent on it."""
+BOMB_RATIO, BOMB_BYTES = 100, 64 * 2**20
+"""An array that a hundredth of its bytes stands for, and larger than this, is no measurement."""
 READ_BYTES = 2**20
 """Read at once: small enough to stay in the processor's cache on its way into the array."""
 
@@ -54,9 +55,16 @@ def read_array(path: Path, name: str) -> np.ndarray:
     with _open(path) as archive:
         if member not in archive.namelist():
             raise UserError(f"{path}: has no array '{name}'")
+        facts = archive.getinfo(member)
+        packed = min(facts.compress_size, path.stat().st_size)
+        if facts.file_size > BOMB_BYTES and facts.file_size > BOMB_RATIO * packed:
+            raise UserError(
+                f"{path}: '{name}' is {facts.file_size:,} bytes packed into {packed:,}: "
+                f"no measurement, and not read"
+            )
         try:
             with archive.open(member) as stream:
-                array = _allocate(path, name, stream, archive.getinfo(member).file_size)
+                array = _allocate(path, name, stream, facts.file_size)
                 # One flat view of the array's bytes, in the order in which they are stored.
                 target = array.reshape(-1, order="A").view(np.uint8).data
                 filled = 0
@@ -69,8 +77,11 @@ def read_array(path: Path, name: str) -> np.ndarray:
                 # Reading to the member's end is what makes zipfile check its CRC.
                 if stream.read(1):
                     raise UserError(f"{path}: '{name}' has bytes behind its data")
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-            raise UserError(f"{path}: '{name}' is damaged: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            # zipfile and numpy let through what their parsers meet: of zlib, struct, tokenize, …
+            raise UserError(f"{path}: '{name}' is damaged: {_line(error)}") from error
     return array
 
 
@@ -113,3 +124,10 @@ def _open(path: Path) -> zipfile.ZipFile:
         raise UserError(f"{path}: not an NPZ file (or cut short)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a directory whose fields make no sense
+        raise UserError(f"{path}: not an NPZ file: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:300]
