@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -17,12 +18,15 @@ from fno_runner.commandline import (
     parse_config,
     print_outcome,
 )
-from fno_runner.config import RunConfig
+from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.progress import Epoch
 from fno_runner.result import run_id
 from fno_runner.runner import Outcome, preflight, run
 from fno_runner.stop import StopSignals
+
+DATA_PATHS = "FNO_DATA_PATHS"
+"""The folders, besides the working one, whose files a server's sweep may name."""
 
 DESCRIPTION = """\
 Run one point of a study and log it to Weights & Biases, as a sweep's `command`.
@@ -45,13 +49,13 @@ def run_point(arguments: Sequence[str], stop: StopSignals) -> int:
     """
     console = Console()
     try:
-        config = parse_config(arguments, "python -m agent.run", DESCRIPTION)
+        config = _of_its_study(parse_config(arguments, "python -m agent.run", DESCRIPTION))
     except UserError as error:
         # Of no machine's making: given back, such a point would go round for ever.
         return _refuse(error)
     log_to_terminal()
     try:
-        outcome = _run(_of_its_study(config), console, stop)
+        outcome = _run(config, console, stop)
     except UserError as error:
         tell_unfit(str(error))
         return _refuse(error)
@@ -86,11 +90,33 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
 
 
 def _of_its_study(config: RunConfig) -> RunConfig:
-    """The runs of a server's sweep are one study, whichever agent brings them."""
+    """The runs of a server's sweep are one study, whichever agent brings them.
+
+    Raises:
+        UserError: the sweep names a place that is not its to choose.
+    """
     sweep = os.environ.get(SWEEP_ID)
-    if not sweep or "output_dir" in config.model_fields_set:
+    if not sweep:
         return config
-    return config.model_copy(update={"output_dir": str(server_study(sweep))})
+    study = server_study(sweep)
+    if "output_dir" in config.model_fields_set and not _is_within(config.output_dir, [study]):
+        raise UserError(f"output_dir={config.output_dir!r}: a server's sweep writes to {study}")
+    named = os.environ.get(DATA_PATHS, "").split(os.pathsep)
+    allowed = [Path(), *(Path(folder) for folder in named if folder)]
+    for key in (key for key in PATHS if key != "output_dir"):
+        place = getattr(config, key)
+        if place is not None and not _is_within(place, allowed):
+            raise UserError(
+                f"{key}={place!r}: a server's sweep names files below the folder that its agent "
+                f"was started in, or below those that {DATA_PATHS} names"
+            )
+    return config.model_copy(update={"output_dir": str(study)})
+
+
+def _is_within(place: str, folders: Sequence[Path]) -> bool:
+    """Whether a path lies in one of the folders; a link there is this machine's own choice."""
+    path = Path(os.path.normpath(Path(place).absolute()))
+    return any(path.is_relative_to(folder.absolute()) for folder in folders)
 
 
 def _refuse(error: UserError) -> int:

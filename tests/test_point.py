@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from agent.report import SLOT_REPORT, read_report
+from agent.study import server_study
 from tests.wandb_backend import WandbBackend
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "outputs").touch()
     options = {
-        "no disk": "--output_dir=file/study",
+        "no disk": "--device=cpu",
         "bad option": "--blocks=99",
         "stopped": "--width=3",
     }
@@ -34,7 +36,8 @@ def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
             name: subprocess.Popen(
                 [sys.executable, "-m", "agent.run", option],
                 env={**env, "WANDB_RUN_ID": runs[name].id, SLOT_REPORT: str(tmp_path / name)},
-                cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                cwd=tmp_path / "full" if name == "no disk" else tmp_path,
+                stderr=subprocess.PIPE, text=True,
             )
             for name, option in options.items()
         }  # fmt: skip
@@ -55,7 +58,7 @@ def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
     given_back = ("no disk", "stopped")
     assert sorted(sweep.requeued) == sorted(runs[name].id for name in given_back)
     assert {name: read_report(tmp_path / name).unfit for name in options} == {
-        "no disk": ("cannot write to file/study: Not a directory",),
+        "no disk": (f"cannot write to {server_study(sweep.id)}: Not a directory",),
         "bad option": (),
         "stopped": (),
     }

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -277,7 +278,7 @@ class WandbBackend:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("WANDB_") and not name.lower().endswith("_proxy")
+            if not name.startswith(("WANDB_", "FNO_")) and not name.lower().endswith("_proxy")
         }
         folders = {
             "HOME": home / "home",
@@ -293,6 +294,8 @@ class WandbBackend:
             **kept,
             **{name: str(folder) for name, folder in folders.items()},
             "WANDB_BASE_URL": self.address(),
+            # Of the data that tests share, which is not where their agents are started.
+            "FNO_DATA_PATHS": tempfile.gettempdir(),
             "WANDB_API_KEY": API_KEY,
             "WANDB_ERROR_REPORTING": "false",
             "NO_PROXY": "127.0.0.1",
