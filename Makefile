@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help quickstart test test-all lint browser bench lock
+FAULTS := $(addprefix tests/test_,checkpoint.py exactly_once.py hostile_files.py \
+  machine_faults.py secrets.py)
+
+.PHONY: help quickstart test test-all test-faults lint browser bench lock
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,7 +31,10 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/mypy
 
 test: lint  ## style, types, and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not faults"
+
+test-faults: $(INSTALLED)  ## kill, crash, fill, tear and fuzz; prints what was injected and found
+	FAULTS=1 $(BIN)/python -m pytest $(FAULTS)
 
 test-all: lint browser  ## everything
 	$(BIN)/python -m pytest

@@ -289,10 +289,24 @@ def _evaluate_seed(
         metrics |= score(objects, dataset.reference, mask)
     if isinstance(dataset.geometry, Freeform):
         metrics |= score_without_truth(patches, dataset, config.infer_batch_size)
+    _check_finite(metrics)
     seed.error = _collapse(metrics)
     seed.status = "collapsed" if seed.error else "finished"
     seed.metrics = metrics
     return _Reconstruction(config, objects, mask, timing)
+
+
+def _check_finite(metrics: Metrics) -> None:
+    """
+    Raises:
+        DivergedError: a metric is no number, though there are numbers that it could be of.
+    """
+    for name, values in metrics.items():
+        # A small object has no five scales, and one that is perfect has no noise.
+        if name not in ("ms_ssim", "psnr"):
+            for value in values.values() if isinstance(values, dict) else values:
+                if value is not None and not math.isfinite(value):
+                    raise DivergedError(f"the metric {name} is {value}")
 
 
 def _collapse(metrics: Metrics) -> ErrorInfo | None:
@@ -303,8 +317,6 @@ def _collapse(metrics: Metrics) -> ErrorInfo | None:
     assert isinstance(correlation, tuple) and isinstance(spread, tuple)
     phase_correlation, phase_spread = correlation[1], spread[1]
     assert phase_correlation is not None and phase_spread is not None
-    if not all(math.isfinite(v) for v in (phase_correlation, phase_spread)):
-        raise DivergedError("a metric is not finite")
     if phase_correlation >= COLLAPSED_PEARSON and phase_spread >= COLLAPSED_STD_RATIO:
         return None
     return ErrorInfo(
@@ -334,12 +346,17 @@ def _working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, C
     final = run_folder(output_dir, identifier)
     folder = final.with_name(f"{identifier}.{socket.gethostname()}-{os.getpid()}.partial")
     make_folder(folder)
+    made = folder.stat()
     _remove_remains(folder)
     handler = logging.FileHandler(folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
 
     def publish() -> Path:
+        found = folder.stat() if folder.exists() else None
+        if found is None or (found.st_dev, found.st_ino) != (made.st_dev, made.st_ino):
+            # What was written before is gone, and what came after would be half a run.
+            raise MachineError(f"{folder}: vanished while the run was in progress")
         if final.exists():
             attic = make_folder(output_dir / "superseded")
             number = len(list(attic.glob(f"{identifier}-*"))) + 1
