@@ -25,7 +25,8 @@ from agent.reconstructions import limits_of, thumbnail
 from agent.series import Series
 from agent.sweepfile import Range, Sweep
 
-TEMPLATE = "page.html"
+FOLDER = Path(__file__).parent
+TEMPLATE, SCRIPT = "page.html", "page.js"
 MOST_ROWS = 500
 """Of failures and of refused records; study_results.csv has all."""
 MOST_LETTERS = 2000
@@ -40,6 +41,7 @@ PROVENANCE = {
     "threads": "threads",
     "precision": "precision",
     "host": "host",
+    "code": "code",
     "git_commit": "commit",
     "git_dirty": "uncommitted changes",
     "torch": "torch",
@@ -65,7 +67,7 @@ def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str
     from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -76,6 +78,7 @@ def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str
         page=_page(result, galleries),
         data=page_data(result.series, galleries, result.material.folder),
         plotly=Markup(get_plotlyjs()),
+        app=Markup((FOLDER / SCRIPT).read_text()),
         written=written,
     )
 
@@ -263,7 +266,10 @@ def _notes(result: ExportResult) -> Json:
                 "Small print: 95 % interval of the mean. A heading sorts, a row opens above.",
             ]
         ),
-        "effects": "",
+        "effects": "The mean of all configurations with a value, whatever else they have; bars are "
+        "the 95 % intervals that seeds leave. Importance: the part of the variance between "
+        "configurations that a key explains (fANOVA). Not balanced: its values did not meet the "
+        "same values of the others, which may share in the effect.",
         "reconstructions": "Phases [rad] on one colour scale; global phase and plane removed. "
         "reconstructions.png has them in full, with errors, amplitudes and a colour bar.",
         "losses": "Loss of held-out patterns (solid) and of training patterns (dotted), of the "

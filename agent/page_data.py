@@ -14,7 +14,7 @@ from agent.configurations import CONFIGURATION, COST, FLOPS, NAMED, TIME, device
 from agent.criterion import numbers
 from agent.pareto import Front
 from agent.pictured import NAMED_ROLES, Gallery, history
-from agent.plots import COLOURS, OKABE_ITO, SHAPES, floors
+from agent.plots import COLOURS, LEAST_SPANS, OKABE_ITO, SHAPES, floors
 from agent.reconstructions import limits_of, thumbnail
 from agent.series import Series
 
@@ -45,6 +45,8 @@ PLAIN: dict[str, Json] = {
 }
 PARALLEL = (COST, TIME, "ssim_phase", "psnr_phase", "r_held_out", "r_train")
 """Axes behind those of the configuration."""
+ONLY_IN_DETAIL = ("mae_phase", "pearson_phase", "latency_s")
+"""Left out of the table, so that it fits a screen."""
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down",
            "P": "cross"}  # fmt: skip
 """What plotly calls matplotlib's markers."""
@@ -62,6 +64,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
     columns: what a column is called, its unit, digits, which way is better.
     rows: a list a column, one element a configuration of any series; null where unknown.
     series: what differs between them: fronts, floors, the recommended row, collapsed runs.
+    spans: of a quality that a plot's axis never falls below.
     styles: how an architecture with an input transform is drawn.
     table, detail, parallel: the columns that each shows.
     thumbnails: data URIs by row.
@@ -93,7 +96,8 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
             for architecture, shape in SHAPES.items()
             for transform, colour in COLOURS.items()
         },
-        "table": ["label", *counts, *measured],
+        "spans": LEAST_SPANS,
+        "table": ["label", *counts, *(key for key in measured if key not in ONLY_IN_DETAIL)],
         "detail": [*measured, *counts],
         "parallel": [*NAMED, *varied, *(key for key in PARALLEL if key in known)],
         "thumbnails": {
@@ -131,7 +135,7 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
             "on_front": [None] * len(configs),
         }
         if one.fronts:
-            own["on_front"] = _short(100 * one.fronts[0].probability)
+            own["on_front"] = _short(np.round(100 * one.fronts[0].probability))
         for key in (*NAMED, *varied, "n_seeds"):
             own[key] = configs[key].tolist()
         for key in (COST, FLOPS):

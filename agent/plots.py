@@ -41,6 +41,9 @@ DPI = 200
 MAX_SERIES = 12
 """More series than this are not drawn: a page has an end."""
 
+MOST_BARS = 500
+"""With more configurations their intervals would hide them."""
+
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -146,12 +149,17 @@ def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
     return agreed
 
 
+def quality_label(one: Series, column: str) -> str:
+    """A quality with its unit, and what it is against where that is not the truth."""
+    compared = "reference" in set(one.runs["metrics_against"]) and column.endswith("_phase")
+    return QUALITIES[column] + (" against the reference" if compared else "")
+
+
 def _panel(axes: Axes, one: Series, front: Front) -> None:
     cost, quality = front.cost.mean, front.value.mean
     column, more_is_better = front.quality.column, front.quality.better == "higher"
     axes.set_xlabel(COSTS[front.cost.column] + (f"\non {front.device}" if front.device else ""))
-    compared = "reference" in set(one.runs["metrics_against"]) and column.endswith("_phase")
-    axes.set_ylabel(QUALITIES[column] + (" against the reference" if compared else ""))
+    axes.set_ylabel(quality_label(one, column))
     known = np.isfinite(cost) & np.isfinite(quality)
     lost = one.collapsed
     if front.device is not None:
@@ -172,7 +180,8 @@ def _panel(axes: Axes, one: Series, front: Front) -> None:
     names = list(zip(*_names(one.configs), strict=True))
     for architecture, transform in sorted(set(names)):
         mine = known & np.array([name == (architecture, transform) for name in names])
-        _intervals(axes, front, mine, COLOURS[transform])
+        if known.sum() <= MOST_BARS:
+            _intervals(axes, front, mine, COLOURS[transform])
         axes.scatter(
             cost[mine], quality[mine], s=26, marker=SHAPES[architecture], zorder=3,
             color=COLOURS[transform], edgecolors="white", linewidths=0.5,

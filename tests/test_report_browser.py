@@ -14,7 +14,7 @@ from PIL import Image
 
 from agent.export import export
 from agent.illustrate import PAGE
-from tests.studies import grid, save, with_losses
+from tests.studies import HOSTILE, grid, result, save, with_losses
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.webdriver import WebDriver  # noqa: E402
@@ -129,13 +129,19 @@ def test_a_heading_sorts_and_sorts_back(page: WebDriver) -> None:
     head = next(
         h for h in page.find_elements(By.CSS_SELECTOR, "#heads th") if h.text == "phase SSIM"
     )
-    head.find_element(By.TAG_NAME, "button").click()
-    assert head.get_attribute("aria-sort") == "descending"
+    assert head.get_attribute("aria-sort") == "descending", "the best ones stand first"
     falling = column(page, "phase SSIM")
     assert len(falling) > 40 and falling == sorted(falling, reverse=True)
     head.find_element(By.TAG_NAME, "button").click()
     assert head.get_attribute("aria-sort") == "ascending"
     assert column(page, "phase SSIM") == sorted(falling)
+    cost = next(
+        h for h in page.find_elements(By.CSS_SELECTOR, "#heads th") if h.text == "parameters"
+    )
+    cost.find_element(By.TAG_NAME, "button").click()
+    assert cost.get_attribute("aria-sort") == "ascending", "the cheapest first"
+    assert head.get_attribute("aria-sort") == "none"
+    assert column(page, "parameters") == sorted(column(page, "parameters"))
 
 
 def test_words_find_configurations(page: WebDriver) -> None:
@@ -202,3 +208,30 @@ def test_pointing_at_a_point_shows_its_configuration(page: WebDriver) -> None:
     shown = page.find_element(By.CSS_SELECTOR, "#detail h3").text
     assert name.startswith(shown)
     assert errors(page) == []
+
+
+@pytest.mark.parametrize("kind", ["none finished", "hostile devices and two series", "one run"])
+def test_other_studies_open_without_an_error(kind: str, browser: WebDriver, tmp_path: Path) -> None:
+    runs = {
+        "none finished": [run for run in with_losses(grid((0,))) if run.status == "failed"],
+        "hostile devices and two series": [
+            result(width=width, epochs=epochs, provenance={"device_name": device})
+            for width in (32, 48, 64)
+            for epochs in (1, 2)
+            for device in (HOSTILE, "CPU")
+            if (device == "CPU") == (width == 48)
+        ],
+        "one run": [result()],
+    }[kind]
+    export(save(tmp_path / "x", runs))
+    browser.get_log("browser")
+    browser.get((tmp_path / "x" / PAGE).as_uri())
+    until(browser, "return document.body.dataset.ready === 'yes'")
+    # Every series and every front, by the menus.
+    for menu in ("series", "front"):
+        for option in browser.find_elements(By.CSS_SELECTOR, f"#{menu} option"):
+            if option.is_displayed():
+                option.click()
+    assert errors(browser) == []
+    assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    assert browser.execute_script("return document.scripts.length") == 3
