@@ -39,7 +39,11 @@ VALIDATED_SSIM = Criterion(
     VALIDATION + PHASE_SSIM.column, "validation phase SSIM", "higher", PHASE_SSIM.tolerance
 )
 R_HELD_OUT = Criterion("r_held_out", "R on held-out frames", "lower", 0.002)
-"""For an experimental scan that has no reference object."""
+"""For a scan: a reference object is another method's answer, no truth to choose by."""
+R_FROM_OBJECT = Criterion(
+    "r_held_out_from_object", "R of held-out frames, from the object", "lower", 0.002
+)
+"""What the object of the training frames predicts: no frame's own pattern helps its answer."""
 R_TRAIN = Criterion("r_train", "R on training frames", "lower", 0.002)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from agent.configurations import COST
 from agent.criterion import (
     PHASE_SSIM,
+    R_FROM_OBJECT,
     R_HELD_OUT,
     VALIDATED_SSIM,
     Criterion,
@@ -69,17 +70,21 @@ class Recommendation:
 def choose_by(finished: pd.DataFrame, tolerance: float | None = None) -> Choice:
     """What a series' configurations are chosen by.
 
-    The validation object's phase SSIM where every finished run with a phase SSIM has it; else the
-    phase SSIM of the test object; R on held-out frames where no run has a phase SSIM but one that.
+    Of a scan R on held-out frames, as the object of the training frames predicts them where all
+    runs have that. Else the validation object's phase SSIM where every finished run with a phase
+    SSIM has it, and the phase SSIM of the test object where not.
 
     Args:
         tolerance: in place of the criterion's own.
     """
     ssim = np.isfinite(numbers(finished, PHASE_SSIM.column))
     validated = np.isfinite(numbers(finished, VALIDATED_SSIM.column))
-    if not ssim.any() and np.isfinite(numbers(finished, R_HELD_OUT.column)).any():
+    scanned = np.isfinite(numbers(finished, R_HELD_OUT.column))
+    if scanned.any():
         caveat = "a scan has no second object: chosen by the held-out frames that are reported"
-        choice = Choice(R_HELD_OUT, R_HELD_OUT, caveat)
+        from_object = np.isfinite(numbers(finished, R_FROM_OBJECT.column))
+        by = R_FROM_OBJECT if from_object[scanned].all() else R_HELD_OUT
+        choice = Choice(by, R_HELD_OUT, caveat)
     elif ssim.any() and validated[ssim].all():
         choice = Choice(VALIDATED_SSIM, PHASE_SSIM, "")
     else:

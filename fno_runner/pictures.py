@@ -35,7 +35,9 @@ def draw_reconstruction(
     seen = mask[box]
     against = reconstruction if reference is None else reference
     amplitudes, phases = align(reconstruction[box], against[box], seen)
-    names = [reference_kind, "reconstruction", "error"] if reference is not None else ["object"]
+    # From another method's object one differs; one errs from a truth only.
+    apart = "error" if reference_kind == "truth" else "difference"
+    names = [reference_kind, "reconstruction", apart] if reference is not None else ["object"]
     figure = Figure(figsize=(4.1 * len(names) + 0.4, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(names), squeeze=False)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.advice import advice, to_json
-from agent.criterion import PHASE_SSIM, R_HELD_OUT
+from agent.criterion import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT
 from agent.records import table
 from agent.series import Series, series
 from fno_runner.config import RunConfig
@@ -223,10 +223,23 @@ def test_runs_that_may_not_be_compared_are_not(
     assert mine.runs["run_id"].tolist() == ["000000000001", "000000000003"]
 
 
-def test_a_scan_with_a_reference_is_judged_by_it() -> None:
+def test_a_scan_is_judged_by_its_held_out_frames_not_by_a_reference() -> None:
+    """Another method's object is no truth: who is most like it is not therefore the best."""
     scan = {"r_factor": {"train": 0.07, "held_out": 0.08}}
     assert only([run(1, 10, None, metrics=scan)]).criterion == R_HELD_OUT
-    assert only([run(1, 10, None, metrics=scan | {"ssim": (0.5, 0.6)})]).criterion == PHASE_SSIM
+    assert only([run(1, 10, None, metrics=scan | {"ssim": (0.5, 0.6)})]).criterion == R_HELD_OUT
+
+
+def test_a_scan_is_chosen_by_what_the_object_predicts_and_reported_by_the_frames_own_answers() -> (
+    None
+):
+    runs = [
+        run(n, 10, None, metrics={"r_factor": {"held_out": r, "held_out_from_object": o}})
+        for n, r, o in ((1, 0.070, 0.090), (2, 0.080, 0.084))
+    ]
+    one = only(runs)
+    assert (one.choice.by, one.choice.reported) == (R_FROM_OBJECT, R_HELD_OUT)
+    assert chosen(runs)["config"] == 2
 
 
 def test_integers_with_a_gap_stay_integers() -> None:
