@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import unwrap
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ WARM_UP = 3
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """The four arguments of `Reconstructor.forward`; the first is the measured amplitude."""
+
+
+class Adam(torch.optim.Adam):
+    """PyTorch's, without what only `torch.compile` wants of it.
+
+    The decorators that are taken off here import the compiler at their first call: a second or more
+    between a run's start and its first step.
+    """
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 class Step:

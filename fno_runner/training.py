@@ -23,7 +23,7 @@ from fno_runner.physics import LOSSES
 from fno_runner.progress import Epoch, Progress, Seed
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.stacked import Loss, losses, stack, states
-from fno_runner.step import CapturedStep, Step
+from fno_runner.step import Adam, CapturedStep, Step
 
 log = logging.getLogger("fno_runner")
 
@@ -224,9 +224,9 @@ def _train(
     ]
 
 
-def _optimiser(model: Reconstructor, rate: float, device: torch.device) -> torch.optim.Adam:
+def _optimiser(model: Reconstructor, rate: float, device: torch.device) -> Adam:
     on_gpu = device.type == "cuda"
-    return torch.optim.Adam(
+    return Adam(
         model.parameters(),
         # A captured step reads its rate from the device.
         lr=torch.tensor(rate, device=device) if on_gpu else rate,
