@@ -71,6 +71,34 @@ def _resamples(size: int) -> tuple[Array, Array, Array, Array]:
     return counts, noise.sum(axis=1), crossed, np.square(noise).sum(axis=1)
 
 
+def grouped_mean_interval(samples: Sequence[Array]) -> tuple[float, float]:
+    """Ends of the 95 % interval of the mean of the samples' means; NaN if one has fewer than two.
+
+    As `mean_intervals`, each sample drawn from by itself: what is left is the uncertainty that the
+    numbers within samples bring, not that of the choice of samples.
+    """
+    if not samples or min(len(sample) for sample in samples) < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng([len(samples), RESAMPLES])
+    shift = np.zeros(RESAMPLES)
+    variance = np.zeros(RESAMPLES)
+    for size in sorted({len(sample) for sample in samples}):
+        values = np.stack([sample for sample in samples if len(sample) == size])  # (k, n)
+        values = values - values.mean(axis=1, keepdims=True)
+        kernel = SMOOTHING * size**-0.2 * values.std(axis=1, ddof=1, keepdims=True)
+        for rows in np.array_split(np.arange(len(values)), math.ceil(values.size * RESAMPLES / CHUNK)):
+            drawn = rng.integers(0, size, (RESAMPLES, len(rows), size))
+            noise = rng.normal(size=drawn.shape) * kernel[rows]
+            resample = values[rows[:, None], drawn] + noise
+            shift += resample.mean(axis=2).sum(axis=1)
+            variance += resample.var(axis=2, ddof=1).sum(axis=1) / size
+    t = np.abs(shift) / np.sqrt(np.maximum(variance, np.finfo(float).tiny))
+    error = math.sqrt(sum(sample.var(ddof=1) / len(sample) for sample in samples)) / len(samples)
+    mean = float(np.mean([sample.mean() for sample in samples]))
+    reach = float(np.quantile(t, CONFIDENCE)) * error
+    return mean - reach, mean + reach
+
+
 def front_probabilities(
     costs: Sequence[Array], qualities: Sequence[Array], resamples: int = RESAMPLES
 ) -> Array:
