@@ -86,7 +86,8 @@ def grouped_mean_interval(samples: Sequence[Array]) -> tuple[float, float]:
         values = np.stack([sample for sample in samples if len(sample) == size])  # (k, n)
         values = values - values.mean(axis=1, keepdims=True)
         kernel = SMOOTHING * size**-0.2 * values.std(axis=1, ddof=1, keepdims=True)
-        for rows in np.array_split(np.arange(len(values)), math.ceil(values.size * RESAMPLES / CHUNK)):
+        parts = math.ceil(values.size * RESAMPLES / CHUNK)
+        for rows in np.array_split(np.arange(len(values)), parts):
             drawn = rng.integers(0, size, (RESAMPLES, len(rows), size))
             noise = rng.normal(size=drawn.shape) * kernel[rows]
             resample = values[rows[:, None], drawn] + noise

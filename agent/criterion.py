@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+
+if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
+    import pandas as pd
 
 VALIDATION = "val_"
 """Before a metric's name: the same metric of the validation object, which no training has seen.

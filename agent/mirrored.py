@@ -49,8 +49,8 @@ GROUPS = {
 """The group of columns that a flat key of a summary belongs to: the first that fits."""
 NUMBERS = COLUMNS[COLUMNS.index("model_params") : COLUMNS.index("status")]
 BOUNDS = (
-    (re.compile(r"((ms_)?ssim|pearson)_.+"), -1.0, 1.0),
-    (re.compile(r"(mae|mse|r)_.+|.+_(s|bytes)"), 0.0, 2.0**63),
+    (re.compile(r"(val_)?((ms_)?ssim|pearson)_.+"), -1.0, 1.0),
+    (re.compile(r"(val_)?(mae|mse|r)_.+|.+_(s|bytes)"), 0.0, 2.0**63),
     (re.compile(r".+"), -(2.0**63), 2.0**63),
 )
 """What a number may be, by its key: the first that fits."""
@@ -236,6 +236,9 @@ def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
         and key not in (*LEFTOVERS, *RunConfig.model_fields)
     }
     cells["error"] = one_line(str(summary.get("error") or ""))
+    cells.setdefault("schema_version", 1)  # which did not say so
+    for key in [key for key in cells if key.endswith("_flat_phase")]:
+        cells[key.removesuffix("_phase")] = cells.pop(key)  # what schema 1 called the floor
     status = cells.get("status")
     if status not in get_args(Status):
         raise ValueError(f"status={summary['status']!r}: allowed is {', '.join(get_args(Status))}")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from agent.criterion import VALIDATION
 from fno_runner.config import load_config
 from fno_runner.errors import Kind, UnbelievableError, UserError
-from fno_runner.result import RECORD, SCHEMA_VERSION, RunResult
+from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
@@ -136,7 +137,10 @@ def parts(result: RunResult) -> Parts:
         UserError: the result's config is none that `fno_runner` knows.
     """
     config = load_config(result.config).model_dump()
-    metrics = _pairs(result.metrics) if result.status in MEASURED else {}
+    metrics = validation = {}
+    if result.status in MEASURED:
+        metrics = _pairs(result.metrics)
+        validation = {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
     contract: dict[str, Any] = {
         **config,
         **metrics,
@@ -154,11 +158,11 @@ def parts(result: RunResult) -> Parts:
     groups: Parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
     said: dict[str, Cell] = dict(groups[0])
     for name, part in (
-        ("metrics", {**metrics, "metrics_against": result.metrics_against}),
+        ("metrics", {**metrics, **validation, "metrics_against": result.metrics_against}),
         ("floors", floors),
         ("timing", result.timing),
         ("config", config),
-        ("provenance", result.provenance),
+        ("provenance", {"schema_version": result.schema_version, **result.provenance}),
     ):
         cells = {key: _cell(value) for key, value in part.items()}
         named = {
@@ -242,7 +246,8 @@ def _reason(error: ValidationError) -> UnbelievableError:
         if item["loc"] == ("schema_version",):
             version = item["input"]
             later = isinstance(version, int) and version > SCHEMA_VERSION
-            reason = f"schema_version is {version!r}; known is {SCHEMA_VERSION}"
+            known = " and ".join(map(str, KNOWN_SCHEMAS))
+            reason = f"schema_version is {version!r}; known are {known}"
             return UnbelievableError("future" if later else "foreign", reason)
     place = ".".join(str(step) for step in errors[0]["loc"])
     torn = errors[0]["type"] == "json_invalid"

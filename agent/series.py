@@ -12,6 +12,7 @@ import pandas as pd
 
 from agent.configurations import CONFIGURATION, COST, configurations
 from agent.criterion import Criterion, numbers
+from agent.effects import Effect, effects
 from agent.pareto import Front, fronts
 from agent.recommendation import Choice, Recommendation, choose_by, recommend
 from fno_runner.config import RunConfig
@@ -40,6 +41,7 @@ class Series:
     configs: a table of `agent.configurations`; fronts and recommendation count in its rows.
     seeds: for each configuration the positions in `runs` of the seeds that its means are over.
     fronts: the one of parameters first; none where no configuration has the numbers.
+    effects: of every key that varies, on what is reported.
     collapsed: runs that recovered nothing; they are shown, never compared.
     incomplete: names of finished runs that lack the cost or the quality.
     """
@@ -50,6 +52,7 @@ class Series:
     configs: pd.DataFrame
     seeds: list[list[int]]
     fronts: list[Front]
+    effects: list[Effect]
     recommendation: Recommendation | None
     collapsed: pd.DataFrame
     incomplete: list[str]
@@ -136,6 +139,7 @@ def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
         configs=configs,
         seeds=seeds,
         fronts=fronts(runs, configs, seeds, choice.reported),
+        effects=effects(runs, configs, seeds, choice.reported),
         recommendation=recommend(configs, choice, tolerance_only=tolerance is not None),
         collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
         incomplete=_names(finished, ~known),

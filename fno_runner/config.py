@@ -73,6 +73,9 @@ class RunConfig(BaseModel):
     # --- paths -------------------------------------------------------------------------------
     train_npz: str | None = Field(None, min_length=1, description="training patterns (NPZ)")
     test_npz: str | None = Field(None, min_length=1, description="test patterns (NPZ)")
+    val_npz: str | None = Field(
+        None, min_length=1, description="patterns of a third object, to choose by (NPZ)"
+    )
     scan: str | None = Field(None, min_length=1, description="a scan (NPZ, CXI, ptychodus)")
     data_dir: str = Field("outputs/datasets", min_length=1, description="cache of simulated data")
     output_dir: str = Field(
@@ -85,6 +88,8 @@ class RunConfig(BaseModel):
     def _consistent(self) -> RunConfig:
         if (self.train_npz is None) != (self.test_npz is None):
             raise ValueError("train_npz and test_npz are given together or not at all")
+        if self.val_npz is not None and self.train_npz is None:
+            raise ValueError("val_npz goes with train_npz and test_npz")
         if self.scan is not None and self.train_npz is not None:
             raise ValueError("scan and train_npz exclude each other")
         if self.architecture == "hybrid" and self.blocks > 5:
@@ -97,7 +102,7 @@ class RunConfig(BaseModel):
         return [self.model_copy(update={"seed": seed, "replicates": 1}) for seed in seeds]
 
 
-PATHS = ("train_npz", "test_npz", "scan", "data_dir", "output_dir")
+PATHS = ("train_npz", "test_npz", "val_npz", "scan", "data_dir", "output_dir")
 """Keys that say where things lie; with `device`, they decide no result."""
 
 IN_NO_RUN_ID = (*PATHS, "device")

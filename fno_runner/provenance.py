@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 import socket
@@ -16,9 +17,10 @@ Provenance = dict[str, str | float | int | bool | None]
 
 
 def provenance(device: torch.device) -> Provenance:
-    """git commit and dirty flag of this code, torch, Python, device, threads, host, start time."""
+    """This code, its commit, torch, Python, device, threads, host, start time."""
     commit, dirty = _git()
     return {
+        "code": code(),
         "git_commit": commit,
         "git_dirty": dirty,
         "torch": torch.__version__,
@@ -29,6 +31,20 @@ def provenance(device: torch.device) -> Provenance:
         "host": socket.gethostname(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def code() -> str:
+    """What computes a result: a hash (12 hex digits) of this package's source files.
+
+    Unlike a commit's, it stays the same where only documents, tests or the agent change, and
+    tells changes that were not committed.
+    """
+    package = Path(__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        found.update(path.read_bytes() + b"\0")
+    return found.hexdigest()[:12]
 
 
 def device_name(device: torch.device) -> str:

@@ -17,9 +17,14 @@ from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.npz import fingerprint
 from fno_runner.files import write_text_atomically
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""Raised where a program that reads strictly cannot read what a later one writes. 2: validation."""
+KNOWN_SCHEMAS = (1, 2)
 RECORD = "result.json"
-CONTENT = {"train_npz": fingerprint, "test_npz": fingerprint, "scan": fingerprint_scan}
+CONTENT = {
+    **dict.fromkeys(("train_npz", "test_npz", "val_npz"), fingerprint),
+    "scan": fingerprint_scan,
+}
 """What a data file's content is, by the key that names the file."""
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]
@@ -66,6 +71,7 @@ class SeedResult(BaseModel):
     status: Status
     error: ErrorInfo | None = None
     metrics: Metrics = {}
+    validation: Metrics = {}
     history: list[dict[str, float | int | None]] = []
 
 
@@ -76,6 +82,8 @@ class RunResult(BaseModel):
         or the reference object of an experimental scan; for a scan also what needs neither
         (`without_truth`): "r_factor" -> {"train": …, "held_out": …, …}, "deviance" likewise,
         "frc_halves" and "resolution".
+    validation: the same metrics of an object that is neither trained on nor reported, to choose
+        configurations by; empty where there is none.
     floors: the same metrics for reconstructions that took no network: "flat_phase",
         "projection_1", "projection_50".
     model_params: trainable parameters, counted as real numbers.
@@ -83,18 +91,19 @@ class RunResult(BaseModel):
     timing: further times [s], rates and the protocol they were taken with.
     history: one entry an epoch.
     seeds: what each of several replicates came to; empty for a single one. The run has finished if
-        a seed has, else its status is the worst; metrics are the mean over the seeds that ended as
-        the run did, error is the first one's of them, history the first seed's.
+        a seed has, else its status is the worst; metrics and validation are the mean over the seeds
+        that ended as the run did, error is the first one's of them, history the first seed's.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
     status: Status
     error: ErrorInfo | None = None
     config: dict[str, Any]
     metrics: Metrics = {}
+    validation: Metrics = {}
     metrics_against: Literal["truth", "reference"] | None = None
     floors: dict[str, dict[str, Pair]] = {}
     model_params: int | None = None
@@ -116,6 +125,7 @@ class RunResult(BaseModel):
         alike = [one for one in seeds if one.status == self.status]
         self.error = alike[0].error
         self.metrics = _mean([one.metrics for one in alike])
+        self.validation = _mean([one.validation for one in alike])
         self.history = seeds[0].history
         self.seeds = seeds if len(seeds) > 1 else []
 
@@ -128,6 +138,7 @@ class RunResult(BaseModel):
                     "status": one.status,
                     "error": one.error,
                     "metrics": one.metrics,
+                    "validation": one.validation,
                     "history": one.history,
                     "seeds": [],
                 }

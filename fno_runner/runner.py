@@ -122,12 +122,18 @@ def run(
         config=config.model_dump(),
         provenance={**provenance(device), "dataset": dataset.fingerprint},
     )
+    if dataset.validation is not None:
+        result.provenance["validation_object"] = dataset.validation.fingerprint
     with (
         _working_folder(output_dir, identifier) as (folder, publish),
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
     ):
         log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
         with _recorded(result):
+            if dataset.reference is not None:
+                # First, so that a run that fails in training has them as well.
+                result.metrics_against = dataset.reference_kind
+                result.floors = floors(dataset, Path(config.data_dir))
             trained = train(
                 config,
                 dataset,
@@ -238,9 +244,6 @@ def _evaluate(
         if len(trained) > 1:
             log.info("seed %d %s", one.seed, seed.status)
     result.conclude(seeds)
-    if dataset.reference is not None:
-        result.metrics_against = dataset.reference_kind
-        result.floors = floors(dataset, Path(config.data_dir))
     shown = first.get("finished") or first.get("collapsed")
     if shown is None:
         return
@@ -290,10 +293,23 @@ def _evaluate_seed(
     if isinstance(dataset.geometry, Freeform):
         metrics |= score_without_truth(patches, dataset, config.infer_batch_size)
     _check_finite(metrics)
+    if dataset.validation is not None:
+        seed.validation = _validate(config, dataset.validation, device, trained)
     seed.error = _collapse(metrics)
     seed.status = "collapsed" if seed.error else "finished"
     seed.metrics = metrics
     return _Reconstruction(config, objects, mask, timing)
+
+
+def _validate(
+    config: RunConfig, validation: Dataset, device: torch.device, trained: Trained
+) -> Metrics:
+    """The metrics of the validation object, reconstructed and scored as the test object is."""
+    assert validation.reference is not None
+    network = (trained.model, validation.test, trained.scale, device)
+    patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
+    objects, mask = stitch(patches, validation)
+    return dict(score(objects, validation.reference, mask))
 
 
 def _check_finite(metrics: Metrics) -> None:

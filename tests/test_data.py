@@ -120,6 +120,7 @@ def test_cache_is_reused_checked_and_made_again(tmp_path: Path) -> None:
     assert {p.relative_to(tmp_path).as_posix() for p in files} == {
         "N64/gs1/train.npz",
         "N64/gs1/test.npz",
+        "N64/gs1/validation.npz",
     }
     assert load_dataset(config).fingerprint == first.fingerprint
     assert files == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz")}  # reused

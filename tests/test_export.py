@@ -130,14 +130,14 @@ def test_rejected_records_are_named_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = put(tmp_path, [make(1)])
-    for name, text in (("00000000000a", ""), ("00000000000b", '{"schema_version": 2}')):
+    for name, text in (("00000000000a", ""), ("00000000000b", '{"schema_version": 3}')):
         run_folder(study, name).mkdir()
         (run_folder(study, name) / "result.json").write_text(text)
     assert main([str(study)]) == 0
     out = capsys.readouterr().out
     assert "1 run: 1 finished; 2 records rejected" in out
     assert "00000000000a/result.json: empty" in out
-    assert "00000000000b/result.json: schema_version is 2; known is 1" in out
+    assert "00000000000b/result.json: schema_version is 3; known are 1 and 2" in out
     assert len(rows(study / CSV)) == 1
 
 

@@ -80,7 +80,10 @@ UNBELIEVABLE: dict[str, tuple[str | bytes, str]] = {
     "deep": ("[" * 100_000, "recursion"),
     "list": ("[]", "object"),
     "foreign": ('{"loss": 1}', "run_id"),
-    "future": (text(make(), schema_version=2, verdict="good"), "schema_version is 2; known is 1"),
+    "future": (
+        text(make(), schema_version=3, verdict="good"),
+        "schema_version is 3; known are 1 and 2",
+    ),
     "unversioned": (text(make(), schema_version=None), "has no schema_version"),
     "someone else's": (text(make(), run_id="00000000000f"), "its folder says " + NAME),
     "unknown status": (text(make(), status="great"), "status"),

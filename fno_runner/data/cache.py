@@ -21,7 +21,7 @@ from fno_runner.files import make_folder, set_aside, write_text_atomically
 
 log = logging.getLogger(__name__)
 
-SPLITS: tuple[Split, ...] = ("train", "test")
+SPLITS: tuple[Split, ...] = ("train", "test", "validation")
 PARAMETERS = (
     "nimgs_train",
     "nimgs_test",
@@ -47,7 +47,8 @@ def load_dataset(config: RunConfig) -> Dataset:
     if config.scan is not None:
         return load_scan(Path(config.scan), config.data_seed)
     if config.train_npz is not None and config.test_npz is not None:
-        return load_npz_pair(Path(config.train_npz), Path(config.test_npz))
+        validation = None if config.val_npz is None else Path(config.val_npz)
+        return load_npz_pair(Path(config.train_npz), Path(config.test_npz), validation)
     return _load_simulated(config)
 
 
@@ -58,19 +59,19 @@ def _load_simulated(config: RunConfig) -> Dataset:
     replace them at any other moment.
     """
     folder = make_folder(Path(config.data_dir) / f"N{N}" / "gs1")
-    train, test = (folder / f"{split}.npz" for split in SPLITS)
+    files = [folder / f"{split}.npz" for split in SPLITS]
     with FileLock(folder / ".lock"):
         manifest = _read_manifest(folder)
         if manifest is not None and manifest.parameters == _parameters(config):
             try:
                 if manifest.content == _content(folder):
-                    return load_npz_pair(train, test)
+                    return load_npz_pair(*files)
             except UserError:
                 pass  # which of them, and how, is found out now
-            for split, path in zip(SPLITS, (train, test), strict=True):
+            for split, path in zip(SPLITS, files, strict=True):
                 _set_aside_if_damaged(path, manifest.content[split])
         _make(folder, config)
-        return load_npz_pair(train, test)
+        return load_npz_pair(*files)
 
 
 def _parameters(config: RunConfig) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def _read_manifest(folder: Path) -> _Manifest | None:
         manifest = _Manifest.model_validate_json(content)
         if manifest.content.keys() == set(SPLITS):
             return manifest
+        if manifest.content.keys() < set(SPLITS):
+            return None  # made before there was a validation object
         kind: Kind = "foreign"
     except FileNotFoundError:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -75,7 +75,8 @@ class Dataset:
     pixel_size: of the object [m], where it is known.
     reference: complex64 (objects, H, W), what the reconstruction is compared with, if anything:
         the `truth` of simulated data, or another method's `reference` reconstruction of a scan.
-    fingerprint: of the files' content.
+    fingerprint: of the files' content, but for the validation object's, which has its own.
+    validation: the same with another object to reconstruct: what configurations are chosen by.
     """
 
     train: Patterns
@@ -87,30 +88,47 @@ class Dataset:
     fingerprint: str
     region: Bool[np.ndarray, " b"] | None = None
     pixel_size: float | None = None
+    validation: Dataset | None = None
 
 
-def load_npz_pair(train_npz: Path, test_npz: Path) -> Dataset:
-    """A grid-lines dataset from two NPZ files in the layout of PtychoPINN's study.
+def load_npz_pair(train_npz: Path, test_npz: Path, val_npz: Path | None = None) -> Dataset:
+    """A grid-lines dataset from NPZ files in the layout of PtychoPINN's study.
+
+    Args:
+        val_npz: a third object, in the layout of the test file.
 
     Raises:
         UserError: a file is missing or damaged, lacks a key, has another N, or holds amplitudes
             that are negative or not finite.
     """
-    train, test = (_read_patterns(path) for path in (train_npz, test_npz))
-    truth = _complex(test_npz, "YY_ground_truth")
+    train = _read_patterns(train_npz)
+    trained = fingerprint(train_npz)[:16]
+    dataset = _with_objects(train, test_npz, trained)
+    if val_npz is None:
+        return dataset
+    return replace(dataset, validation=_with_objects(train, val_npz, trained))
+
+
+def _with_objects(train: Patterns, path: Path, trained: str) -> Dataset:
+    """The dataset whose objects to reconstruct are in `path`.
+
+    Args:
+        trained: the fingerprint of the training patterns.
+    """
+    test = _read_patterns(path)
+    truth = _complex(path, "YY_ground_truth")
     if truth.ndim != 3 or truth.shape[0] < N // 2:
-        raise UserError(f"{test_npz}: 'YY_ground_truth' is {truth.shape}, not (H, W, objects)")
+        raise UserError(f"{path}: 'YY_ground_truth' is {truth.shape}, not (H, W, objects)")
     truth = np.ascontiguousarray(np.moveaxis(truth, -1, 0))
-    scale = float(_finite(test_npz, "norm_Y_I").reshape(-1)[0])
-    geometry = _raster(test_npz, test, truth, scale)
+    scale = float(_finite(path, "norm_Y_I").reshape(-1)[0])
     return Dataset(
         train=train,
         test=test,
         held_out=np.ones(len(test), bool),
-        geometry=geometry,
+        geometry=_raster(path, test, truth, scale),
         reference=truth,
         reference_kind="truth",
-        fingerprint=f"{fingerprint(train_npz)[:16]}-{fingerprint(test_npz)[:16]}",
+        fingerprint=f"{trained}-{fingerprint(path)[:16]}",
     )
 
 

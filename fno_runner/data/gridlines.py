@@ -16,7 +16,7 @@ from jaxtyping import Complex64, Float32
 from fno_runner.config import N, RunConfig
 from fno_runner.data.probe import zone_plate_probe
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "validation"]
 
 CANVAS = 784
 """Side of the canvas that the lines are drawn on [px]; its central half is the object."""
@@ -24,8 +24,10 @@ OBJECT = CANVAS // 2
 """Side of an object [px]."""
 LINES = 400
 """Lines an object."""
-STEP: dict[Split, int] = {"train": 4, "test": 10}
+STEP: dict[Split, int] = {"train": 4, "test": 10, "validation": 10}
 """Distance of neighbouring scan positions [px]."""
+STREAM: dict[Split, int] = {"train": 0, "test": 1, "validation": 2}
+"""Which random stream of `data_seed` a split's objects and noise come from."""
 CHUNK = 128
 """Patterns made at once; each chunk has a random stream of its own."""
 GENERATOR_VERSION = 1
@@ -80,13 +82,13 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
         coords_nominal, coords_true (B, 1, 2, 1): zero at gridsize 1.
         YY_full (n, OBJECT, OBJECT, 1) complex64; probeGuess, probe_simulated (N, N) complex64.
         norm_Y_I () float64: the objects' amplitude scale; the patches are divided by it.
-        On the test split YY_ground_truth (330, 330, n) complex64: what stitching should give.
+        But for training YY_ground_truth (330, 330, n) complex64: what stitching should give.
     """
     from scipy.ndimage import maximum_filter
 
-    images = config.nimgs_train if split == "train" else config.nimgs_test
+    images = {"train": config.nimgs_train, "test": config.nimgs_test, "validation": 1}[split]
     # Independent streams: an object does not depend on how many others there are.
-    root = np.random.SeedSequence([config.data_seed, 0 if split == "train" else 1])
+    root = np.random.SeedSequence([config.data_seed, STREAM[split]])
     object_seeds, noise_seed = root.spawn(2)
     objects = np.stack(
         [grid_lines_object(np.random.default_rng(s)) for s in object_seeds.spawn(images)]
@@ -140,7 +142,7 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
         "probe_simulated": probe,
         "norm_Y_I": np.array(norm),
     }
-    if split == "test":
+    if split != "train":
         side = rows * step
         border = (N - step) // 2
         truth = objects[:, border : border + side, border : border + side]
