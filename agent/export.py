@@ -27,6 +27,7 @@ from agent.findings import (
 )
 from agent.illustrate import illustrate
 from agent.mirrored import is_ours, merge, mirror, study_name
+from agent.mixing import commits_of_one_code, differences, only_in, with_groups
 from agent.records import one_line, read_records, table
 from agent.retimed import prefer_retimed
 from agent.series import configuration_table, series
@@ -45,6 +46,9 @@ Write what the runs of a study came to, and print the front and the recommended 
   pareto_plot.png      the fronts of cost and quality; .pdf is the same for papers
   reconstructions.png  the front's reconstructions and the worst, beside the truth
   report.html          all of it in one file that opens in a browser without a network
+
+Recommended is the cheapest configuration within one standard error of the best; docs/statistics.md
+says how, and what the intervals cover.
 
 A study is a folder on this disk, which is only read; or a sweep, or a whole project, on a Weights &
 Biases server. Its runs are merged with the records that are here, of the same runs and of runs that
@@ -70,7 +74,11 @@ finished run · 2 bad input, or a server that cannot be read · 3 the files cann
 
 
 def export(
-    study: Path, output_dir: Path | None = None, tolerance: float | None = None
+    study: Path,
+    output_dir: Path | None = None,
+    tolerance: float | None = None,
+    *,
+    allow_mixed: bool = False,
 ) -> ExportResult:
     """Export a study on this disk: `write` what `read_local` finds.
 
@@ -78,7 +86,7 @@ def export(
         UserError: `study` is not a study; nothing was written.
         MachineError: the files cannot be written.
     """
-    return write(read_local(study), output_dir, tolerance)
+    return write(read_local(study), output_dir, tolerance, allow_mixed=allow_mixed)
 
 
 def read_local(study: Path) -> Material:
@@ -140,7 +148,11 @@ def read_server(server: Server, place: Place) -> Material:
 
 
 def write(
-    material: Material, output_dir: Path | None = None, tolerance: float | None = None
+    material: Material,
+    output_dir: Path | None = None,
+    tolerance: float | None = None,
+    *,
+    allow_mixed: bool = False,
 ) -> ExportResult:
     """Write tables, recommendation, pictures and report.html, each whole or not at all.
 
@@ -151,9 +163,12 @@ def write(
         tolerance: how far from the best is near enough, absolute, in the criterion's unit; None
             for one standard error, or, of one seed, the criterion's own (phase SSIM 0.02, R on
             held-out frames 0.002).
+        allow_mixed: compare runs of different data, epochs, schema or code apart, each group by
+            itself, with a column that names it; otherwise they are refused.
 
     Raises:
-        UserError: there is no run, and an earlier table would be lost.
+        UserError: there is no run, or not every one that a server knew, and an earlier table would
+            be lost; runs are mixed that were not asked to be.
         MachineError: the files cannot be written.
     """
     runs, sweep = material.table, material.sweep
@@ -161,6 +176,23 @@ def write(
     csv = folder / CSV
     if runs.empty and csv.exists():
         raise UserError(f"{material.source}: no run to export; {csv} is left as it is")
+    if lost := only_in(csv, runs):
+        raise UserError(
+            f"{csv} has {lost} runs that only the server knows and is left as it is; export the "
+            "sweep by its name to renew it, or give another --output-dir"
+        )
+    told = differences(material.counted, sweep)
+    if told and not allow_mixed:
+        raise UserError(
+            f"{material.source}: runs differ in {'; in '.join(told.values())}; --allow-mixed "
+            "compares each group by itself"
+        )
+    if told:
+        runs = with_groups(runs, told)
+        material = replace(material, table=runs)
+    elif commits := commits_of_one_code(material.counted):
+        remark = f"runs of commits {', '.join(commits)}, which compute the same (code)"
+        material = replace(material, remarks=[*material.remarks, remark])
     all_series = series(material.counted, tolerance)
     grid = attempts(sweep, runs) if sweep is not None and sweep.method == "grid" else None
     make_folder(folder)
@@ -211,7 +243,7 @@ def _export(args: argparse.Namespace) -> ExportResult:
     material = read_local(source) if isinstance(source, Path) else _read_place(source)
     if args.require_complete and (material.sweep is None or material.sweep.method != "grid"):
         raise UserError(f"--require-complete: {material.source} is not the study of a grid")
-    result = write(material, args.output_dir, args.tolerance)
+    result = write(material, args.output_dir, args.tolerance, allow_mixed=args.allow_mixed)
     if isinstance(source, Place) and material.sweep is not None and args.output_dir is None:
         # So that the folder, exported without the server, knows its grid.
         adopt_study(material.folder, material.sweep)
@@ -265,10 +297,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit status 1 unless every point of the grid has a finished run",
     )
+    add(
+        "--allow-mixed",
+        action="store_true",
+        help="take runs of different data, epochs, schema or code, each group compared by itself",
+    )
     add("--tolerance", type=_tolerance, metavar="X",
-        help="recommend the cheapest run within X of the best, absolute "
-        f"(default: phase SSIM {PHASE_SSIM.tolerance}; R on held-out frames of a scan without "
-        "a reference 0.002)")  # fmt: skip
+        help="recommend the cheapest within X of the best, absolute (default: one standard error "
+        f"of the best; where it ran with one seed phase SSIM {PHASE_SSIM.tolerance}, R on held-out "
+        "frames of a scan without a reference 0.002)")  # fmt: skip
     return parser
 
 

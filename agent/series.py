@@ -22,11 +22,12 @@ MUST_AGREE = (
     *("nimgs_train", "nimgs_test", "nphotons", "data_seed"),
     *(key for key in RunConfig.model_fields if key.startswith("probe_")),
     "dataset",
+    "group",
 )
 """Columns in which runs must agree to be compared: the input, the training effort, the data.
 
 `dataset` is the fingerprint of the files' content; the parameters before it say in words what a
-fingerprint cannot."""
+fingerprint cannot. `group` is of rows that are mixed on request (agent.mixing)."""
 
 COMPARED = ("finished", "collapsed")
 
@@ -80,10 +81,12 @@ def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
     compared = table["status"].isin(COMPARED)
     of = words if not compared.any() else words[compared]
     keys = [key for key in words if of[key].nunique() > 1]
-    readable = [key for key in keys if key != "dataset"]
-    # A fingerprint tells a reader little: it is left out where other keys tell as much apart.
-    if len(_combinations(of[readable])) == len(_combinations(of[keys])):
-        keys = readable
+    # A fingerprint tells a reader little, and a group's name says again what a key says: they are
+    # left out where other keys tell as much apart.
+    for terse in ("dataset", "group"):
+        readable = [key for key in keys if key != terse]
+        if len(_combinations(of[readable])) == len(_combinations(of[keys])):
+            keys = readable
     members: dict[tuple[str, ...], list[int]] = {}
     told = words[keys].to_numpy().tolist()
     in_order = [*np.flatnonzero(compared), *np.flatnonzero(~compared)]
