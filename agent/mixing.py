@@ -61,11 +61,13 @@ def watched(table: pd.DataFrame) -> pd.DataFrame:
 
     A run older than the fingerprint of its code is known by its commit.
     """
-    words = {key: table[key].map(_word) for key in WATCHED if key in table}
+    words = {
+        key: [_word(value) for value in table[key].tolist()] for key in WATCHED if key in table
+    }
     commits = _commits(table)
     if commits is not None:
-        code = words.get("code", pd.Series(None, index=table.index, dtype=object))
-        words["code"] = code.where(code.notna(), commits)
+        codes = words.get("code", [None] * len(table))
+        words["code"] = [code or commit for code, commit in zip(codes, commits, strict=True)]
     return pd.DataFrame(words, index=table.index, dtype=object)
 
 

@@ -142,12 +142,13 @@ def recommend(
         allowance=allowance,
         standard_error=by_error,
         margin=float(quality[best] - quality[chosen]),
-        provisional=_provisional(seeds[chosen], seeds[best]),
+        provisional=_provisional(seeds[chosen], seeds[best], chosen == best),
     )
 
 
-def _provisional(chosen: int, best: int) -> str:
-    lacking = [name for name, n in (("it", chosen), ("the best", best)) if n < 2]
+def _provisional(chosen: int, best: int, same: bool) -> str:
+    counts = [("it", chosen)] if same else [("it", chosen), ("the best", best)]
+    lacking = [name for name, n in counts if n < 2]
     if not lacking:
         return ""
     return f"{' and '.join(lacking)} ran with one seed: another seed may change the choice"

@@ -86,7 +86,7 @@ def test_what_the_sweep_asks_for_is_not_mixed_by_accident(tmp_path: Path) -> Non
     """Epochs and the photons, and with them the data, differ on purpose: series, as ever."""
     runs = [
         make(n, config=RunConfig(nphotons=p, epochs=e).model_dump(), provenance={"dataset": d})
-        for n, (p, e, d) in enumerate([(1e9, 20, "a"), (1e5, 20, "b"), (1e9, 5, "a")])
+        for n, (p, e, d) in enumerate([(1e9, 20, "a"), (1e5, 20, "b"), (1e9, 5, "a")], 1)
     ]
     put(tmp_path, runs)
     open_study(tmp_path / "study", grid(nphotons=[1e9, 1e5], epochs=[20, 5]))

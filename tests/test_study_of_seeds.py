@@ -1,0 +1,120 @@
+"""From seeds in a sweep file to intervals; devices apart; metrics that some runs lack."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.export import export, main
+from agent.findings import CONFIGS
+from agent.local import main as local
+from agent.sweepfile import parse_sweep, points
+from fno_runner.config import RunConfig
+from tests.test_export import make, put, rows
+
+
+def seeded(number: int, seed: int, ssim: float, device: str = "box", **changes: Any) -> Any:
+    return make(
+        10 * number + seed,
+        config=RunConfig(width=8 + number, seed=seed).model_dump(),
+        metrics={"ssim": (0.8, ssim), "psnr": (20.0, 25.0 + ssim)},
+        model_params=1000 * number,
+        inference_time_s=(0.1 if device == "box" else 0.01) * (number + seed / 10),
+        provenance={"device_name": device},
+        **changes,
+    )
+
+
+def test_a_list_of_seeds_is_all_a_sweep_file_needs(
+    tiny_config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two seeds of two widths, run for real."""
+    sweep = tmp_path / "sweep.yaml"
+    fixed = {k: getattr(tiny_config, k) for k in ("modes", "blocks", "train_npz", "test_npz")}
+    fixed |= {"epochs": 1, "data_dir": tiny_config.data_dir, "device": "cpu"}
+    lines = [f"  {key}: {{value: {value}}}" for key, value in fixed.items()]
+    sweep.write_text(
+        "program: agent.run\nmethod: grid\nparameters:\n  width: {values: [2, 3]}\n"
+        "  seed: {values: [0, 1]}\n" + "\n".join(lines) + "\n"
+    )
+    study = tmp_path / "study"
+    assert local([str(sweep), "--study", str(study)]) == 0
+    capsys.readouterr()
+    export(study)
+    for row in rows(study / CONFIGS):
+        assert (row["n_seeds"], row["seeds"]) == ("2", "0 1")
+        mean, low, high = (float(row[f"ssim_phase_{s}"]) for s in ("mean", "low", "high"))
+        assert low < mean < high
+        assert float(row["train_time_s_low"]) < float(row["train_time_s_mean"])
+
+
+def test_seed_counts_multiply_the_grid() -> None:
+    mapping = {
+        "method": "grid",
+        "parameters": {"width": {"values": [8, 16]}, "seed": {"values": [0, 1, 2]}},
+    }
+    assert len(list(points(parse_sweep(mapping, "test")))) == 6
+
+
+def test_two_devices_never_share_a_time(tmp_path: Path) -> None:
+    runs = [seeded(n, s, 0.6 + n / 50 + s / 100) for n in (1, 2) for s in (0, 1)]
+    runs += [seeded(n, 2, 0.6 + n / 50, "H100") for n in (1, 2)]
+    (one,) = export(put(tmp_path, runs)).series
+    assert one.configs["time_device"].tolist() == ["box", "box"]
+    assert one.configs["n_timed"].tolist() == [2, 2]
+    # Quality is over all seeds, a time over those of one device.
+    assert one.configs["n_seeds"].tolist() == [3, 3]
+    assert one.configs["inference_time_s_mean"].tolist() == pytest.approx([0.105, 0.205])
+    timed = {front.device: front for front in one.fronts if front.device is not None}
+    assert set(timed) == {"box", "H100"}
+    assert timed["H100"].cost.mean.tolist() == pytest.approx([0.012, 0.022])
+
+
+def test_a_metric_that_half_of_the_runs_lack(tmp_path: Path) -> None:
+    runs = [seeded(n, s, 0.6 + n / 50 + s / 100) for n in (1, 2) for s in (0, 1)]
+    runs[0].metrics["psnr"] = (None, None)
+    runs[2].metrics["psnr"] = (None, None)
+    (one,) = export(put(tmp_path, runs)).series
+    assert one.configs["psnr_phase_n"].tolist() == [1, 1]
+    assert one.configs["ssim_phase_n"].tolist() == [2, 2]
+    assert one.configs["psnr_phase_mean"].tolist() == pytest.approx([25.63, 25.65])
+    assert all(math.isnan(low) for low in one.configs["psnr_phase_low"])
+
+
+def test_what_collapsed_or_diverged_is_counted_and_in_no_mean(tmp_path: Path) -> None:
+    bad = {"ssim": (0.1, 0.02)}
+    runs = [
+        *(seeded(1, s, 0.6 + s / 100) for s in (0, 1)),
+        seeded(1, 2, 0.02).model_copy(update={"status": "collapsed", "metrics": bad}),
+        seeded(1, 3, 0.9).model_copy(update={"status": "diverged", "metrics": {}}),
+    ]
+    (one,) = export(put(tmp_path, runs)).series
+    counts = one.configs[["n_runs", "n_seeds", "n_collapsed", "n_diverged", "n_failed"]]
+    assert counts.to_numpy().tolist() == [[4, 2, 1, 1, 0]]
+    assert one.configs["ssim_phase_mean"].tolist() == pytest.approx([0.605])
+
+
+def test_a_study_without_a_finished_run_has_tables_reasons_and_status_1(tmp_path: Path) -> None:
+    diverged = seeded(1, 0, 0.5).model_copy(update={"status": "diverged", "metrics": {}})
+    assert main([str(put(tmp_path, [diverged]))]) == 1
+    (row,) = rows(tmp_path / CONFIGS)
+    assert (row["n_seeds"], row["n_diverged"], row["recommended"]) == ("0", "1", "False")
+    assert (tmp_path / "recommendation.json").exists() and (tmp_path / "report.html").exists()
+
+
+def test_replicates_count_as_seeds_and_share_one_clock(tmp_path: Path) -> None:
+    from fno_runner.result import SeedResult
+
+    config = RunConfig(width=9, replicates=3).model_dump()
+    run = make(1, config=config, timing={"train_time_s": 30.0, "train_time_per_seed_s": 10.0})
+    run.seeds = [
+        SeedResult(seed=s, status="finished", metrics={"ssim": (0.8, 0.6 + s / 100)})
+        for s in range(3)
+    ]
+    (one,) = export(put(tmp_path, [run])).series
+    row = one.configs.iloc[0]
+    assert (row["n_seeds"], row["n_timed"]) == (3, 1)
+    assert row["train_time_s_mean"] == 10.0 and math.isnan(row["inference_time_s_low"])
