@@ -9,10 +9,11 @@ import pytest
 
 from agent.records import table
 from agent.series import series
+from fno_runner.result import RunResult
 from tests.test_recommendation import run
 
 
-def study(noise: float, seeds: int = 3, leave_out: int = 0) -> list:
+def study(noise: float, seeds: int = 3, leave_out: int = 0) -> list[RunResult]:
     """SSIM = 0.5 + 0.2 (hybrid) + 0.05 (width 16), and noise; modes do nothing."""
     rng = np.random.default_rng(0)
     points = list(itertools.product(["fno", "hybrid"], [8, 12], [8, 16]))[leave_out:]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from agent.findings import CONFIGS, CSV, RECOMMENDATION
-from fno_runner.config import RunConfig
+from fno_runner.config import load_config
 from fno_runner.result import RunResult, run_folder
 
 SEEDS = 3
@@ -33,9 +33,15 @@ def write_records(study: Path) -> None:
         result = RunResult(
             run_id=f"{number:012x}",
             status="finished",
-            config=RunConfig(
-                architecture=a, input_transform=t, modes=m, width=w, seed=number % SEEDS
-            ).model_dump(),
+            config=load_config(
+                {
+                    "architecture": a,
+                    "input_transform": t,
+                    "modes": m,
+                    "width": w,
+                    "seed": number % SEEDS,
+                }
+            ).model_dump(),  # fmt: skip
             metrics={**metrics},
             validation={**metrics},
             metrics_against="truth",

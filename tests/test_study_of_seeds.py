@@ -10,9 +10,9 @@ import pytest
 
 from agent.export import export, main
 from agent.findings import CONFIGS
-from agent.local import main as local
+from agent.study import open_study
 from agent.sweepfile import parse_sweep, points
-from fno_runner.config import RunConfig
+from fno_runner.config import RunConfig, load_config
 from tests.test_export import make, put, rows
 
 
@@ -28,35 +28,25 @@ def seeded(number: int, seed: int, ssim: float, device: str = "box", **changes: 
     )
 
 
-def test_a_list_of_seeds_is_all_a_sweep_file_needs(
-    tiny_config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Two seeds of two widths, run for real."""
-    sweep = tmp_path / "sweep.yaml"
-    fixed = {k: getattr(tiny_config, k) for k in ("modes", "blocks", "train_npz", "test_npz")}
-    fixed |= {"epochs": 1, "data_dir": tiny_config.data_dir, "device": "cpu"}
-    lines = [f"  {key}: {{value: {value}}}" for key, value in fixed.items()]
-    sweep.write_text(
-        "program: agent.run\nmethod: grid\nparameters:\n  width: {values: [2, 3]}\n"
-        "  seed: {values: [0, 1]}\n" + "\n".join(lines) + "\n"
-    )
-    study = tmp_path / "study"
-    assert local([str(sweep), "--study", str(study)]) == 0
-    capsys.readouterr()
-    export(study)
-    for row in rows(study / CONFIGS):
-        assert (row["n_seeds"], row["seeds"]) == ("2", "0 1")
-        mean, low, high = (float(row[f"ssim_phase_{s}"]) for s in ("mean", "low", "high"))
-        assert low < mean < high
-        assert float(row["train_time_s_low"]) < float(row["train_time_s_mean"])
-
-
-def test_seed_counts_multiply_the_grid() -> None:
+def test_a_list_of_seeds_is_all_a_sweep_file_needs(tmp_path: Path) -> None:
     mapping = {
         "method": "grid",
         "parameters": {"width": {"values": [8, 16]}, "seed": {"values": [0, 1, 2]}},
     }
-    assert len(list(points(parse_sweep(mapping, "test")))) == 6
+    sweep = parse_sweep(mapping, "test")
+    runs = [
+        make(n, config=load_config(point).model_dump(), metrics={"ssim": (0.8, 0.6 + n / 100)})
+        for n, point in enumerate(points(sweep), 1)
+    ]
+    assert len(runs) == 6
+    open_study(tmp_path, sweep)
+    export(put(tmp_path, runs))
+    found = rows(tmp_path / CONFIGS)
+    assert [row["configuration"][-7:] for row in found] == ["width 8", "idth 16"]
+    for row in found:
+        assert (row["n_seeds"], row["seeds"]) == ("3", "0 1 2")
+        mean, low, high = (float(row[f"ssim_phase_{s}"]) for s in ("mean", "low", "high"))
+        assert low < mean < high
 
 
 def test_two_devices_never_share_a_time(tmp_path: Path) -> None:
