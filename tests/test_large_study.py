@@ -41,7 +41,7 @@ def write_records(study: Path) -> None:
                     "width": w,
                     "seed": number % SEEDS,
                 }
-            ).model_dump(),  # fmt: skip
+            ).model_dump(),
             metrics={**metrics},
             validation={**metrics},
             metrics_against="truth",
