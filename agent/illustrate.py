@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.effects_plot import effects_figure
 from agent.findings import ExportResult
 from agent.page import render_page
 from agent.pictured import MOST_PICTURES, Gallery, comparison, gallery
@@ -14,6 +15,7 @@ from fno_runner.files import write_text_atomically
 
 PLOT = "pareto_plot.png"
 PAPER = "pareto_plot.pdf"
+EFFECTS = "main_effects.png"
 RECONSTRUCTIONS = "reconstructions.png"
 PAGE = "report.html"
 RECON_DPI = 150
@@ -34,7 +36,7 @@ def illustrate(result: ExportResult, folder: Path) -> list[Path]:
     """
     shown = galleries(result)
     compared = [one for one in map(comparison, shown) if one is not None]
-    for name in (PLOT, PAPER, RECONSTRUCTIONS):
+    for name in (PLOT, PAPER, EFFECTS, RECONSTRUCTIONS):
         (folder / name).unlink(missing_ok=True)
     written = []
     if any(one.fronts for one in result.series):
@@ -42,6 +44,9 @@ def illustrate(result: ExportResult, folder: Path) -> list[Path]:
         save_png(figure, folder / PLOT)
         save_pdf(figure, folder / PAPER)
         written += [folder / PLOT, folder / PAPER]
+    if any(one.effects for one in result.series):
+        save_png(effects_figure(result.series), folder / EFFECTS)
+        written.append(folder / EFFECTS)
     if compared:
         save_png(reconstructions_figure(compared), folder / RECONSTRUCTIONS, RECON_DPI)
         written.append(folder / RECONSTRUCTIONS)

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from agent.configurations import CONFIGURATION, COST, FLOPS, NAMED, TIME, devices, label
 from agent.criterion import numbers
+from agent.effects_plot import in_order, is_ordered, note
 from agent.pareto import Front
 from agent.pictured import NAMED_ROLES, Gallery, history
-from agent.plots import COLOURS, LEAST_SPANS, OKABE_ITO, SHAPES, floors
+from agent.plots import COLOURS, LEAST_SPANS, MAX_SERIES, OKABE_ITO, SHAPES, floors, quality_label
 from agent.reconstructions import limits_of, thumbnail
 from agent.series import Series
 
@@ -105,7 +106,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
             for one, first in zip(galleries, offsets, strict=False)
             for config, source in thumbnails(one).items()
         },
-        "effects": [],
+        "effects": [_effects(one) for one in all_series[:MAX_SERIES] if one.effects],
         "losses": [curve for one in galleries for curve in _losses(one, study)][:MOST_CURVES],
     }
 
@@ -180,6 +181,26 @@ def _series(one: Series, first: int, rows: dict[str, list[Any]], columns: dict[s
             y: {FLOOR_NAMES[key]: value for key, value in floors(one.runs, y).items()}
             for y in sorted({front.quality.column for front in one.fronts})
         },
+    }
+
+
+def _effects(one: Series) -> Json:
+    """Main effects on what is reported, the most important key first."""
+    return {
+        "name": one.name,
+        "quality": quality_label(one, one.criterion.column),
+        "factors": [
+            {
+                "name": effect.key,
+                "note": note(effect),
+                "levels": [str(value) for value in effect.values],
+                "ordered": is_ordered(effect),
+                "mean": _short(effect.mean),
+                "low": _short(effect.low),
+                "high": _short(effect.high),
+            }
+            for effect in in_order(one)
+        ],
     }
 
 

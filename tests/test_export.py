@@ -15,7 +15,7 @@ import pytest
 from agent.advice import advice
 from agent.export import export, main
 from agent.findings import CONFIGS, CSV, RECOMMENDATION
-from agent.illustrate import PAGE, PAPER, PLOT
+from agent.illustrate import EFFECTS, PAGE, PAPER, PLOT
 from agent.records import COLUMNS
 from agent.sweepfile import parse_sweep
 from fno_runner.config import RunConfig
@@ -117,7 +117,7 @@ def test_the_same_records_give_the_same_bytes_whoever_wrote_first(tmp_path: Path
     second = export(put(tmp_path / "b", runs))
     assert first.csv.read_bytes() == second.csv.read_bytes()
     assert first.configs.read_bytes() == second.configs.read_bytes()
-    assert [path.name for path in first.pictures] == [PLOT, PAPER, PAGE]
+    assert [path.name for path in first.pictures] == [PLOT, PAPER, EFFECTS, PAGE]
     for one, other in zip(first.pictures[:-1], second.pictures, strict=False):
         assert one.read_bytes() == other.read_bytes()
     advised = first.recommendation.read_bytes()

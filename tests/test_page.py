@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agent.export import export
-from agent.illustrate import PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
+from agent.illustrate import EFFECTS, PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
 from agent.page import bounds, render_page
 from agent.sweepfile import parse_sweep
 from fno_runner.data.npz import write_npz
@@ -140,13 +140,26 @@ def test_the_plots_have_every_configuration_and_its_interval(page: str) -> None:
 def test_the_same_records_give_the_same_files_but_for_the_pages_time_stamp(tmp_path: Path) -> None:
     study = save(tmp_path / "study", with_losses(grid(seeds=(0,))))
     first, second = (export(study, tmp_path / name).pictures for name in "ab")
-    assert [path.name for path in first] == [PLOT, PAPER, RECONSTRUCTIONS, PAGE]
+    assert [path.name for path in first] == [PLOT, PAPER, EFFECTS, RECONSTRUCTIONS, PAGE]
     for one, other in zip(first[:-1], second, strict=False):
         assert one.read_bytes() == other.read_bytes()
     stamp = re.compile(r'<time datetime="[^"]*">[^<]*</time>')
     pages = [path[-1].read_text() for path in (first, second)]
     assert len(stamp.findall(pages[0])) == 1
     assert stamp.sub("", pages[0]) == stamp.sub("", pages[1])
+
+
+def test_main_effects_are_in_the_page_with_their_intervals(page: str) -> None:
+    (effects,) = Elements(page).data["effects"]
+    assert effects["quality"] == "phase SSIM"
+    factors = {one["name"]: one for one in effects["factors"]}
+    assert set(factors) == {"architecture", "input_transform", "modes", "width"}
+    width = factors["width"]
+    assert width["levels"] == ["32", "48", "64"] and width["ordered"]
+    assert not factors["architecture"]["ordered"]
+    assert width["mean"] == sorted(width["mean"]), "wider is better in this study"
+    for low, mean, high in zip(width["low"], width["mean"], width["high"], strict=True):
+        assert low < mean < high
 
 
 def test_a_study_without_a_finished_run_has_a_page_with_the_reasons(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_other_studies_open_without_an_error(kind: str, browser: WebDriver, tmp_
         ],
         "one run": [result()],
     }[kind]
-    export(save(tmp_path / "x", runs))
+    export(save(tmp_path / "x", runs), allow_mixed=True)
     browser.get_log("browser")
     browser.get((tmp_path / "x" / PAGE).as_uri())
     until(browser, "return document.body.dataset.ready === 'yes'")
