@@ -249,8 +249,9 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
+    """A bit of `diffraction`, the first array: of those that no run reads, none is verified."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[100_000] ^= 1
     path.write_bytes(content)
 
 
