@@ -245,7 +245,8 @@ def empty(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:1000])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
 def flip(path: Path) -> None:
