@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 FAULTS := $(addprefix tests/test_,checkpoint.py exactly_once.py hostile_files.py \
   machine_faults.py secrets.py)
 
+# A process of pytest a core, a file of tests in one of them.
+AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
+
 .PHONY: help quickstart test test-all test-faults lint browser bench lock
 
 help:  ## list what can be made
@@ -31,7 +34,7 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/mypy
 
 test: lint  ## style, types, and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow and not faults"
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow and not faults"
 
 test-faults: $(INSTALLED)  ## kill, crash, fill, tear and fuzz; prints what was injected and found
 	FAULTS=1 $(BIN)/python -m pytest $(FAULTS)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agent.bootstrap import mean_intervals
+from agent.bootstrap import by_size, mean_intervals
 from agent.criterion import numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import SCAN_COLUMNS
@@ -88,12 +88,13 @@ def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
     table["seeds"] = [" ".join(str(seed[row]) for row in rows) for rows in counted]
     table["run_ids"] = [" ".join(run_ids[row] for row in rows) for rows in counted]
     for key in (COST, FLOPS):
-        table[key] = [_first(runs, key, rows) for rows in members]
+        known = runs[key].tolist() if key in runs else [None] * len(runs)
+        table[key] = [_first(known, rows) for rows in members]
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
     metrics = [str(c) for c in runs if str(c).endswith("_phase")]
-    known = (c for c in (*SCAN_COLUMNS, *TIMES) if c in runs)
-    for metric in dict.fromkeys((*metrics, *known)):
+    metrics += [c for c in (*SCAN_COLUMNS, *TIMES) if c in runs]
+    for metric in dict.fromkeys(metrics):
         measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
         samples = [measured[rows] for rows in (timed if metric in TIMES else counted)]
         for name, column in _statistics(metric, samples).items():
@@ -172,11 +173,8 @@ def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
     }
 
 
-def _first(runs: pd.DataFrame, key: str, rows: Sequence[int]) -> Any:
+def _first(values: list[Any], rows: Sequence[int]) -> Any:
     """The first known value: a count that the configuration decides is the same in all runs."""
-    if key not in runs:
-        return None
-    values = runs[key].tolist()
     return next((values[row] for row in rows if values[row] is not None), None)
 
 
@@ -185,9 +183,15 @@ def _statistics(metric: str, samples: list[npt.NDArray[np.float64]]) -> dict[str
     known = [sample[np.isfinite(sample)] for sample in samples]
     low, high = mean_intervals(known)
     least, most = _limits(metric)
+    mean, std = (np.full(len(known), math.nan) for _ in range(2))
+    for rows, values in by_size(known):
+        if values.shape[1] > 0:
+            mean[rows] = values.mean(axis=1)
+        if values.shape[1] > 1:
+            std[rows] = values.std(axis=1, ddof=1)
     return {
-        "mean": [float(s.mean()) if s.size else math.nan for s in known],
-        "std": [float(s.std(ddof=1)) if s.size > 1 else math.nan for s in known],
+        "mean": mean.tolist(),
+        "std": std.tolist(),
         "low": np.maximum(low, least).tolist(),
         "high": np.minimum(high, most).tolist(),
         "n": [s.size for s in known],

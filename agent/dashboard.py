@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import wandb
 
 from agent.server import Server, in_one_line, parse_sweep_place
-from fno_runner.arguments import Parser
-from fno_runner.errors import MachineError, UserError
+from fno_runner.arguments import Parser, command
+from fno_runner.errors import MachineError
 
 HELP = """\
 Make a saved workspace for a sweep in its Weights & Biases project, and print its URL:
@@ -31,27 +31,24 @@ exit status: 0 saved · 2 bad input, or the server refuses · 3 wandb-workspaces
 """
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Make or update a sweep's workspace; the exit status."""
+    args = _parser().parse_args(argv)
+    place = parse_sweep_place(args.sweep)
     try:
-        args = _parser().parse_args(argv)
-        place = parse_sweep_place(args.sweep)
-        try:
-            from agent.workspace import save_workspace
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] != "wandb_workspaces":
-                raise
-            raise MachineError(
-                "wandb-workspaces is not installed: pip install '.[dashboard]'"
-            ) from None
-        # Else the client announces the URL too.
-        wandb.setup(wandb.Settings(show_info=False))
-        sweep = Server().sweep(place)
-        with in_one_line(str(place)):
-            print(f"workspace  {save_workspace(place, sweep)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+        from agent.workspace import save_workspace
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "wandb_workspaces":
+            raise
+        raise MachineError(
+            "wandb-workspaces is not installed: pip install '.[dashboard]'"
+        ) from None
+    # Else the client announces the URL too.
+    wandb.setup(wandb.Settings(show_info=False))
+    sweep = Server().sweep(place)
+    with in_one_line(str(place)):
+        print(f"workspace  {save_workspace(place, sweep)}")
     return 0
 
 

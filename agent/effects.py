@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,8 @@ def effects(
     """
     means = numbers(configs, f"{criterion.column}_mean")
     compared = [int(i) for i in np.flatnonzero(np.isfinite(means))]
-    values = {
-        key: [configs[key].iloc[i] for i in compared] for key in CONFIGURATION if key in configs
-    }
+    told = configs.iloc[compared]
+    values = {key: told[key].tolist() for key in CONFIGURATION if key in told}
     varied = {key: column for key, column in values.items() if len(set(map(str, column))) > 1}
     if not varied:
         return []
@@ -68,10 +68,11 @@ def effects(
     samples = [measured[seeds[i]] for i in compared]
     samples = [sample[np.isfinite(sample)] for sample in samples]
     importance = _importance(varied, means[compared])
-    return [
-        _effect(key, column, samples, importance[key], _is_balanced(key, varied))
-        for key, column in varied.items()
-    ]
+    with ThreadPoolExecutor() as pool:
+        return [
+            _effect(key, column, samples, importance[key], _is_balanced(key, varied), pool)
+            for key, column in varied.items()
+        ]
 
 
 def _effect(
@@ -80,12 +81,13 @@ def _effect(
     samples: list[npt.NDArray[np.float64]],
     importance: float,
     balanced: bool,
+    pool: ThreadPoolExecutor,
 ) -> Effect:
     levels = _in_order(column)
     groups = [
         [s for s, value in zip(samples, column, strict=True) if value == level] for level in levels
     ]
-    intervals = [grouped_mean_interval(group) for group in groups]
+    intervals = list(pool.map(grouped_mean_interval, groups))
     return Effect(
         key=key,
         values=levels,

@@ -33,7 +33,7 @@ from agent.retimed import prefer_retimed
 from agent.series import configuration_table, series
 from agent.server import Place, Server, UnknownPlaceError, parse_place
 from agent.study import STUDIES, adopt_study, newest_study, read_study, server_study
-from fno_runner.arguments import Parser
+from fno_runner.arguments import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically
 
@@ -216,14 +216,11 @@ def as_csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, na_rep="NaN", lineterminator="\n")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a study; the exit status."""
-    try:
-        args = _parser().parse_args(argv)
-        result = _export(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    args = _parser().parse_args(argv)
+    result = _export(args)
     # Away from a terminal rich assumes 80 columns and breaks the table's words.
     width = None if sys.stdout.isatty() else 140
     report(result, Console(width=width))

@@ -28,8 +28,7 @@ from agent.keeper import (
 )
 from agent.server import Server, parse_sweep_place
 from agent.slots import ALL, MAX_PER_GPU, NONE, Slot, plan_slots, usable_gpus
-from fno_runner.arguments import Parser, count_of
-from fno_runner.errors import UserError
+from fno_runner.arguments import Parser, command, count_of
 from fno_runner.stop import heard
 
 STAGGER_S = 2.0
@@ -72,15 +71,10 @@ input, nothing was started · 3 a slot was stopped, or not started, as this mach
 """
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a box's agents; the exit status."""
-    try:
-        return _main(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:  # before any agent was started
-        return 128 + signal.SIGINT
+    return _main(_parser().parse_args(argv))
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from agent.queue import Queue, check_storage, open_queue
 from agent.slots import ALL, MAX_PER_GPU, Slot, plan_slots, shared_slots, usable_gpus
 from agent.study import STUDIES, check_study, open_study
 from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
-from fno_runner.arguments import Parser, count_of
+from fno_runner.arguments import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
 
 MAX_WORKERS = 256
@@ -56,18 +56,13 @@ exit status: 0 every point finished (with --limit: every one of them) · 1 some 
 """
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep; the exit status."""
     try:
         return _main(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        print(f"error: the queue's storage failed: {_first_line(error)}", file=sys.stderr)
-    except OSError as error:  # such as a disk that is full while the queue writes
-        print(f"error: {error.strerror or error}: {error.filename or 'queue'}", file=sys.stderr)
-    return MachineError.exit_status
+        raise MachineError(f"the queue's storage failed: {_first_line(error)}") from None
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ const shown = (key, value) => {
   if (typeof value !== "number") return String(value);
   const {digits} = columns[key];
   if (digits === 0) return value.toLocaleString("en");
-  return digits ? value.toFixed(digits) : String(Number(value.toPrecision(4)));
+  return digits ? value.toFixed(digits) : value.toLocaleString("en", {maximumSignificantDigits: 4});
 };
 const spread = (key, row) => {
   const low = rows[key + "_low"], high = rows[key + "_high"];

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from agent.configurations import CONFIGURATION, COST
@@ -142,8 +143,9 @@ def _candidates(one: Series) -> list[Pictured]:
                 roles.setdefault(other, "")
     for member in (*(m for front in one.fronts[1:] for m in front.members), *known):
         roles.setdefault(member, "")
+    measured = numbers(one.runs, one.criterion.column)
     found = [
-        Pictured(config, role, _typical(one, one.seeds[config]))
+        Pictured(config, role, one.runs.iloc[_typical(measured, one.seeds[config])])
         for config, role in roles.items()
         if one.seeds[config]
     ]
@@ -155,13 +157,12 @@ def _candidates(one: Series) -> list[Pictured]:
     return found
 
 
-def _typical(one: Series, rows: Sequence[int]) -> pd.Series:
-    """Of a configuration's finished runs the one nearest to their mean."""
-    values = numbers(one.runs.iloc[list(rows)], one.criterion.column)
+def _typical(measured: npt.NDArray[np.float64], rows: Sequence[int]) -> int:
+    """Of a configuration's finished runs the row of the one nearest to their mean."""
+    values = measured[list(rows)]
     if not np.isfinite(values).any():
-        return one.runs.iloc[rows[0]]
-    distance = np.abs(values - np.nanmean(values))
-    return one.runs.iloc[rows[int(np.nanargmin(distance))]]
+        return rows[0]
+    return rows[int(np.nanargmin(np.abs(values - np.nanmean(values))))]
 
 
 def _configuration_of(one: Series, run: pd.Series) -> int | None:

@@ -19,7 +19,7 @@ from rich.progress import track
 from agent.records import MEASURED, read_records
 from agent.retimed import Model, Protocol, Retiming, Times, write_retiming
 from agent.study import STUDIES, newest_study, read_study
-from fno_runner.arguments import Parser, count_of
+from fno_runner.arguments import Parser, command, count_of
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.cache import PARAMETERS, load_dataset
 from fno_runner.data.dataset import Dataset
@@ -107,13 +107,11 @@ def retime(
     return Retiming(protocol=protocol, models=models), refused
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Retime a study; the exit status."""
     try:
         return _main(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130

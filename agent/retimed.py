@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -131,27 +131,34 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     """
     models, remarks = _read(studies)
     known = {run_id for run_id, _ in models}
-    rows = [{str(column): cell for column, cell in row.items()} for row in table.to_dict("records")]
-    devices, outdated = Counter[str](), 0
-    for row in rows:
-        timed = row.get("inference_time_s") is not None
-        row |= {"trained_on": row.get("device_name"), "timed_by": "run" if timed else None}
-        model = models.get((str(row["run_id"]), row.get("started")))
+    count = len(table)
+    columns: dict[str, list[Any]] = {str(name): table[name].tolist() for name in table}
+
+    def column(name: str) -> list[Any]:
+        return columns.get(name, [None] * count)
+
+    trained_on = list(column("device_name"))
+    timed_by = [None if time is None else "run" for time in column("inference_time_s")]
+    runs = zip(column("run_id"), column("started"), column("superseded"), timed_by, strict=True)
+    retimed: dict[int, Model] = {}
+    outdated = 0
+    for row, (run_id, started, superseded, timed) in enumerate(list(runs)):
+        model = models.get((str(run_id), started))
         if timed and model is not None:
-            row |= {**model.times.model_dump(), "timed_by": "retime"}
-            devices[model.times.device_name] += 1
-        elif timed and row["run_id"] in known and not row.get("superseded"):
+            retimed[row], timed_by[row] = model, "retime"
+        elif timed and run_id in known and not superseded:
             outdated += 1
-    for device, count in sorted(devices.items()):
-        remarks.append(f"times of {count} of {len(rows)} rows are retimed, on {device}")
+    for name in Times.model_fields if retimed else ():
+        times = columns.setdefault(name, [None] * count)
+        for row, model in retimed.items():
+            times[row] = getattr(model.times, name)
+    columns |= {"timed_by": timed_by, "trained_on": trained_on}
+    devices = Counter(model.times.device_name for model in retimed.values())
+    for device, rows in sorted(devices.items()):
+        remarks.append(f"times of {rows} of {count} rows are retimed, on {device}")
     if outdated:
-        remarks.append(
-            f"{outdated} of {len(rows)} rows are of another run than their retimed model"
-        )
-    more = [*(Times.model_fields if devices else ()), "timed_by", "trained_on"]
-    columns = list(dict.fromkeys([*table.columns, *more]))
-    cells = [[row.get(column) for column in columns] for row in rows]
-    return pd.DataFrame(cells, columns=columns, dtype=object), remarks
+        remarks.append(f"{outdated} of {count} rows are of another run than their retimed model")
+    return pd.DataFrame(columns, dtype=object), remarks
 
 
 def _read(studies: Iterable[Path]) -> tuple[dict[tuple[str, str | None], Model], list[str]]:

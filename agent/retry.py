@@ -26,7 +26,7 @@ from agent.slots import shared_slots
 from agent.study import STUDIES, adopt_study, server_study
 from agent.sweepfile import Point, Sweep, point_name, points
 from agent.tracking import SWEEP_ID
-from fno_runner.arguments import Parser, count_of
+from fno_runner.arguments import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
 
 HELP = """\
@@ -96,16 +96,10 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
     return found
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """List, or run, what a sweep lacks; the exit status."""
-    try:
-        return _main(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except OSError as error:  # such as a disk that is full while the queue writes
-        print(f"error: {error.strerror or error}: {error.filename or 'queue'}", file=sys.stderr)
-        return MachineError.exit_status
+    return _main(_parser().parse_args(argv))
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,9 @@ MUST_AGREE = (
 )
 """Columns in which runs must agree to be compared: the input, the training effort, the data.
 
-`dataset` is the fingerprint of the files' content; the parameters before it say in words what a
-fingerprint cannot. `group` is of rows that are mixed on request (agent.mixing)."""
+`dataset` is the fingerprint of the files' content, in a series' name the scan's file where that
+tells as much; the parameters before it say in words what a fingerprint cannot. `group` is of rows
+that are mixed on request (agent.mixing)."""
 
 COMPARED = ("finished", "collapsed")
 
@@ -79,6 +81,8 @@ def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
         {key: table[key].map(_word) for key in MUST_AGREE if key in table}, index=table.index
     )
     compared = table["status"].isin(COMPARED)
+    if "dataset" in words:
+        words["dataset"] = _files_or_fingerprints(table, compared)
     of = words if not compared.any() else words[compared]
     keys = [key for key in words if of[key].nunique() > 1]
     # A fingerprint tells a reader little, and a group's name says again what a key says: they are
@@ -151,6 +155,22 @@ def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
 
 def _names(runs: pd.DataFrame, chosen: npt.NDArray[np.bool_]) -> list[str]:
     return runs[chosen]["run_id"].tolist()
+
+
+def _files_or_fingerprints(table: pd.DataFrame, compared: pd.Series) -> pd.Series:
+    """What the data of each run are called: the scan's file, where files and contents go together.
+
+    Not where one content came from files of several names, or several contents from one: only the
+    fingerprint tells then.
+    """
+    prints = table["dataset"].map(_word)
+    if "scan" not in table:
+        return prints
+    files = table["scan"].map(lambda scan: "none" if scan is None else PurePath(scan).name)
+    pairs = set(zip(files[compared], prints[compared], strict=True))
+    if len({file for file, _ in pairs}) == len({content for _, content in pairs}) == len(pairs):
+        return files
+    return prints
 
 
 def _combinations(words: pd.DataFrame) -> set[tuple[str, ...]]:

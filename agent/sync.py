@@ -23,7 +23,7 @@ from agent.server import Place
 from agent.study import newest_study
 from agent.tracking import PROJECT
 from agent.wandb_folder import LocalRun, find_runs, hold, is_held
-from fno_runner.arguments import Parser
+from fno_runner.arguments import Parser, command
 from fno_runner.errors import MachineError, UserError
 
 BATCH = 8
@@ -84,23 +84,18 @@ class Report:
         return not any(self._counts[fate] for fate in ("failed", "in use", "to send"))
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Send what is missing; the exit status."""
     signal.signal(signal.SIGTERM, _stop)
-    try:
-        args = _parser().parse_args(argv)
-        study = args.study or Path(os.environ.get("WANDB_DIR") or newest_study())
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            # The client writes where it likes, but not into the study.
-            os.environ |= {"WANDB_DIR": scratch, "WANDB_SILENT": "true"}
-            # Whoever calls this means the server, whatever mode the runs are in.
-            os.environ.pop("WANDB_MODE", None)
-            return sync(study, args.dry_run)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    args = _parser().parse_args(argv)
+    study = args.study or Path(os.environ.get("WANDB_DIR") or newest_study())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        # The client writes where it likes, but not into the study.
+        os.environ |= {"WANDB_DIR": scratch, "WANDB_SILENT": "true"}
+        # Whoever calls this means the server, whatever mode the runs are in.
+        os.environ.pop("WANDB_MODE", None)
+        return sync(study, args.dry_run)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from agent.configurations import CONFIGURATION, configurations
 from agent.criterion import numbers
 from agent.records import read_records, table
 from agent.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
-from fno_runner.arguments import Parser, count_of
+from fno_runner.arguments import Parser, command, count_of
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_atomically, write_text_atomically
 
@@ -62,13 +62,10 @@ class Transfer:
     best: int
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run both grids and compare them; the exit status."""
-    try:
-        return _main(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return _main(_parser().parse_args(argv))
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from benchmarks.plan import Network, Plan, plan, precisions, sides
 from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
 from benchmarks.report import print_report, write_report
 from benchmarks.training import measure_memory, measure_stacked, measure_step
-from fno_runner.arguments import Parser
+from fno_runner.arguments import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.heap import one_heap
 from fno_runner.runner import pick_device
@@ -85,35 +85,32 @@ def measure(
     return found
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write; the exit status."""
     console = Console(width=None if sys.stdout.isatty() else 140)
-    try:
-        args = _parser().parse_args(argv)
-        device = pick_device(args.device)
-        one_heap()  # trainings are held in threads here; a run's is in the main one
-        load = os.getloadavg()[0]
-        if load > BUSY * (os.cpu_count() or 1):
-            print(f"warning: the machine is busy (load {load:.1f})", file=sys.stderr)
-        rates = measure_rates(device, precisions(device))
-        machine = describe(device, rates, load)
-        if args.growth is not None:
-            grown = []
-            for one in measure_growth(device, rates):
-                grown.append(one)
-                console.print(one.measurement.line(), highlight=False, soft_wrap=True)
-            where = machine["processor"] if device.type == "cpu" else machine["device"]
-            draw_growth(grown, f"{where}: {machine['cores']}", args.growth)
-            console.print(str(args.growth), markup=False, soft_wrap=True)
-            found = [one.measurement for one in grown]
-        else:
-            found = measure(args.only, device, rates, plan(device, quick=args.quick), console)
-        print_report(found, machine, console)
-        for path in write_report(found, machine, args.output):
-            console.print(str(path), markup=False, soft_wrap=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    args = _parser().parse_args(argv)
+    device = pick_device(args.device)
+    one_heap()  # trainings are held in threads here; a run's is in the main one
+    load = os.getloadavg()[0]
+    if load > BUSY * (os.cpu_count() or 1):
+        print(f"warning: the machine is busy (load {load:.1f})", file=sys.stderr)
+    rates = measure_rates(device, precisions(device))
+    machine = describe(device, rates, load)
+    if args.growth is not None:
+        grown = []
+        for one in measure_growth(device, rates):
+            grown.append(one)
+            console.print(one.measurement.line(), highlight=False, soft_wrap=True)
+        where = machine["processor"] if device.type == "cpu" else machine["device"]
+        draw_growth(grown, f"{where}: {machine['cores']}", args.growth)
+        console.print(str(args.growth), markup=False, soft_wrap=True)
+        found = [one.measurement for one in grown]
+    else:
+        found = measure(args.only, device, rates, plan(device, quick=args.quick), console)
+    print_report(found, machine, console)
+    for path in write_report(found, machine, args.output):
+        console.print(str(path), markup=False, soft_wrap=True)
     return 0
 
 

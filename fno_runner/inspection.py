@@ -114,7 +114,7 @@ def draw(scan: Scan, path: Path) -> None:
         mean if scan.mask is None else np.where(scan.mask, mean, np.nan), cmap="magma"
     )
     figure.colorbar(shown, ax=pattern, label="log₁₀(1 + mean counts)", shrink=0.85)
-    pattern.set_title("mean pattern; bad pixels are white")
+    pattern.set(title="mean pattern; bad pixels are white", xlabel="kx [px]", ylabel="ky [px]")
     if scan.probe is None:
         probe.text(0.5, 0.5, "no probe in this file", ha="center", transform=probe.transAxes)
         probe.set_axis_off()
@@ -123,7 +123,8 @@ def draw(scan: Scan, path: Path) -> None:
         shown = probe.imshow(modulus, cmap="cividis")
         figure.colorbar(shown, ax=probe, label="|P| [√counts]", shrink=0.85)
         modes = len(scan.probe)
-        probe.set_title("probe" if modes == 1 else f"probe, {modes} modes side by side")
+        title = "probe" if modes == 1 else f"probe, {modes} modes side by side"
+        probe.set(title=title, xlabel="x [px]", ylabel="y [px]")
     rows, cols = scan.positions.T
     shown = places.scatter(cols, rows, s=9, c=np.arange(len(scan)), cmap="viridis")
     figure.colorbar(shown, ax=places, label="frame", shrink=0.85)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
+
+# Where several processes of pytest share the cores (-n), so do the programs that they start: said
+# before torch is imported, which asks once.
+if (sharing := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // sharing)))
 
 import numpy as np
 import pytest

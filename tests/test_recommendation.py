@@ -210,6 +210,16 @@ def test_one_series_has_no_name() -> None:
             {"provenance": {"dataset": "bb"}},
             "nphotons 100000.0",
         ),
+        (
+            {"scan": "/box/a.npz", "provenance": {"dataset": "aa"}},
+            {"scan": "b.npz", "provenance": {"dataset": "bb"}},
+            "dataset a.npz",
+        ),
+        (
+            {"scan": "/box/a.npz", "provenance": {"dataset": "aa"}},
+            {"scan": "a.npz", "provenance": {"dataset": "bb"}},
+            "dataset aa",
+        ),
     ],
 )
 def test_runs_that_may_not_be_compared_are_not(

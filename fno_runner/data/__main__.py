@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fno_runner.arguments import Parser, count_of
+from fno_runner.arguments import Parser, command, count_of
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz
@@ -39,22 +39,19 @@ ptychodus products (.h5, .npz) with their diffraction file beside them.
 Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     console = Console(highlight=False, soft_wrap=True)
-    try:
-        given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-        scan = read_scan(given.file, given.data, given.start)
-        scan = orient(scan, given.orientation, given.sign)
-        for remark in scan.remarks:
-            print(f"note: {remark}", file=sys.stderr)
-        if given.command == "inspect":
-            _inspect(given, scan, console)
-        else:
-            _probe(given, scan, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    scan = read_scan(given.file, given.data, given.start)
+    scan = orient(scan, given.orientation, given.sign)
+    for remark in scan.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    if given.command == "inspect":
+        _inspect(given, scan, console)
+    else:
+        _probe(given, scan, console)
     return 0
 
 
@@ -154,31 +151,29 @@ def _parser() -> Parser:
         description="Fit probe and object to a scan by gradient descent, and write both, with the "
         "frames,\nas a raw NPZ that python -m fno_runner --scan takes.",
     )
-    for command in (inspect, probe):
-        command.add_argument("file", type=Path, metavar="FILE", help="the scan")
-        command.add_argument(
+    for one in (inspect, probe):
+        one.add_argument("file", type=Path, metavar="FILE", help="the scan")
+        one.add_argument(
             "--data",
             choices=("amplitude", "intensity"),
             help="what the frames are [what the format says]",
         )
-        command.add_argument(
+        one.add_argument(
             "--start", metavar="ARRAY", help="take this array of the file as the probe [its own]"
         )
-        command.add_argument(
+        one.add_argument(
             "--orientation",
             choices=ORIENTATIONS,
             default="as-stored",
             metavar="|".join(ORIENTATIONS),
             help="what is done to the positions [as-stored]",
         )
-        command.add_argument(
-            "--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]"
-        )
+        one.add_argument("--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]")
     inspect.add_argument("--picture", type=Path, metavar="PNG", help="where to draw [FILE.png]")
     inspect.add_argument(
         "--check-orientation",
         action="store_true",
-        help="try the eight ways round of the positions with both signs; about two minutes",
+        help="try the eight ways round of the positions with both signs; some seconds",
     )
     probe.add_argument("--modes", type=count_of(16), default=1, help="incoherent probe modes [1]")
     probe.add_argument(
