@@ -103,8 +103,8 @@ def grouped_mean_interval(samples: Sequence[Array]) -> tuple[float, float]:
     """Ends of the 95 % interval of the mean of the samples' means; NaN if one has fewer than two.
 
     As `mean_intervals`, each sample drawn from by itself: what is left is the uncertainty that the
-    numbers within samples bring, not that of the choice of samples. Of `MANY` samples or more t is as
-    good as normal, to more digits than resamples would find.
+    numbers within samples bring, not that of the choice of samples. Of `MANY` samples or more t
+    is as good as normal, to more digits than resamples would find.
     """
     if not samples or min(len(sample) for sample in samples) < 2:
         return math.nan, math.nan

@@ -101,7 +101,7 @@ def comparison(found: Gallery) -> Comparison | None:
     for one in shown:
         value = one.run[criterion.column]
         words = str(found.one.configs["configuration"][one.config])
-        above = f"{one.role}: " if one.role in NAMED_ROLES else ""
+        above = f"{one.role}\n" if one.role in NAMED_ROLES else ""
         columns.append(
             Column(
                 f"{above}{criterion.name} {value:.3f}\n{_wrapped(words)}",

@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def simulated() -> dict[str, np.ndarray]:
     """The arrays of the default test split: 1,089 patterns."""
-    return simulate(RunConfig(), "test")
+    return dict(simulate(RunConfig(), "test"))
 
 
 @pytest.fixture(scope="session")

@@ -94,14 +94,14 @@ def test_mean_count_is_nphotons(simulated: dict[str, np.ndarray]) -> None:
 
 
 def test_simulation_depends_on_its_seed_only(simulated: dict[str, np.ndarray]) -> None:
-    again = simulate(RunConfig(seed=5), "test", workers=1)
+    again = dict(simulate(RunConfig(seed=5), "test", workers=1))
     assert all(np.array_equal(simulated[key], again[key]) for key in simulated)
-    other = simulate(RunConfig(data_seed=1), "test")
+    other = dict(simulate(RunConfig(data_seed=1), "test"))
     assert not np.array_equal(simulated["diffraction"], other["diffraction"])
 
 
 def test_two_test_objects_are_two_objects(tmp_path: Path, tiny_npz: tuple[Path, Path]) -> None:
-    arrays = simulate(RunConfig(nimgs_test=2), "test")
+    arrays = dict(simulate(RunConfig(nimgs_test=2), "test"))
     assert arrays["YY_ground_truth"].shape == (330, 330, 2)
     write_npz(tmp_path / "test.npz", arrays)
     dataset = load_npz_pair(tiny_npz[0], tmp_path / "test.npz")
@@ -259,7 +259,7 @@ def test_a_file_that_is_no_npz_is_refused(tiny_npz: tuple[Path, Path], tmp_path:
     train, test = tiny_npz
     whole = test.read_bytes()
     flipped = bytearray(whole)
-    flipped[100_000] ^= 0xFF
+    flipped[-100_000] ^= 0xFF
     cases = {
         "missing.npz": (None, "no such file"),
         "text.npz": (b"hello", "not an NPZ"),

@@ -250,9 +250,9 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """A bit of `diffraction`, the first array: of those that no run reads, none is verified."""
+    """A bit of `diffraction`, the last array: of those that no run reads, none is verified."""
     content = bytearray(path.read_bytes())
-    content[100_000] ^= 1
+    content[-100_000] ^= 1
     path.write_bytes(content)
 
 

@@ -62,7 +62,7 @@ def test_a_run_without_keeps_the_name_it_had(
 
 def test_the_simulated_object_is_a_third_one() -> None:
     config = RunConfig(nphotons=1e6)
-    test, validation = (simulate(config, split) for split in ("test", "validation"))
+    test, validation = (dict(simulate(config, split)) for split in ("test", "validation"))
     assert {k: v.shape for k, v in test.items()} == {k: v.shape for k, v in validation.items()}
     phases = [np.angle(split["YY_ground_truth"]).ravel() for split in (test, validation)]
     assert abs(np.corrcoef(*phases)[0, 1]) < 0.3

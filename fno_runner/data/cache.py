@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -139,8 +140,9 @@ def _make(folder: Path, config: RunConfig) -> None:
     start = perf_counter()
     # Without a manifest nobody believes the files, whenever this process should die.
     (folder / "manifest.json").unlink(missing_ok=True)
-    for split in SPLITS:
-        write_npz(folder / f"{split}.npz", simulate(config, split))
+    with ThreadPoolExecutor() as pool:
+        files = [folder / f"{split}.npz" for split in SPLITS]
+        list(pool.map(write_npz, files, (simulate(config, split) for split in SPLITS)))
     manifest = {"parameters": _parameters(config), "content": _content(folder)}
     write_text_atomically(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     log.info("simulated grid lines in %.1f s: %s", perf_counter() - start, folder)

@@ -7,6 +7,7 @@ that its tools read these files and this program reads its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -72,10 +73,12 @@ def diffract(
     return scipy.fft.fftshift(np.abs(far), axes=(1, 2)).astype(np.float32, copy=False)
 
 
-def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.ndarray]:
+def simulate(config: RunConfig, split: Split, workers: int = 2) -> Iterator[tuple[str, np.ndarray]]:
     """All arrays of one split, deterministic in `data_seed` whatever the number of `workers`.
 
-    Returns, float32 unless said (B patterns, n objects):
+    The noise is drawn while the arrays before it are taken.
+
+    Yields, float32 unless said (B patterns, n objects):
         diffraction (B, N, N, 1): amplitude; mean total count `nphotons` before rescaling.
         Y_I, Y_phi (B, N, N, 1): illuminated amplitude |P·O| and phase of O [rad].
         coords_offsets (B, 1, 2, 1): row and column of the patch centre [px].
@@ -102,7 +105,20 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
     norm = float(highest[:, ::step, ::step][:, :rows, :cols].mean(dtype=np.float64))
     probe = zone_plate_probe(config)
 
+    yield "YY_full", objects[..., None]
+    yield from {"probeGuess": probe, "probe_simulated": probe, "norm_Y_I": np.array(norm)}.items()
+    if split != "train":
+        side = rows * step
+        border = (N - step) // 2
+        truth = objects[:, border : border + side, border : border + side]
+        yield "YY_ground_truth", np.ascontiguousarray(np.moveaxis(truth, 0, -1))
+
     count = images * rows * cols
+    offsets = np.tile(raster_starts(step) + (N - 1) / 2, (images, 1)).astype(np.float32)
+    yield "coords_offsets", offsets[:, None, :, None]
+    for name in ("coords_nominal", "coords_true"):
+        yield name, np.zeros((count, 1, 2, 1), np.float32)
+
     diffraction = np.empty((count, N, N), np.float32)
     illuminated = np.empty_like(diffraction)
     phase = np.empty_like(diffraction)
@@ -126,25 +142,8 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> dict[str, np.
     with ThreadPoolExecutor(workers) as pool:
         total = sum(pool.map(expose, chunks))
         photons = config.nphotons * count / total  # counts a unit of squared amplitude
-        list(pool.map(add_photon_noise, chunks, noise_seed.spawn(len(chunks))))
-
-    offsets = np.tile(raster_starts(step) + (N - 1) / 2, (images, 1)).astype(np.float32)
-    zeros = np.zeros((count, 1, 2, 1), np.float32)
-    arrays = {
-        "diffraction": diffraction[..., None],
-        "Y_I": illuminated[..., None],
-        "Y_phi": phase[..., None],
-        "coords_nominal": zeros,
-        "coords_true": zeros,
-        "coords_offsets": offsets[:, None, :, None],
-        "YY_full": objects[..., None],
-        "probeGuess": probe,
-        "probe_simulated": probe,
-        "norm_Y_I": np.array(norm),
-    }
-    if split != "train":
-        side = rows * step
-        border = (N - step) // 2
-        truth = objects[:, border : border + side, border : border + side]
-        arrays["YY_ground_truth"] = np.ascontiguousarray(np.moveaxis(truth, 0, -1))
-    return arrays
+        noisy = pool.map(add_photon_noise, chunks, noise_seed.spawn(len(chunks)))
+        yield "Y_I", illuminated[..., None]
+        yield "Y_phi", phase[..., None]
+        list(noisy)
+    yield "diffraction", diffraction[..., None]
