@@ -155,6 +155,7 @@ def front_probabilities(
     if not usable:
         return found
     groups = [list(by_size([of[i] for i in usable])) for of in (costs, qualities)]
+    stands = all(values.shape[1] == 1 for _, values in groups[0])
     some = max(1, CHUNK // len(usable))
 
     def count_hits(first: int) -> npt.NDArray[np.int_]:
@@ -162,6 +163,8 @@ def front_probabilities(
         rng = np.random.default_rng([len(usable), first])
         count = min(some, resamples - first)
         cost, quality = (_resampled_means(of, count, len(usable), rng) for of in groups)
+        if stands:  # one row of it will do
+            cost = cost[:1]
         return on_front(cost, quality).sum(axis=0)
 
     with ThreadPoolExecutor() as pool:
@@ -193,6 +196,8 @@ def _resampled_means(
 def on_front(cost: Array, quality: Array) -> npt.NDArray[np.bool_]:
     """Which points of each row (rows, points) no other point of the row dominates.
 
+    A cost of one row (1, points) is that of all rows.
+
     A point dominates another if it costs no more, is no worse, and is strictly better in one of the
     two (Pareto dominance): equal points do not dominate each other.
     """
@@ -209,6 +214,6 @@ def on_front(cost: Array, quality: Array) -> npt.NDArray[np.bool_]:
     end = np.minimum.accumulate(np.where(last, place, c.shape[1])[:, ::-1], axis=1)[:, ::-1]
     cheaper = np.take_along_axis(best, np.maximum(first - 1, 0), axis=1)
     rises = (first == 0) | (q > cheaper)
-    found = np.empty_like(rises)
+    found = np.empty(q.shape, dtype=bool)
     np.put_along_axis(found, order, rises & (q == np.take_along_axis(best, end, axis=1)), axis=1)
     return found

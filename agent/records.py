@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,6 @@ if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
 
 MAX_BYTES = 64 * 2**20
 """A larger record is refused unread [bytes]; a real one takes some kilobytes."""
-
-PERHAPS_NOT_FINITE = re.compile(rb"NaN|Inf|[eE]\+?\d{3}|\d{300}")
-"""What a JSON text has somewhere in it if one of its numbers is not finite as a float64."""
 
 COLUMNS = (
     "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
@@ -231,13 +228,8 @@ def read_record(path: Path, run_id: str | None = None) -> RunResult:
         raise UnbelievableError("foreign", "has no schema_version")
     if run_id is not None and result.run_id != run_id:
         raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
-    if PERHAPS_NOT_FINITE.search(content):
-        try:
-            json.dumps(result.model_dump(), allow_nan=False)
-        except ValueError:
-            raise UnbelievableError(
-                "foreign", "has a number that is not finite; strict JSON has null"
-            ) from None
+    if not _is_finite(result.model_dump()):
+        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
     try:
         check_cost(result.model_params, result.inference_time_s)
         load_config(result.config)
@@ -261,6 +253,15 @@ def _reason(error: ValidationError) -> UnbelievableError:
     torn = errors[0]["type"] == "json_invalid"
     reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
     return UnbelievableError("torn" if torn else "foreign", reason)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in nested dicts and lists are finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _pairs(metrics: Any) -> dict[str, float | None]:
