@@ -25,7 +25,8 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 class Times(BaseModel):
     """The times of one model: the cells that its row gets, named as in result.json's `timing`.
 
-    Each number is the median of the rounds' numbers.
+    Those of a pass are of the visit that a quarter of the visits were faster than, and so are those
+    of one pattern alone.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

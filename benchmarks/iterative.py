@@ -1,10 +1,11 @@
 """A trained network's speed beside that of a reconstruction without one, on one scan.
 
-    python -m benchmarks.iterative SCAN.npz STUDY [--modes M]
+    python -m benchmarks.iterative SCAN.npz STUDY [--fit FILE] [--start ARRAY] [--modes M]
 
-Fits object and probe to the scan's frames with more and more passes, and times the inference of the
-study's networks that were trained on that very scan, before the fits and after them. A fit has
-converged where four times its passes bring R down by less than `CONVERGED` of it. Prints Markdown.
+Fits object and probe to the frames of SCAN.npz, or of the FILE that it was made from, with more and
+more passes, and times the inference of the study's networks that were trained on SCAN.npz, before
+the fits and after them. A fit has converged where four times its passes bring R down by less than
+`CONVERGED` of it. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ CONVERGED = 1e-3
 """Of R."""
 
 
-def measure_fits(scan_file: Path, modes: int) -> dict[int, tuple[float, float]]:
+def measure_fits(scan_file: Path, start: str | None, modes: int) -> dict[int, tuple[float, float]]:
     """Passes -> (R on the frames it was fitted to, patterns a second of the whole fit)."""
-    scan = read_scan(scan_file)
+    scan = read_scan(scan_file, start=start)
     found = {}
     for passes in PASSES:
         fit = reconstruct(scan, modes=modes, iterations=passes)
@@ -85,10 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("scan", type=Path)
     parser.add_argument("study", type=Path)
+    parser.add_argument("--fit", type=Path, help="another file to fit [SCAN.npz]")
+    parser.add_argument("--start", help="an array of it to begin with as the probe [its own]")
     parser.add_argument("--modes", type=count_of(16), default=1)
     args = parser.parse_args(argv)
     before = measure_networks(args.scan, args.study)
-    fits = measure_fits(args.scan, args.modes)
+    fits = measure_fits(args.fit or args.scan, args.start, args.modes)
     after = measure_networks(args.scan, args.study)
     enough = converged({passes: r for passes, (r, _) in fits.items()})
     print("| what | R | patterns/s | of the converged fit's |")

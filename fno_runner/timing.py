@@ -29,9 +29,10 @@ Timing = dict[str, float | int | bool]
 
 WARM_UP = 2
 """Slices computed before the clock starts: plans, caches, kernels."""
-ENOUGH = ((10, 1.0), (3, 5.0), (100, 0.0))
-"""(repeats, seconds in all [s]): repeated until both of one of these are reached. As a rule ten
-repeats and a second; three of something slow, and a hundred of something fast."""
+Enough = tuple[tuple[int, float], ...]
+"""(repeats, seconds in all [s]): repeated until both of one of these are reached."""
+ENOUGH: Enough = ((10, 1.0), (3, 5.0), (100, 0.0))
+"""As a rule ten repeats and a second; three of something slow, and a hundred of something fast."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,12 @@ def timed_predict(
     scale: float,
     device: torch.device,
     infer_batch_size: int,
+    enough: Enough = ENOUGH,
 ) -> tuple[Complex64[np.ndarray, "b n n"], Timing]:
     """`predict`, and how long it takes. Where memory runs out, again with half the slice.
+
+    Args:
+        enough: how often it is repeated.
 
     Returns:
         the patches, and
@@ -83,7 +88,7 @@ def timed_predict(
         first_slice = some.take(np.arange(min(len(some), slice_size)))
         for _ in range(WARM_UP):
             predict(model, first_slice, scale, device, slice_size)
-        return repeat_timed(lambda: predict(model, some, scale, device, slice_size), device)
+        return repeat_timed(lambda: predict(model, some, scale, device, slice_size), device, enough)
 
     if device.type == "cpu":
         keep_freed_memory()  # as a run does, and whoever times its model later
@@ -110,8 +115,10 @@ def timed_predict(
     return patches, timing
 
 
-def repeat_timed(work: Callable[[], T], device: torch.device) -> tuple[T, Times]:
-    """What `work` returns at last, and its wall times [s], as many as are `ENOUGH`."""
+def repeat_timed(
+    work: Callable[[], T], device: torch.device, enough: Enough = ENOUGH
+) -> tuple[T, Times]:
+    """What `work` returns at last, and its wall times [s], as many as are `enough`."""
     seconds: list[float] = []
     while True:
         synchronise(device)
@@ -119,13 +126,13 @@ def repeat_timed(work: Callable[[], T], device: torch.device) -> tuple[T, Times]
         result = work()
         synchronise(device)
         seconds.append(perf_counter() - start)
-        if is_enough(seconds):
+        if is_enough(seconds, enough):
             return result, Times(tuple(seconds))
 
 
-def is_enough(seconds: Sequence[float]) -> bool:
+def is_enough(seconds: Sequence[float], enough: Enough = ENOUGH) -> bool:
     """Whether so many repeats, of so many seconds each, will do."""
-    return any(len(seconds) >= repeats and sum(seconds) >= in_all for repeats, in_all in ENOUGH)
+    return any(len(seconds) >= repeats and sum(seconds) >= in_all for repeats, in_all in enough)
 
 
 def synchronise(device: torch.device) -> None:

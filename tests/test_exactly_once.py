@@ -89,7 +89,7 @@ def test_each_point_runs_once_whoever_is_at_work(
     go.touch()
     outputs = wait(*started)
     run_ids = [run_id for run_id, _ in bench.starts()]
-    faults.count("drivers started at once", drivers, repeated=len(run_ids) - len(set(run_ids)))
+    faults.observe("drivers started at once", drivers, repeated=len(run_ids) - len(set(run_ids)))
     assert Counter(bench.statuses().values()) == {"finished": points}, outputs
     assert sorted(run_ids) == sorted(set(run_ids)), outputs
     assert len(run_ids) == points
@@ -318,7 +318,7 @@ def test_kill_9_at_any_moment_loses_nothing_and_repeats_nothing(
     attempts = Counter(run_id for run_id, _ in killed.starts())
     again = sum(number - 1 for number in attempts.values())
     assert again >= kills / 3, "too few were killed in the middle of a point"
-    faults.count("of them in a point, which was taken up again", again)
+    faults.observe("points of killed drivers taken up again", again)
     assert table_of(killed.study) == table_of(whole.study)
     assert not list((killed.study / "claims").glob("[0-9a-f]*"))
 

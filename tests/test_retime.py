@@ -36,7 +36,7 @@ SLOW = 1000.0
 @pytest.fixture
 def study(tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A study of networks that nobody trained, one a width, and a protocol in a hurry."""
-    monkeypatch.setattr("fno_runner.timing.ENOUGH", ((2, 0.0),))
+    monkeypatch.setattr(retime, "VISIT", ((2, 0.0),))
 
     def make(*widths: int, **changes: Any) -> Path:
         dataset = load_npz_pair(Path(str(tiny_config.train_npz)), Path(str(tiny_config.test_npz)))
@@ -84,27 +84,27 @@ def test_weights_come_back_as_they_went(tiny_config: RunConfig, tmp_path: Path) 
     assert (predict(other, some, scale, CPU, 5) == expected).all()
 
 
-def test_all_models_take_turns_and_the_median_of_rounds_counts(
+def test_all_models_take_turns_and_a_quiet_round_counts(
     study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = study(2, 3)
     before = {path: path.read_bytes() for path in folder.rglob("result.json")}
     said = io.StringIO()
-    seconds = iter([1.0, 10.0, 5.0, 30.0, 3.0, 20.0])
+    seconds = iter([1.0, 10.0, 5.0, 50.0, 3.0, 30.0, 2.0, 20.0, 4.0, 40.0])
 
     def told(*args: Any) -> Any:
         patches, timing = timed_predict(*args)
         return patches, timing | {"inference_time_s": next(seconds)}
 
     monkeypatch.setattr("agent.retime.timed_predict", told)
-    retiming, refused = retime.retime(folder, CPU, 3, Console(file=said))
+    retiming, refused = retime.retime(folder, CPU, 5, Console(file=said))
     first, second = sorted(path.parent.name for path in before)
     turns = re.findall(r"^round (\d), (\w+):", said.getvalue(), re.MULTILINE)
-    assert turns == [(n, name) for n in "123" for name in (first, second)]
+    assert turns == [(n, name) for n in "12345" for name in (first, second)]
     assert not refused
-    assert retiming.models[first].times.inference_time_s == 3.0
+    assert retiming.models[first].times.inference_time_s == 2.0
     assert retiming.models[second].times.inference_time_s == 20.0
-    assert [one for one, _ in retiming.models[first].rounds_s] == [1.0, 5.0, 3.0]
+    assert [one for one, _ in retiming.models[first].rounds_s] == [1.0, 5.0, 3.0, 2.0, 4.0]
     assert {path: path.read_bytes() for path in before} == before
 
 
