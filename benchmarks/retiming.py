@@ -7,9 +7,11 @@ The networks are not trained: no time depends on what they have learned.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from rich.table import Table
 
 from agent.retime import ROUNDS
 from agent.retimed import Model, read_retiming
+from fno_runner.arguments import count_of
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.cache import load_dataset
 from fno_runner.result import RunResult, run_folder, run_id, write_result
@@ -32,9 +35,13 @@ NETWORKS = [
 ]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print both times of each model; 1 if more than one of ten differ by over a tenth."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rounds", nargs="?", type=count_of(100), default=ROUNDS, metavar="ROUNDS")
+    rounds = parser.parse_args(argv).rounds
     device, console = pick_device("auto"), Console(width=100, highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         names = _study(Path(folder), device)

@@ -12,6 +12,9 @@ log = logging.getLogger("fno_runner")
 
 T = TypeVar("T")
 
+ON_CPU = ("can't allocate memory", "could not create a primitive")
+"""What PyTorch's allocator says on a CPU; and oneDNN, of which a convolution needs memory, too."""
+
 
 def halve_until_it_fits(work: Callable[[int], T], batch_size: int) -> tuple[T, int]:
     """`work(batch_size)`, with half the size each time that memory runs out, down to 1.
@@ -37,4 +40,6 @@ def halve_until_it_fits(work: Callable[[int], T], batch_size: int) -> tuple[T, i
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch could not allocate, on a GPU or (a plain RuntimeError) on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ON_CPU)
