@@ -43,7 +43,7 @@ def measure_fits(scan_file: Path, start: str | None, modes: int) -> dict[int, tu
 
 
 def converged(r_of: dict[int, float]) -> int:
-    """The fewest passes that four times as many better by less than `CONVERGED` of R, else the most."""
+    """The fewest passes that four times as many improve by less than `CONVERGED`, or the most."""
     for passes, r in r_of.items():
         if 4 * passes in r_of and r - r_of[4 * passes] < CONVERGED * r:
             return passes
