@@ -6,9 +6,15 @@ from typing import Literal
 
 
 class UserError(Exception):
-    """Input that cannot be used: an option, a file, a folder. Its text is one clear line."""
+    """Input that cannot be used: an option, a file, a folder. Its text is one clear line.
+
+    What a hostile file brings into it (a line break in an array's name) is shown as an escape.
+    """
 
     exit_status = 2
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
 class MachineError(UserError):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.export import export
@@ -98,6 +98,7 @@ def archive() -> bytes:
 
 
 @fuzzing
+@example(content=archive().replace(b"diffraction.npy", b"\niffraction.npy"))
 @given(content=spoiled(archive()))
 def test_any_bytes_are_an_npz_or_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
