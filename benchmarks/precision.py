@@ -1,6 +1,6 @@
 """What a faster precision costs in quality: the same runs in each, over several seeds.
 
-    python -m benchmarks.precision
+    python -m benchmarks.precision [fno] [hybrid]
 
 Trains small networks of both architectures on simulated grid lines, in float32 and in every other
 precision of this machine, and prints the phase's Pearson correlation as a Markdown table. About
@@ -19,6 +19,7 @@ from benchmarks.plan import precisions
 from fno_runner.config import load_config
 from fno_runner.runner import pick_device, run
 
+ARCHITECTURES = ("fno", "hybrid")
 ALLOWED = 0.01
 SEEDS = 3
 SIZES = {"width": 16, "modes": 12, "epochs": 1, "train_patterns": 4000, "infer_batch_size": 32}
@@ -31,11 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.parse_args(argv)
+    parser.add_argument(
+        "architectures", nargs="*", default=ARCHITECTURES, metavar="fno|hybrid", help="[both]"
+    )
+    architectures = parser.parse_args(argv).architectures
+    if unknown := set(architectures) - set(ARCHITECTURES):
+        parser.error(f"{', '.join(sorted(unknown))}: allowed are {', '.join(ARCHITECTURES)}")
     worst = 0.0
     print("| network | precision | phase Pearson by seed | mean | from float32 | training |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    for architecture in ("fno", "hybrid"):
+    for architecture in architectures:
         reference = None
         for precision in precisions(pick_device("auto")):
             values, seconds = _pearson(architecture, precision)
