@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,9 @@ RESAMPLES = 4000
 """Of each kind; the error of a probability found by so many is below 0.008 (one standard error)."""
 SMOOTHING = 0.9
 """Width of the kernel: SMOOTHING · n^(−1/5) standard deviations (Silverman, 1986, eq. 3.31)."""
-MANY, NORMAL = 200, 1.959964
-"""Samples whose mean of means is as good as normal, and that distribution's 95 % quantile of |t|.
-Resamples find the quantile to 0.03 (one standard error)."""
+MANY = 200
+"""Samples whose mean of means is as good as normal: resamples find |t|'s quantile to 0.03 only (one
+standard error), and that of a normal variable is 1.96."""
 CHUNK = 2**16
 """Numbers held at once by a thread: they stay in a processor's cache."""
 
@@ -110,7 +111,9 @@ def grouped_mean_interval(samples: Sequence[Array]) -> tuple[float, float]:
         return math.nan, math.nan
     error = math.sqrt(sum(sample.var(ddof=1) / len(sample) for sample in samples)) / len(samples)
     mean = float(np.mean([sample.mean() for sample in samples]))
-    quantile = _grouped_quantile(samples) if len(samples) < MANY else NORMAL
+    quantile = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    if len(samples) < MANY:
+        quantile = _grouped_quantile(samples)
     return mean - quantile * error, mean + quantile * error
 
 

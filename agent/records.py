@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from agent.criterion import VALIDATION
 from fno_runner.config import load_config
-from fno_runner.errors import Kind, UnbelievableError, UserError
+from fno_runner.errors import Kind, UnbelievableError, UserError, printable
 from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, RunResult
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
@@ -178,10 +178,7 @@ def parts(result: RunResult) -> Parts:
 
 def one_line(text: str) -> str:
     """`text` with runs of white space as one space and unprintable characters as escapes."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return printable(" ".join(text.split()))
 
 
 def check_cost(model_params: Cell, inference_time_s: Cell) -> None:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 
+def printable(text: str) -> str:
+    """`text` with unprintable characters, line breaks among them, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
     """Input that cannot be used: an option, a file, a folder. Its text is one clear line.
 
@@ -14,7 +21,7 @@ class UserError(Exception):
     exit_status = 2
 
     def __init__(self, text: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+        super().__init__(printable(text))
 
 
 class MachineError(UserError):

@@ -21,6 +21,7 @@ from benchmarks.backends import float32_precision, set_float32_precision
 from benchmarks.floor import floor, least_memory, work
 from benchmarks.growth import ARCHITECTURES, STEP, Grown
 from benchmarks.growth_plot import draw_growth, last_slope
+from benchmarks.iterative import converged
 from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement, amount, compared
 from benchmarks.plan import Network, Plan, noise
@@ -273,3 +274,8 @@ def test_memory_grows_with_the_batch() -> None:
         measure_memory(Network("fno", 16, 4, batch), CPU, ["float32"])[0].value for batch in (2, 32)
     )
     assert large - small > 16 * 16 * N * N * 4 * 16 / 2**20
+
+
+def test_a_fit_has_converged_where_more_passes_bring_nothing() -> None:
+    assert converged({20: 0.0845, 80: 0.0772, 320: 0.07702, 1280: 0.07697}) == 320
+    assert converged({20: 0.0845, 80: 0.0772, 320: 0.0765}) == 320

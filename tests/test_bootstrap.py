@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from agent.bootstrap import grouped_mean_interval, mean_intervals
+from agent.bootstrap import MANY, grouped_mean_interval, mean_intervals
 
 STUDIES = 2000
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -69,3 +69,9 @@ def test_a_mean_of_configurations_is_covered_too_and_knows_more_than_each() -> N
         narrower += high - low < float(np.mean(own_high - own_low))
     assert hits >= 52 and narrower == 60
     assert np.isnan(grouped_mean_interval([np.array([1.0]), np.array([1.0, 2.0])])).all()
+
+
+def test_the_interval_of_many_goes_on_from_that_of_few() -> None:
+    samples = list(np.random.default_rng(1).normal(0.5, 0.1, (MANY, 3)))
+    reach = [np.diff(grouped_mean_interval(some))[0] for some in (samples[:-1], samples)]
+    assert reach[1] == pytest.approx(reach[0], rel=0.05) and reach[0] != reach[1]

@@ -145,5 +145,4 @@ def _open(path: Path) -> zipfile.ZipFile:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:300]
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
