@@ -13,10 +13,19 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from agent.records import MEASURED, read_records
-from agent.retimed import Model, Protocol, Retiming, Times, write_retiming
+from agent.retimed import (
+    CONFIRMED,
+    NEAR,
+    Model,
+    Protocol,
+    Retiming,
+    Times,
+    is_settled,
+    write_retiming,
+)
 from agent.study import STUDIES, newest_study, read_study
 from fno_runner.arguments import Parser, command, count_of
 from fno_runner.config import RunConfig, load_config
@@ -31,29 +40,30 @@ from fno_runner.timing import WARM_UP, Enough, Timing, timed_predict
 from fno_runner.training import build_model
 from fno_runner.weights import WEIGHTS, load_weights
 
-ROUNDS = 10
-VISIT: Enough = ((3, 1.0), (1, 5.0), (100, 0.0))
+ROUNDS = 60
+"""At most so many visits to a model."""
+VISIT: Enough = ((1, 1.0), (100, 0.0))
 """How often a pass is repeated at each visit: short visits, many of them. A machine that others
-share is a quarter slower or faster for a minute at a time, which no visit sees past."""
+share is slow for some seconds, or a minute, at a time, which no visit sees past."""
 BUSY = 0.5
 """A load above this share of the cores, before anything is timed, is worth a warning."""
 
-HELP = """\
+HELP = f"""\
 Time the inference of all saved models of a study again, one after the other, on this machine.
 
 Runs that share a machine, or come from several, have times that are hard to compare. Here every
 model is timed alone, as a run does it (docs/performance.md), in turns: all of them for a second or
-two, then all of them again. Each visit's median is taken, and of the visits the one that a quarter
-were faster than, so that a slow minute is nobody's fault. Leave the machine alone meanwhile.
+two, then all of them again. A model's fastest visit counts, and it is visited until its fastest
+{CONFIRMED} agree to {NEAR:.0%}: a slow minute is nobody's fault. Leave the machine alone meanwhile.
 
 Writes STUDY/retime.json. The export takes its times from there (column timed_by says so), and its
 device_name. Records stay as they are.
 """
 
-MORE = f"""\
+MORE = """\
 examples:
   python -m agent.retime                     the newest study on this disk
-  python -m agent.retime STUDY --rounds 30   slower and steadier (default: {ROUNDS})
+  python -m agent.retime STUDY --rounds 10   in a hurry: at most 10 visits to each
   python -m agent.retime STUDY --device cpu  on the CPU, whatever the runs were made on
 
 environment: OMP_NUM_THREADS (default: all cores), CUDA_VISIBLE_DEVICES.
@@ -67,9 +77,10 @@ was written
 def retime(
     study: Path, device: torch.device, rounds: int, console: Console
 ) -> tuple[Retiming, dict[str, str]]:
-    """Time all models of a study, each once a round; nothing is written.
+    """Time all models of a study, each once a round until its time is settled; nothing is written.
 
     Args:
+        rounds: at most so many.
         console: where to show how far it is.
 
     Returns:
@@ -83,23 +94,27 @@ def retime(
     refused: dict[str, str] = {}
     timings: dict[str, list[Timing]] = {result.run_id: [] for result in results}
     datasets = _Datasets()
-    visits = [(number, result) for number in range(1, rounds + 1) for result in results]
-    on_terminal = console.is_terminal
-    for number, result in track(visits, "timing", console=console, disable=not on_terminal):
-        name = result.run_id
-        if name in refused:
-            continue
-        try:
-            timing = _time(study, result, device, datasets)
-        except MachineError:
-            raise
-        except (UserError, DivergedError, RuntimeError) as error:
-            refused[name] = str(error)
-            continue
-        timings[name].append(timing)
-        if not on_terminal:
-            times = f"{timing['inference_time_s']:.4g} s a pass, {timing['latency_s']:.4g} s alone"
-            console.print(f"round {number}, {name}: {times}")
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("models settled", total=len(results))
+        for number in range(1, rounds + 1):
+            for result in results:
+                name = result.run_id
+                if name in refused or _settled(timings[name]):
+                    continue
+                try:
+                    timing = _time(study, result, device, datasets)
+                except MachineError:
+                    raise
+                except (UserError, DivergedError, RuntimeError) as error:
+                    refused[name] = str(error)
+                    continue
+                timings[name].append(timing)
+                if progress.disable:
+                    times = f"{timing['inference_time_s']:.4g} s a pass"
+                    times += f", {timing['latency_s']:.4g} s alone"
+                    console.print(f"round {number}, {name}: {times}")
+                done = sum(one in refused or _settled(timings[one]) for one in timings)
+                progress.update(task, completed=done)
     models = {
         result.run_id: _model(result, timings[result.run_id], device)
         for result in results
@@ -134,7 +149,14 @@ def _main(args: argparse.Namespace) -> int:
     if not retiming.models:
         raise UserError(f"{study}: no model that could be timed")
     path = write_retiming(study, retiming)
-    console.print(f"{len(retiming.models)} models, {args.rounds} rounds: {path}", markup=False)
+    settled = sum(model.settled for model in retiming.models.values())
+    console.print(f"{settled} of {len(retiming.models)} models settled: {path}", markup=False)
+    if restless := len(retiming.models) - settled:
+        print(
+            f"warning: the {CONFIRMED} fastest of {args.rounds} visits do not agree to {NEAR:.0%} "
+            f"for {restless} models: leave the machine alone, or ask for more --rounds",
+            file=sys.stderr,
+        )
     return 1 if refused else 0
 
 
@@ -182,9 +204,9 @@ def _time(study: Path, result: RunResult, device: torch.device, datasets: _Datas
 
 
 def _model(result: RunResult, timings: list[Timing], device: torch.device) -> Model:
-    """The pass and the latency of a quiet visit each."""
-    times: dict[str, Any] = {**_quiet(timings, "inference_time_s")}
-    times |= {k: v for k, v in _quiet(timings, "latency_s").items() if k.startswith("latency_")}
+    """The fastest pass and the fastest pattern alone, each with what its visit says of it."""
+    times: dict[str, Any] = {**_fastest(timings, "inference_time_s")}
+    times |= {k: v for k, v in _fastest(timings, "latency_s").items() if k.startswith("latency_")}
     started = result.provenance.get("started")
     return Model(
         run_started=None if started is None else str(started),
@@ -196,9 +218,13 @@ def _model(result: RunResult, timings: list[Timing], device: torch.device) -> Mo
     )
 
 
-def _quiet(timings: Sequence[Timing], key: str) -> Timing:
-    """The visit that a quarter of the visits were faster than: others only ever make it slower."""
-    return sorted(timings, key=lambda timing: timing[key])[(len(timings) - 1) // 4]
+def _fastest(timings: Sequence[Timing], key: str) -> Timing:
+    return min(timings, key=lambda timing: timing[key])
+
+
+def _settled(timings: Sequence[Timing]) -> bool:
+    keys = ("inference_time_s", "latency_s")
+    return all(is_settled([timing[key] for timing in timings]) for key in keys)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add("study", nargs="?", type=Path, metavar="STUDY_DIR",
         help=f"the study (default: the newest folder in {STUDIES})")  # fmt: skip
     add("--rounds", type=count_of(100), default=ROUNDS, metavar="N",
-        help=f"visits to each model (default: {ROUNDS})")  # fmt: skip
+        help=f"visits to each model at most (default: {ROUNDS})")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="where to compute (default: a GPU if there is one)")  # fmt: skip
     return parser

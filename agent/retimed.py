@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,9 @@ RETIMED = "retime.json"
 MAX_BYTES = 64 * 2**20
 """A larger file is refused unread [bytes]."""
 
+CONFIRMED, NEAR = 5, 0.05
+"""So many visits within this share of the fastest one, itself counted, make its time believed."""
+
 Seconds = Annotated[float, Field(ge=0, lt=1e9)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -25,8 +28,7 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 class Times(BaseModel):
     """The times of one model: the cells that its row gets, named as in result.json's `timing`.
 
-    Those of a pass are of the visit that a quarter of the visits were faster than, and so are those
-    of one pattern alone.
+    Those of a pass are of the fastest visit, and so are those of one pattern alone.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -52,7 +54,7 @@ class Model(BaseModel):
     """What is known of one model's times.
 
     run_started: of the run that left the model, so that a later run of the same name is told apart.
-    rounds_s: each round's own inference_time_s and latency_s [s].
+    rounds_s: each visit's own inference_time_s and latency_s [s].
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -62,11 +64,16 @@ class Model(BaseModel):
     host: str
     torch: str
     times: Times
-    rounds_s: list[tuple[Seconds, Seconds]]
+    rounds_s: list[tuple[Seconds, Seconds]] = Field(min_length=1)
+
+    @property
+    def settled(self) -> bool:
+        """Whether other visits confirm the fastest pass, and others the fastest pattern alone."""
+        return all(is_settled(visits) for visits in zip(*self.rounds_s, strict=True))
 
 
 class Protocol(BaseModel):
-    """How the times were taken: visits to each model, and at each what `fno_runner.timing` says.
+    """How the times were taken: at most so many visits to each, and how (`fno_runner.timing`).
 
     warm_up [slices], enough [(repeats, s)], load of the machine before the first round [processes].
     """
@@ -87,6 +94,17 @@ class Retiming(BaseModel):
     schema_version: Literal[1] = 1
     protocol: Protocol
     models: dict[RunId, Model]
+
+
+def is_settled(visits_s: Sequence[float]) -> bool:
+    """Whether the fastest of these times is one that the machine has when left alone.
+
+    What other programs, and other guests of the same host, do to a machine makes it slower, by this
+    much or that much, and never faster: from above, visits agree with each other only at the
+    bottom. (The least of many timings: Chen and Revels, arXiv:1608.04295.)
+    """
+    fastest = sorted(visits_s)[:CONFIRMED]
+    return len(fastest) == CONFIRMED and fastest[-1] <= fastest[0] * (1 + NEAR)
 
 
 def write_retiming(study: Path, retiming: Retiming) -> Path:
@@ -157,6 +175,11 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     devices = Counter(model.times.device_name for model in retimed.values())
     for device, rows in sorted(devices.items()):
         remarks.append(f"times of {rows} of {count} rows are retimed, on {device}")
+    if unsettled := sum(not model.settled for model in retimed.values()):
+        remarks.append(
+            f"times of {unsettled} of {len(retimed)} retimed rows are those of a busy machine: "
+            f"their {CONFIRMED} fastest visits do not agree to {NEAR:.0%}"
+        )
     if outdated:
         remarks.append(f"{outdated} of {count} rows are of another run than their retimed model")
     return pd.DataFrame(columns, dtype=object), remarks

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import save_file
 
 from agent import retime
 from agent.export import export
 from agent.records import read_records, table
-from agent.retimed import RETIMED, prefer_retimed, read_retiming
+from agent.retimed import RETIMED, is_settled, prefer_retimed, read_retiming
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.errors import UserError
@@ -84,28 +86,60 @@ def test_weights_come_back_as_they_went(tiny_config: RunConfig, tmp_path: Path) 
     assert (predict(other, some, scale, CPU, 5) == expected).all()
 
 
-def test_all_models_take_turns_and_a_quiet_round_counts(
+def test_models_take_turns_until_their_fastest_visit_is_confirmed(
     study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = study(2, 3)
     before = {path: path.read_bytes() for path in folder.rglob("result.json")}
     said = io.StringIO()
-    seconds = iter([1.0, 10.0, 5.0, 50.0, 3.0, 30.0, 2.0, 20.0, 4.0, 40.0])
+    passes = iter([2.02, 10.0, 3.1, 10.3, 2.0, 10.2, 3.0, 10.1, 2.05, 10.4, 2.04, 2.1])
 
     def told(*args: Any) -> Any:
         patches, timing = timed_predict(*args)
-        return patches, timing | {"inference_time_s": next(seconds)}
+        seconds = next(passes)
+        return patches, timing | {"inference_time_s": seconds, "latency_s": seconds / 100}
 
     monkeypatch.setattr("agent.retime.timed_predict", told)
-    retiming, refused = retime.retime(folder, CPU, 5, Console(file=said))
+    retiming, refused = retime.retime(folder, CPU, 9, Console(file=said))
     first, second = sorted(path.parent.name for path in before)
     turns = re.findall(r"^round (\d), (\w+):", said.getvalue(), re.MULTILINE)
-    assert turns == [(n, name) for n in "12345" for name in (first, second)]
-    assert not refused
-    assert retiming.models[first].times.inference_time_s == 2.0
-    assert retiming.models[second].times.inference_time_s == 20.0
-    assert [one for one, _ in retiming.models[first].rounds_s] == [1.0, 5.0, 3.0, 2.0, 4.0]
+    both = [(n, name) for n in "12345" for name in (first, second)]
+    assert turns == [*both, ("6", first), ("7", first)]  # the second was settled after five
+    assert not refused and next(passes, None) is None
+    slow, settled = retiming.models[first], retiming.models[second]
+    assert (slow.times.inference_time_s, slow.times.latency_s) == (2.0, 0.02)
+    assert settled.times.inference_time_s == 10.0
+    assert [one for one, _ in slow.rounds_s] == [2.02, 3.1, 2.0, 3.0, 2.05, 2.04, 2.1]
+    assert slow.settled and settled.settled
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_machine_that_never_comes_to_rest_is_named(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(2)
+    latencies = iter([1.0, 2.0, 1.03, 1.06, 1.02, 1.01])
+
+    def told(*args: Any) -> Any:
+        patches, timing = timed_predict(*args)
+        return patches, timing | {"inference_time_s": 1.0, "latency_s": next(latencies)}
+
+    monkeypatch.setattr("agent.retime.timed_predict", told)
+    assert retime.main([str(folder), "--rounds=6", "--device=cpu"]) == 0
+    said = capsys.readouterr()
+    assert "0 of 1 models settled" in said.out
+    assert "the 5 fastest of 6 visits do not agree to 5% for 1 models" in said.err
+    (row,), remarks = rows(folder)
+    assert row["latency_s"] == 1.0 and row["timed_by"] == "retime"
+    assert remarks[1].startswith("times of 1 of 1 retimed rows are those of a busy machine")
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20), st.data())
+def test_a_slower_visit_never_unsettles_what_is_settled(times: list[float], data: Any) -> None:
+    slower = data.draw(st.floats(min(times), 1e9))
+    assert is_settled([*times, slower]) >= is_settled(times)
+    assert is_settled(data.draw(st.permutations(times))) == is_settled(times)
+    assert not is_settled(times[:4])
 
 
 def test_the_table_prefers_what_was_timed_again(
@@ -152,7 +186,7 @@ def test_a_later_run_does_not_get_the_time_of_an_earlier_model(
     study(3, provenance={"device_name": "Abacus", "started": "2027-01-01T00:00:00+00:00"})
     again, remarks = rows(folder)
     assert {row["width"]: row["timed_by"] for row in again} == {2: "retime", 3: "run"}
-    assert remarks[1] == "1 of 2 rows are of another run than their retimed model"
+    assert remarks[-1] == "1 of 2 rows are of another run than their retimed model"
     assert all(row["device_name"] for row in again)
 
 
