@@ -17,13 +17,11 @@ from rich.table import Table
 from agent.display import Display
 from agent.driver import Driver, named_grid, statuses
 from agent.queue import Queue, check_storage, open_queue
-from agent.slots import ALL, MAX_PER_GPU, Slot, plan_slots, shared_slots, usable_gpus
+from agent.slots import add_slot_options, asked_slots
 from agent.study import STUDIES, check_study, open_study
 from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
 from fno_runner.arguments import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
-
-MAX_WORKERS = 256
 
 HELP = """\
 Run the points of a sweep file on this machine, each in a process of its own.
@@ -75,7 +73,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _list(console, sweep, folder, grid)
         return 0
-    slots = _slots(args)
+    slots = asked_slots(args, os.environ)
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
     before = _count(statuses(folder, queue), grid)
@@ -98,17 +96,6 @@ def _main(args: argparse.Namespace) -> int:
         return MachineError.exit_status
     of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) == {"finished"}
     return 0 if everything or of_limit else 1
-
-
-def _slots(args: argparse.Namespace) -> list[Slot]:
-    """Where the points run.
-
-    Raises:
-        MachineError: CUDA_VISIBLE_DEVICES names a GPU, and PyTorch finds none.
-    """
-    if args.per_gpu is None:
-        return shared_slots(args.workers, os.environ)
-    return plan_slots(ALL, args.per_gpu, usable_gpus(), os.environ)
 
 
 def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
@@ -210,11 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
-    at_a_time = parser.add_mutually_exclusive_group()
-    at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
-        help="points at a time (default: 1); all on the first GPU, if there is one")  # fmt: skip
-    at_a_time.add_argument("--per-gpu", type=count_of(MAX_PER_GPU), metavar="K",
-        help="points at a time on every GPU; where there is none, on the CPU")  # fmt: skip
+    add_slot_options(parser)
     add("--limit", type=count_of(), metavar="N",
         help="run at most N points in this call; random and bayes need it")  # fmt: skip
     add("--study", type=Path, metavar="DIR",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -45,6 +46,9 @@ ROUNDS = 60
 VISIT: Enough = ((1, 1.0), (100, 0.0))
 """How often a pass is repeated at each visit: short visits, many of them. A machine that others
 share is slow for some seconds, or a minute, at a time, which no visit sees past."""
+AT_LEAST_S = 300.0
+"""No model is done sooner [s]: a machine that others share may have one pattern take a third longer
+for minutes on end, and all visits of those minutes agree."""
 BUSY = 0.5
 """A load above this share of the cores, before anything is timed, is worth a warning."""
 
@@ -53,8 +57,9 @@ Time the inference of all saved models of a study again, one after the other, on
 
 Runs that share a machine, or come from several, have times that are hard to compare. Here every
 model is timed alone, as a run does it (docs/performance.md), in turns: all of them for a second or
-two, then all of them again. A model's fastest visit counts, and it is visited until its fastest
-{CONFIRMED} agree to {NEAR:.0%}: a slow minute is nobody's fault. Leave the machine alone meanwhile.
+two, then all of them again. A model's fastest visit counts. It is visited for five minutes at least
+and until its fastest {CONFIRMED} visits agree to {NEAR:.0%}: a slow minute is nobody's fault.
+Leave the machine alone meanwhile.
 
 Writes STUDY/retime.json. The export takes its times from there (column timed_by says so), and its
 device_name. Records stay as they are.
@@ -63,7 +68,7 @@ device_name. Records stay as they are.
 MORE = """\
 examples:
   python -m agent.retime                     the newest study on this disk
-  python -m agent.retime STUDY --rounds 10   in a hurry: at most 10 visits to each
+  python -m agent.retime STUDY --rounds 10   in a hurry: 10 visits to each at most
   python -m agent.retime STUDY --device cpu  on the CPU, whatever the runs were made on
 
 environment: OMP_NUM_THREADS (default: all cores), CUDA_VISIBLE_DEVICES.
@@ -94,12 +99,18 @@ def retime(
     refused: dict[str, str] = {}
     timings: dict[str, list[Timing]] = {result.run_id: [] for result in results}
     datasets = _Datasets()
+    begin = perf_counter()
+
+    def done(name: str) -> bool:
+        patient = perf_counter() - begin >= AT_LEAST_S
+        return name in refused or (patient and _settled(timings[name]))
+
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("models settled", total=len(results))
+        task = progress.add_task("models settled, after five minutes at least", total=len(results))
         for number in range(1, rounds + 1):
             for result in results:
                 name = result.run_id
-                if name in refused or _settled(timings[name]):
+                if done(name):
                     continue
                 try:
                     timing = _time(study, result, device, datasets)
@@ -113,8 +124,7 @@ def retime(
                     times = f"{timing['inference_time_s']:.4g} s a pass"
                     times += f", {timing['latency_s']:.4g} s alone"
                     console.print(f"round {number}, {name}: {times}")
-                done = sum(one in refused or _settled(timings[one]) for one in timings)
-                progress.update(task, completed=done)
+                progress.update(task, completed=sum(map(done, timings)))
     models = {
         result.run_id: _model(result, timings[result.run_id], device)
         for result in results

@@ -17,16 +17,15 @@ from rich.text import Text
 from agent.coverage import attempts
 from agent.display import Display
 from agent.driver import Driver, named_grid
-from agent.local import MAX_WORKERS
 from agent.mirrored import ACTIVE, mirror
 from agent.queue import open_queue
 from agent.records import assemble, read_records, table
 from agent.server import Place, Server, ServerRun, parse_sweep_place
-from agent.slots import shared_slots
+from agent.slots import Slot, add_slot_options, asked_slots
 from agent.study import STUDIES, adopt_study, server_study
 from agent.sweepfile import Point, Sweep, point_name, points
 from agent.tracking import SWEEP_ID
-from fno_runner.arguments import Parser, command, count_of
+from fno_runner.arguments import Parser, command
 from fno_runner.errors import MachineError, UserError
 
 HELP = """\
@@ -43,10 +42,11 @@ none again. On one box at a time: unlike agents, two of these may run the same p
 examples:
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4          what is missing, and why
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4 --run --workers 2
+  python -m agent.retry team/fno-hyperparam-study/a1b2c3d4 --run --per-gpu 1   on every GPU
 
 environment: WANDB_API_KEY (or wandb login), WANDB_BASE_URL (a server of your own), WANDB_MODE
-(default: online), WANDB_RUN_GROUP (default: that of the sweep's runs), OMP_NUM_THREADS (default:
-the cores shared out among the workers).
+(default: online), WANDB_RUN_GROUP (default: that of the sweep's runs), CUDA_VISIBLE_DEVICES limits
+the GPUs, OMP_NUM_THREADS (default: the cores shared out among the points that run at a time).
 
 exit status: 0 nothing is missing, or no longer · 1 points are missing · 2 bad input, or a server
 that cannot be read · 3 this machine cannot run them · 128 + signal when stopped
@@ -115,7 +115,9 @@ def _main(args: argparse.Namespace) -> int:
     _list(console, place, sweep, missing, folder)
     wanted = [one.point for one in missing if one.what == TO_RUN]
     if args.run and wanted:
-        status = _run(console, sweep, wanted, folder, args.workers, _variables(place, runs))
+        variables = _variables(place, runs)
+        slots = asked_slots(args, variables)
+        status = _run(console, sweep, wanted, folder, slots, variables)
         if status:
             return status
         missing = find_missing(sweep, server.runs(place), folder)
@@ -130,7 +132,7 @@ def _run(
     sweep: Sweep,
     wanted: Sequence[Point],
     folder: Path,
-    workers: int,
+    slots: Sequence[Slot],
     variables: Mapping[str, str],
 ) -> int:
     """Run points here; the exit status, 0 if all of them were run, whatever became of them."""
@@ -138,8 +140,7 @@ def _run(
     grid = {name: p for name, p in named_grid(sweep).items() if tuple(p.values()) in asked}
     adopt_study(folder, sweep)
     queue = open_queue(None, folder, sweep)
-    slots = shared_slots(workers, variables)
-    with Display(console, len(grid), 0, 0, workers) as display:
+    with Display(console, len(grid), 0, 0, len(slots)) as display:
         driver = Driver(folder, sweep, grid, queue, display, slots, None, variables)
         stopped = driver.run(retry_failed=True)
     if stopped is not None:
@@ -188,8 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
     add("--run", action="store_true", help="run what is to run; otherwise nothing is written")
-    add("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
-        help="points at a time (default: 1)")  # fmt: skip
+    add_slot_options(parser)
     return parser
 
 

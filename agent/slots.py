@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.child import threads
+from fno_runner.arguments import count_of
 from fno_runner.errors import MachineError, UserError
 from fno_runner.gpus import VISIBLE, given_gpus
 
 ALL, NONE = "all", "none"
-MAX_PER_GPU = 64
+MAX_PER_GPU, MAX_WORKERS = 64, 256
 ORDER = "CUDA_DEVICE_ORDER"
 
 
@@ -59,6 +61,31 @@ def plan_slots(
 def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
     """So many slots that share the cores, and whatever GPU the caller's environment gives."""
     return [Slot(f"worker{k}", threads(count, given)) for k in range(count)]
+
+
+def add_slot_options(parser: argparse.ArgumentParser) -> None:
+    """--workers and --per-gpu, of a command that runs points on this box."""
+    at_a_time = parser.add_mutually_exclusive_group()
+    at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
+        help="points at a time (default: 1); all on the first GPU, if there is one")  # fmt: skip
+    at_a_time.add_argument("--per-gpu", type=count_of(MAX_PER_GPU), metavar="K",
+        help="points at a time on every GPU; where there is none, on the CPU")  # fmt: skip
+
+
+def slot_words(args: argparse.Namespace) -> list[str]:
+    """These options as they are written, for another such command."""
+    return [f"--workers={args.workers}" if args.per_gpu is None else f"--per-gpu={args.per_gpu}"]
+
+
+def asked_slots(args: argparse.Namespace, given: Mapping[str, str]) -> list[Slot]:
+    """The slots that these options ask for.
+
+    Raises:
+        MachineError: CUDA_VISIBLE_DEVICES names a GPU, and PyTorch finds none.
+    """
+    if args.per_gpu is None:
+        return shared_slots(args.workers, given)
+    return plan_slots(ALL, args.per_gpu, usable_gpus(given), given)
 
 
 def usable_gpus(given: Mapping[str, str] = os.environ) -> list[str]:

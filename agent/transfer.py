@@ -19,8 +19,9 @@ from agent import local
 from agent.configurations import CONFIGURATION, configurations
 from agent.criterion import numbers
 from agent.records import read_records, table
+from agent.slots import add_slot_options, slot_words
 from agent.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
-from fno_runner.arguments import Parser, command, count_of
+from fno_runner.arguments import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_atomically, write_text_atomically
 
@@ -85,9 +86,7 @@ def _main(args: argparse.Namespace) -> int:
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
         write_text_atomically(file, json.dumps(_with(sweep, name, scan, measure), indent=1) + "\n")
-        status = local.main(
-            [str(file), "--study", str(studies[-1]), "--workers", str(args.workers)]
-        )
+        status = local.main([str(file), f"--study={studies[-1]}", *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
     simulated, scanned = (_configurations(study) for study in studies)
@@ -248,7 +247,7 @@ def _parser() -> Parser:
     add("--metric", default="ssim_phase", help="on simulated data [ssim_phase]")
     add("--scan-metric", default="r_held_out_from_object",
         help="on the scan [r_held_out_from_object]")  # fmt: skip
-    add("--workers", type=count_of(local.MAX_WORKERS), default=1, help="points at a time [1]")
+    add_slot_options(parser)
     add("--folder", type=Path, metavar="DIR", help=f"for all of it [{ROOT}/<sweep>-<scan>]")
     return parser
 

@@ -39,6 +39,7 @@ SLOW = 1000.0
 def study(tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A study of networks that nobody trained, one a width, and a protocol in a hurry."""
     monkeypatch.setattr(retime, "VISIT", ((2, 0.0),))
+    monkeypatch.setattr(retime, "AT_LEAST_S", 0.0)
 
     def make(*widths: int, **changes: Any) -> Path:
         dataset = load_npz_pair(Path(str(tiny_config.train_npz)), Path(str(tiny_config.test_npz)))
@@ -112,6 +113,21 @@ def test_models_take_turns_until_their_fastest_visit_is_confirmed(
     assert [one for one, _ in slow.rounds_s] == [2.02, 3.1, 2.0, 3.0, 2.05, 2.04, 2.1]
     assert slow.settled and settled.settled
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_models_that_agree_at_once_are_visited_all_the_same(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study(2)
+
+    def told(*args: Any) -> Any:
+        patches, timing = timed_predict(*args)
+        return patches, timing | {"inference_time_s": 1.0, "latency_s": 1.0}
+
+    monkeypatch.setattr("agent.retime.timed_predict", told)
+    monkeypatch.setattr(retime, "AT_LEAST_S", 1e6)
+    (model,) = retime.retime(folder, CPU, 8, Console(file=io.StringIO()))[0].models.values()
+    assert len(model.rounds_s) == 8 and model.settled
 
 
 def test_a_machine_that_never_comes_to_rest_is_named(

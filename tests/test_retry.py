@@ -43,7 +43,7 @@ def test_only_what_is_missing_runs_again_and_completes_the_sweep(
         )
         env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1"}
         env.pop("WANDB_DIR")
-        ran = retry(env, tmp_path, sweep.path, "--run")
+        ran = retry(env, tmp_path, sweep.path, "--run", "--per-gpu=1")
         assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
         said = f"sweep {sweep.path}: {{}} of the grid's 2 points are finished"
         assert "│ w4    │ to run │ crashed    │ the server has not heard" in ran.stdout
@@ -91,6 +91,7 @@ def sweep_of(file: Mapping[str, Any]) -> Sweep:
         (["team/study"], "lacks the entity, the project or the sweep"),
         (["sweep1"], "lacks the entity and the project"),
         (["a/b/c", "--workers=0"], "'0': allowed is an integer ≥ 1"),
+        (["a/b/c", "--workers=2", "--per-gpu=2"], "not allowed with argument --workers"),
         (["a/b/c/d"], "allowed is ENTITY/PROJECT/SWEEP_ID"),
     ],
 )

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from agent import local, retry, transfer
 from agent.lines import MAX_LINE, LineReader
 from agent.report import read_report
-from agent.slots import plan_slots, usable_gpus
+from agent.slots import add_slot_options, asked_slots, plan_slots, slot_words, usable_gpus
 from fno_runner import runner
+from fno_runner.arguments import Parser
 from fno_runner.config import RunConfig
 from fno_runner.errors import MachineError, UserError
 from fno_runner.gpus import given_gpus
@@ -38,6 +40,32 @@ def test_slots_are_places_among_the_gpus_that_are_left() -> None:
         plan_slots("0,2", 1, ["0", "1"], {})
     with pytest.raises(MachineError, match=r"no GPU 0; PyTorch finds no GPU here$"):
         plan_slots("0", 1, [], {})
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "expected"),
+    [
+        ([], 2, ["worker0"]),
+        (["--workers=3"], 2, ["worker0", "worker1", "worker2"]),
+        (["--per-gpu=2"], 2, ["gpu0.0", "gpu1.0", "gpu0.1", "gpu1.1"]),
+        (["--per-gpu=2"], 0, ["cpu0", "cpu1"]),
+    ],
+)
+def test_every_command_that_runs_points_takes_the_same_options(
+    words: list[str], gpus: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.slots._count", lambda: gpus)
+    parser = Parser("test", "")
+    add_slot_options(parser)
+    args = parser.parse_args(words)
+    assert [slot.name for slot in asked_slots(args, {})] == expected
+    assert parser.parse_args(slot_words(args)) == args
+    for module in (local, retry, transfer):
+        assert all(f" {option} " in module._parser().format_help() for option in options(parser))
+
+
+def options(parser: Parser) -> list[str]:
+    return [name for action in parser._actions for name in action.option_strings]
 
 
 @pytest.mark.parametrize(
