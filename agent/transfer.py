@@ -86,7 +86,7 @@ def _main(args: argparse.Namespace) -> int:
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
         write_text_atomically(file, json.dumps(_with(sweep, name, scan, measure), indent=1) + "\n")
-        status = local.main([str(file), f"--study={studies[-1]}", *slot_words(args)])
+        status = local.main([str(file), "--study", str(studies[-1]), *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
     simulated, scanned = (_configurations(study) for study in studies)
