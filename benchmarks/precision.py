@@ -22,7 +22,7 @@ from fno_runner.runner import pick_device, run
 ARCHITECTURES = ("fno", "hybrid")
 ALLOWED = 0.01
 SEEDS = 3
-SIZES = {"width": 16, "modes": 12, "epochs": 1, "train_patterns": 4000, "infer_batch_size": 32}
+SIZES = {"width": 16, "modes": 12, "epochs": 1, "train_patterns": 8000, "infer_batch_size": 32}
 GENTLE = 2e-3
 """The learning rate: with the default one a short run of `hybrid` may end in a flat phase."""
 

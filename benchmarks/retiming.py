@@ -2,7 +2,8 @@
 
     python -m benchmarks.retiming [ROUNDS]
 
-The networks are not trained: no time depends on what they have learned.
+The networks are not trained: no time depends on what they have learned. About twenty minutes; leave
+the machine alone meanwhile.
 """
 
 from __future__ import annotations
