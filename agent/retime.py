@@ -164,7 +164,8 @@ def _main(args: argparse.Namespace) -> int:
     if restless := len(retiming.models) - settled:
         print(
             f"warning: the {CONFIRMED} fastest of {args.rounds} visits do not agree to {NEAR:.0%} "
-            f"for {restless} models: leave the machine alone, or ask for more --rounds",
+            f"for {restless} of {len(retiming.models)} models: leave the machine alone, or ask for "
+            "more --rounds",
             file=sys.stderr,
         )
     return 1 if refused else 0

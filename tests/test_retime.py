@@ -144,7 +144,7 @@ def test_a_machine_that_never_comes_to_rest_is_named(
     assert retime.main([str(folder), "--rounds=6", "--device=cpu"]) == 0
     said = capsys.readouterr()
     assert "0 of 1 models settled" in said.out
-    assert "the 5 fastest of 6 visits do not agree to 5% for 1 models" in said.err
+    assert "the 5 fastest of 6 visits do not agree to 5% for 1 of 1 models" in said.err
     (row,), remarks = rows(folder)
     assert row["latency_s"] == 1.0 and row["timed_by"] == "retime"
     assert remarks[1].startswith("times of 1 of 1 retimed rows are those of a busy machine")
