@@ -28,7 +28,8 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 class Times(BaseModel):
     """The times of one model: the cells that its row gets, named as in result.json's `timing`.
 
-    Those of a pass are of the fastest visit, and so are those of one pattern alone.
+    Those of a pass are of its fastest visit, and so are those of one pattern alone: of a pass that
+    takes over a second one repeat, and no range.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
