@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import wandb
 
-from agent.server import Server, in_one_line, parse_sweep_place
+from agent.server.client import Server, in_one_line, parse_sweep_place
 from fno_runner.arguments import Parser, command
 from fno_runner.errors import MachineError
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     place = parse_sweep_place(args.sweep)
     try:
-        from agent.workspace import save_workspace
+        from agent.server.workspace import save_workspace
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "wandb_workspaces":
             raise

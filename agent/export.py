@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from agent.advice import to_json
-from agent.coverage import attempts
-from agent.criterion import PHASE_SSIM
-from agent.findings import (
+from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
+from agent.analysis.quality import PHASE_SSIM
+from agent.analysis.series import configuration_table, series
+from agent.report.terminal import (
     CONFIGS,
     CSV,
     MOST_LINES,
@@ -25,14 +25,14 @@ from agent.findings import (
     Material,
     report,
 )
-from agent.illustrate import illustrate
-from agent.mirrored import is_ours, merge, mirror, study_name
-from agent.mixing import commits_of_one_code, differences, only_in, with_groups
-from agent.records import one_line, read_records, table
-from agent.retimed import prefer_retimed
-from agent.series import configuration_table, series
-from agent.server import Place, Server, UnknownPlaceError, parse_place
-from agent.study import STUDIES, adopt_study, newest_study, read_study, server_study
+from agent.report.words import to_json
+from agent.report.write import illustrate
+from agent.server.client import Place, Server, UnknownPlaceError, parse_place
+from agent.server.rows import is_ours, merge, mirror, study_name
+from agent.study.coverage import attempts
+from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
+from agent.study.records import one_line, read_records, table
+from agent.study.retimes import prefer_retimed
 from fno_runner.arguments import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically

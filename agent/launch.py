@@ -17,7 +17,9 @@ import wandb
 from rich.console import Console
 from rich.text import Text
 
-from agent.keeper import (
+from agent.scheduling.slots import ALL, MAX_PER_GPU, NONE, Slot, plan_slots, usable_gpus
+from agent.server.client import Server, parse_sweep_place
+from agent.server.supervisor import (
     AT_END,
     DIED,
     MAX_DEATHS,
@@ -26,8 +28,6 @@ from agent.keeper import (
     UNFIT,
     Keeper,
 )
-from agent.server import Server, parse_sweep_place
-from agent.slots import ALL, MAX_PER_GPU, NONE, Slot, plan_slots, usable_gpus
 from fno_runner.arguments import Parser, command, count_of
 from fno_runner.stop import heard
 

@@ -14,12 +14,12 @@ import sqlalchemy
 from rich.console import Console
 from rich.table import Table
 
-from agent.display import Display
-from agent.driver import Driver, named_grid, statuses
-from agent.queue import Queue, check_storage, open_queue
-from agent.slots import add_slot_options, asked_slots
-from agent.study import STUDIES, check_study, open_study
-from agent.sweepfile import Point, Range, Sweep, point_name, read_sweep
+from agent.scheduling.display import Display
+from agent.scheduling.driver import Driver, named_grid, statuses
+from agent.scheduling.queue import Queue, check_storage, open_queue
+from agent.scheduling.slots import add_slot_options, asked_slots
+from agent.study.folder import STUDIES, check_study, open_study
+from agent.study.sweepfile import Point, Range, Sweep, point_name, read_sweep
 from fno_runner.arguments import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
 

@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from agent.records import MEASURED, read_records
-from agent.retimed import (
+from agent.study.folder import STUDIES, newest_study, read_study
+from agent.study.records import MEASURED, read_records
+from agent.study.retimes import (
     CONFIRMED,
     NEAR,
     Model,
@@ -27,18 +28,17 @@ from agent.retimed import (
     is_settled,
     write_retiming,
 )
-from agent.study import STUDIES, newest_study, read_study
 from fno_runner.arguments import Parser, command, count_of
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.cache import PARAMETERS, load_dataset
 from fno_runner.data.dataset import Dataset
 from fno_runner.errors import DivergedError, MachineError, UserError
-from fno_runner.flops import flops_per_pattern
 from fno_runner.provenance import device_name
 from fno_runner.result import RunResult, run_folder
 from fno_runner.runner import allow_tf32, pick_device
-from fno_runner.timing import WARM_UP, Enough, Timing, timed_predict
-from fno_runner.training import build_model
+from fno_runner.score.flops import flops_per_pattern
+from fno_runner.score.timing import WARM_UP, Enough, Timing, timed_predict
+from fno_runner.train.training import build_model
 from fno_runner.weights import WEIGHTS, load_weights
 
 ROUNDS = 60

@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.coverage import attempts
-from agent.display import Display
-from agent.driver import Driver, named_grid
-from agent.mirrored import ACTIVE, mirror
-from agent.queue import open_queue
-from agent.records import assemble, read_records, table
-from agent.server import Place, Server, ServerRun, parse_sweep_place
-from agent.slots import Slot, add_slot_options, asked_slots
-from agent.study import STUDIES, adopt_study, server_study
-from agent.sweepfile import Point, Sweep, point_name, points
-from agent.tracking import SWEEP_ID
+from agent.scheduling.display import Display
+from agent.scheduling.driver import Driver, named_grid
+from agent.scheduling.queue import open_queue
+from agent.scheduling.slots import Slot, add_slot_options, asked_slots
+from agent.server.client import Place, Server, ServerRun, parse_sweep_place
+from agent.server.rows import ACTIVE, mirror
+from agent.server.tracker import SWEEP_ID
+from agent.study.coverage import attempts
+from agent.study.folder import STUDIES, adopt_study, server_study
+from agent.study.records import assemble, read_records, table
+from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.arguments import Parser, command
 from fno_runner.errors import MachineError, UserError
 

@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the point that the arguments name; returns the exit status."""
     with StopSignals() as stop:
         # Takes seconds, in which a signal would cost a sweep the point if nobody heard it.
-        from agent.point import run_point
+        from agent.server.point import run_point
 
         return run_point(sys.argv[1:] if argv is None else argv, stop)
 

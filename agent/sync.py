@@ -16,13 +16,13 @@ from typing import NoReturn
 
 import wandb
 
-from agent.arrivals import Arrival, Arrivals
-from agent.records import one_line
-from agent.sending import complete, send
-from agent.server import Place
-from agent.study import newest_study
-from agent.tracking import PROJECT
-from agent.wandb_folder import LocalRun, find_runs, hold, is_held
+from agent.server.arrived import Arrival, Arrivals
+from agent.server.client import Place
+from agent.server.run_folders import LocalRun, find_runs, hold, is_held
+from agent.server.tracker import PROJECT
+from agent.server.upload import complete, send
+from agent.study.folder import newest_study
+from agent.study.records import one_line
 from fno_runner.arguments import Parser, command
 from fno_runner.errors import MachineError, UserError
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import local
-from agent.configurations import CONFIGURATION, configurations
-from agent.criterion import numbers
-from agent.records import read_records, table
-from agent.slots import add_slot_options, slot_words
-from agent.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
+from agent.analysis.configurations import CONFIGURATION, configurations
+from agent.analysis.quality import numbers
+from agent.scheduling.slots import add_slot_options, slot_words
+from agent.study.records import read_records, table
+from agent.study.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
 from fno_runner.arguments import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_atomically, write_text_atomically
@@ -100,7 +100,7 @@ def _main(args: argparse.Namespace) -> int:
 def compare(
     simulated: pd.DataFrame, scanned: pd.DataFrame, measure: Metric, scan_measure: Metric
 ) -> Transfer:
-    """Compare two tables of configurations, such as `agent.configurations` makes.
+    """Compare two tables of configurations, such as `agent.analysis.configurations` makes.
 
     Raises:
         UserError: fewer than `FEWEST` configurations have both numbers.

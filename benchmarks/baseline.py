@@ -21,7 +21,7 @@ from fno_runner.config import N, RunConfig
 from fno_runner.data.dataset import Patterns
 from fno_runner.physics import amplitude_mae
 from fno_runner.reconstructor import INPUT_TRANSFORMS, input_scale_factor
-from fno_runner.training import VALIDATION
+from fno_runner.train.training import VALIDATION
 
 
 class Block(nn.Module):

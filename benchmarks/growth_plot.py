@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from agent.plots import OKABE_ITO, STYLE, save_png
+from agent.report.pareto_plot import OKABE_ITO, STYLE, save_png
 from benchmarks.growth import MEMORY, PASS, STEP, Grown
 
 AXES = {

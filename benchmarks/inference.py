@@ -18,8 +18,8 @@ from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
 from fno_runner.heap import keep_freed_memory
 from fno_runner.inference import predict
-from fno_runner.timing import synchronise
-from fno_runner.training import build_model
+from fno_runner.score.timing import synchronise
+from fno_runner.train.training import build_model
 
 
 def measure_inference(

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.records import read_records
 from agent.retime import retime
+from agent.study.records import read_records
 from fno_runner.arguments import command, count_of
 from fno_runner.data.formats import read_scan
 from fno_runner.data.scan import load_scan
 from fno_runner.errors import UserError
-from fno_runner.iterative import reconstruct, residual
 from fno_runner.runner import pick_device
+from fno_runner.scan.iterative import reconstruct, residual
 
 PASSES = (20, 80, 320, 1280)
 CONVERGED = 1e-3

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.backends import float32_products
 from fno_runner.provenance import device_name, provenance
-from fno_runner.timing import synchronise
+from fno_runner.score.timing import synchronise
 
 BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 """What /proc/cpuinfo calls units that multiply bfloat16 (the last one on ARM)."""

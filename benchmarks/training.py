@@ -19,8 +19,8 @@ from benchmarks.plan import Network, Plan, noise, sides
 from benchmarks.turns import Paused, in_turns
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
-from fno_runner.progress import Epoch
-from fno_runner.training import VALIDATION, train
+from fno_runner.train.progress import Epoch
+from fno_runner.train.training import VALIDATION, train
 
 STUDY_STEPS = 819
 """Steps of an epoch of sweep.yaml: 13,778 patterns, less 5 % for validation, 16 at a time."""

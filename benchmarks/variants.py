@@ -25,7 +25,7 @@ from fno_runner.data.dataset import Dataset
 from fno_runner.models.spectral import SpectralConv2d
 from fno_runner.physics import amplitude_mae
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.training import build_model
+from fno_runner.train.training import build_model
 
 TURNS = 4
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from rich.table import Table
 from fno_runner.arguments import Parser
 from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
 from fno_runner.errors import UserError
-from fno_runner.progress import Epoch
 from fno_runner.result import Pair
 from fno_runner.runner import Outcome
+from fno_runner.train.progress import Epoch
 
 FLOOR_NAMES = {"flat_phase": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
 SCAN_ROWS = {

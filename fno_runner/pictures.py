@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fno_runner.files import write_atomically
-from fno_runner.metrics import align
+from fno_runner.score.metrics import align
 
 DPI = 150
 

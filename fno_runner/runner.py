@@ -18,19 +18,15 @@ import numpy as np
 import psutil
 import torch
 
-from fno_runner.checkpoint import held_checkpoints
 from fno_runner.config import RunConfig
 from fno_runner.data.cache import load_dataset
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder
-from fno_runner.floors import floors
-from fno_runner.flops import flops_per_pattern
 from fno_runner.gpus import VISIBLE, given_gpus
 from fno_runner.inference import predict
 from fno_runner.memory import halve_until_it_fits
-from fno_runner.metrics import score
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
@@ -44,11 +40,15 @@ from fno_runner.result import (
     run_id,
     write_result,
 )
+from fno_runner.score.floors import floors
+from fno_runner.score.flops import flops_per_pattern
+from fno_runner.score.metrics import score
+from fno_runner.score.timing import Timing, timed_predict
+from fno_runner.score.without_truth import score_without_truth
 from fno_runner.stitching import stitch
-from fno_runner.timing import Timing, timed_predict
-from fno_runner.training import OnEpoch, OnStep, Trained, train
+from fno_runner.train.checkpoint import held_checkpoints
+from fno_runner.train.training import OnEpoch, OnStep, Trained, train
 from fno_runner.weights import WEIGHTS, write_weights
-from fno_runner.without_truth import score_without_truth
 
 log = logging.getLogger("fno_runner")
 

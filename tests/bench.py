@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
-from agent import child, claims, driver, identity
-from agent import queue as queue_module
 from agent.local import main
-from agent.sweepfile import Point
+from agent.scheduling import child, claims, driver, identity
+from agent.scheduling import queue as queue_module
+from agent.study.sweepfile import Point
 from fno_runner.config import load_config
 from fno_runner.result import RunResult
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from agent.analysis.series import series
 from agent.export import read_local
-from agent.findings import CONFIGS, CSV, RECOMMENDATION, ExportResult
-from agent.series import series
+from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION, ExportResult
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.result import ErrorInfo, RunResult, run_folder, run_id, write_result

@@ -30,7 +30,7 @@ from benchmarks.training import measure_memory
 from benchmarks.turns import Paused, in_turns
 from fno_runner.config import N, RunConfig
 from fno_runner.physics import amplitude_mae
-from fno_runner.training import build_model
+from fno_runner.train.training import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from agent.bootstrap import MANY, grouped_mean_interval, mean_intervals
+from agent.analysis.intervals import MANY, grouped_mean_interval, mean_intervals
 
 STUDIES = 2000
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]

@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from fno_runner import checkpoint
-from fno_runner.checkpoint import Checkpoints, held_checkpoints
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
-from fno_runner.progress import Epoch
 from fno_runner.result import run_id
 from fno_runner.runner import Outcome, run
-from fno_runner.training import Trained, train
+from fno_runner.train import checkpoint
+from fno_runner.train.checkpoint import Checkpoints, held_checkpoints
+from fno_runner.train.progress import Epoch
+from fno_runner.train.training import Trained, train
 from tests import faults
 
 CPU = torch.device("cpu")
@@ -138,7 +138,7 @@ def test_a_seed_that_has_diverged_stays_so(
 
 EVERY_EPOCH = """
 import sys
-from fno_runner import checkpoint
+from fno_runner.train import checkpoint
 checkpoint.INTERVAL_S, checkpoint.SHARE = 0.0, float("inf")
 from {module} import main
 sys.exit(main())
@@ -385,7 +385,7 @@ def test_writing_takes_a_hundredth_of_the_time_at_most(
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from fno_runner.checkpoint import held_checkpoints\n"
+        "from fno_runner.train.checkpoint import held_checkpoints\n"
         "with held_checkpoints(Path(sys.argv[1]), '0' * 12, 'd') as mine:\n"
         "    assert mine is not None; os.kill(os.getpid(), 9)\n"
     )

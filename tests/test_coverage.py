@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from agent.coverage import attempts
-from agent.sweepfile import Sweep, parse_sweep
+from agent.study.coverage import attempts
+from agent.study.sweepfile import Sweep, parse_sweep
 from fno_runner.errors import UserError
 
 

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from agent.records import table
-from agent.series import series
+from agent.analysis.series import series
+from agent.study.records import table
 from fno_runner.result import RunResult
 from tests.test_recommendation import run
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from agent.effects_plot import effects_figure, in_order
-from agent.plots import save_png
-from agent.records import table
-from agent.series import Series, series
+from agent.analysis.series import Series, series
+from agent.report.effects_plot import effects_figure, in_order
+from agent.report.pareto_plot import save_png
+from agent.study.records import table
 from fno_runner.result import RunResult
 from tests.studies import grid, result
 

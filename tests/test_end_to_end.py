@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent import child, export, local
-from agent.records import COLUMNS
-from agent.sweepfile import points, read_sweep
+from agent import export, local
+from agent.scheduling import child
+from agent.study.records import COLUMNS
+from agent.study.sweepfile import points, read_sweep
 from fno_runner.config import load_config
 from tests.bench import SWEEP, stand_in_for
 from tests.commands import python_m

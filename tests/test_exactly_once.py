@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
-from agent import claims, identity
 from agent import export as export_module
-from agent.claims import Claims
-from agent.queue import open_queue
+from agent.scheduling import claims, identity
+from agent.scheduling.claims import Claims
+from agent.scheduling.queue import open_queue
 from fno_runner.errors import MachineError
 from tests import faults
 from tests.bench import Bench, is_alive

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from agent.advice import advice
 from agent.export import export, main
-from agent.findings import CONFIGS, CSV, RECOMMENDATION
-from agent.illustrate import EFFECTS, PAGE, PAPER, PLOT
-from agent.records import COLUMNS
-from agent.sweepfile import parse_sweep
+from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION
+from agent.report.words import advice
+from agent.report.write import EFFECTS, PAGE, PAPER, PLOT
+from agent.study.records import COLUMNS
+from agent.study.sweepfile import parse_sweep
 from fno_runner.config import RunConfig
 from fno_runner.errors import MachineError, UserError
 from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result

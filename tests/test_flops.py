@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from fno_runner.config import N, RunConfig
-from fno_runner.flops import counter, fft_flops, flops_per_pattern
 from fno_runner.models.spectral import SpectralConv2d
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.score.flops import counter, fft_flops, flops_per_pattern
 
 PROBE = np.ones((N, N), np.complex64)
 SMALL = RunConfig(width=4, modes=6, blocks=2, conditioning="amplitude")

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.export import export
-from agent.records import read_record, read_records
-from agent.sweepfile import read_sweep
+from agent.study.records import read_record, read_records
+from agent.study.sweepfile import read_sweep
 from fno_runner.config import RunConfig
 from fno_runner.data.cache import load_dataset
 from fno_runner.data.npz import array_names, fingerprint, read_array

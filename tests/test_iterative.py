@@ -16,12 +16,12 @@ from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import read_array
 from fno_runner.data.scan import load_scan
-from fno_runner.inspection import diameter, poisson_floor, step
-from fno_runner.iterative import orthogonal_modes, reconstruct, residual
-from fno_runner.metrics import score
-from fno_runner.orientation import check, orient
 from fno_runner.result import SCAN_COLUMNS, Metrics
-from fno_runner.without_truth import score_without_truth
+from fno_runner.scan.inspection import diameter, poisson_floor, step
+from fno_runner.scan.iterative import orthogonal_modes, reconstruct, residual
+from fno_runner.scan.orientation import check, orient
+from fno_runner.score.metrics import score
+from fno_runner.score.without_truth import score_without_truth
 from tests.conftest import SHARED
 from tests.scans import Simulated, simulate_scan, write_cxi, write_raw
 
@@ -185,7 +185,7 @@ def test_patches_that_disagree_are_found_out(raw: Path, simulated: Simulated) ->
 
 
 def test_every_score_has_a_column(raw: Path, simulated: Simulated) -> None:
-    from agent.records import _pairs
+    from agent.study.records import _pairs
 
     metrics = scores(true_patches(simulated), load_scan(raw, 0))
     assert set(_pairs(metrics)) == set(SCAN_COLUMNS)

@@ -13,8 +13,8 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from agent.findings import CONFIGS, CSV, RECOMMENDATION
-from agent.illustrate import PAGE, PLOT
+from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION
+from agent.report.write import PAGE, PLOT
 from fno_runner.config import load_config
 from fno_runner.result import RunResult, run_folder
 

@@ -220,8 +220,9 @@ def test_agents_that_keep_dying_are_given_up(
 
 def quick(**constants: float) -> list[str]:
     """`agent.launch` with other waiting times."""
-    change = f"vars(agent.keeper).update({constants})"
-    code = f"import agent.keeper, agent.launch; {change}; raise SystemExit(agent.launch.main())"
+    change = f"vars(agent.server.supervisor).update({constants})"
+    imports = "import agent.server.supervisor, agent.launch"
+    code = f"{imports}; {change}; raise SystemExit(agent.launch.main())"
     return [sys.executable, "-c", code]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent import child
 from agent.local import main
-from agent.slots import shared_slots
-from agent.sweepfile import Point
+from agent.scheduling import child
+from agent.scheduling.slots import shared_slots
+from agent.study.sweepfile import Point
 from tests.bench import SWEEP, Bench, is_alive, stand_in_for
 
 
@@ -275,7 +275,7 @@ def test_every_gpu_gets_its_share_of_points(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, gpus: list[str], expected: list[str]
 ) -> None:
     """Two at a time on every GPU, or two in all: four points begin at once, or two and two."""
-    monkeypatch.setattr("agent.slots.usable_gpus", lambda given: gpus)
+    monkeypatch.setattr("agent.scheduling.slots.usable_gpus", lambda given: gpus)
     asked: list[str] = []
     finish = stand_in_for({})
 
@@ -292,7 +292,7 @@ def test_every_gpu_gets_its_share_of_points(
 def test_a_gpu_that_is_unfit_gets_no_other_point(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.slots.usable_gpus", lambda given: ["0", "1"])
+    monkeypatch.setattr("agent.scheduling.slots.usable_gpus", lambda given: ["0", "1"])
     asked: list[str] = []
     fit, unfit = stand_in_for({}), stand_in_for(dict.fromkeys(("8", "16", "24", "32"), "3"))
 

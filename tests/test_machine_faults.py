@@ -17,17 +17,18 @@ import pytest
 import torch
 
 from agent.export import export
-from agent.records import read_records
-from fno_runner import runner, training
+from agent.study.records import read_records
+from fno_runner import runner
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import MachineError, UserError
 from fno_runner.files import write_text_atomically
-from fno_runner.metrics import score
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.runner import run
+from fno_runner.score.metrics import score
+from fno_runner.train import training
 from tests import faults
 from tests.bench import Bench
 
@@ -169,7 +170,7 @@ def test_a_run_that_the_kernel_ends_is_recorded_and_the_sweep_goes_on(
 OUT_OF_MEMORY = """
 import resource, sys
 from fno_runner.__main__ import main
-from fno_runner import training
+from fno_runner.train import training
 real = training.train
 
 def limited(*arguments, **options):

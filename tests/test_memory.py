@@ -96,7 +96,7 @@ def test_a_training_that_does_not_fit_is_a_failed_point(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("fno_runner.training.Reconstructor.forward", full)
+    monkeypatch.setattr("fno_runner.train.training.Reconstructor.forward", full)
     outcome = run(tiny_config)
     assert outcome.result.status == "failed"
     assert outcome.result.error is not None

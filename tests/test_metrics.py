@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fno_runner.data.gridlines import grid_lines_object
-from fno_runner.metrics import align, score
+from fno_runner.score.metrics import align, score
 
 
 @pytest.fixture(scope="module")

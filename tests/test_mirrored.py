@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from agent.findings import ExportResult, Material, report
-from agent.mirrored import Merged, is_ours, merge, mirror
-from agent.records import COLUMNS, parts, row
-from agent.series import series
-from agent.server import ServerRun
-from agent.tracking import summary
+from agent.analysis.series import series
+from agent.report.terminal import ExportResult, Material, report
+from agent.server.client import ServerRun
+from agent.server.rows import Merged, is_ours, merge, mirror
+from agent.server.tracker import summary
+from agent.study.records import COLUMNS, parts, row
 from fno_runner.config import PATHS, RunConfig, load_config
 from fno_runner.result import ErrorInfo, RunResult, SeedResult, run_id
 from tests.wandb_backend import wire

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from agent.export import export, main
-from agent.findings import CONFIGS, CSV
-from agent.study import open_study
-from agent.sweepfile import Sweep, parse_sweep
+from agent.report.terminal import CONFIGS, CSV
+from agent.study.folder import open_study
+from agent.study.sweepfile import Sweep, parse_sweep
 from fno_runner.config import RunConfig
 from tests.test_export import failed, make, put, rows
 

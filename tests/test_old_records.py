@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.export import export, main
-from agent.findings import CSV, RECOMMENDATION
+from agent.report.terminal import CSV, RECOMMENDATION
 from fno_runner.result import run_folder, write_result
 from tests.test_export import make, rows
 

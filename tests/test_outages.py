@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wandb_folder import is_held
+from agent.server.run_folders import is_held
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult, run_id
 from tests.test_runner import arguments

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from agent.export import export
-from agent.illustrate import EFFECTS, PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
-from agent.page import bounds, render_page
-from agent.sweepfile import parse_sweep
+from agent.report.page import bounds, render_page
+from agent.report.write import EFFECTS, PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
+from agent.study.sweepfile import parse_sweep
 from fno_runner.data.npz import write_npz
 from fno_runner.result import Metrics
 from tests.studies import HOSTILE, found, grid, result, save, with_losses

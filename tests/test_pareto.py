@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.bootstrap import front_probabilities
-from agent.pareto import front, hypervolume, knee
+from agent.analysis.intervals import front_probabilities
+from agent.analysis.pareto import front, hypervolume, knee
 
 # Few distinct values, so that ties are common.
 COORDINATE = st.one_of(st.integers(0, 5).map(float), st.just(math.nan), st.floats())

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from agent.plots import DPI, MAX_SERIES, pareto_figure, save_pdf, save_png
-from agent.records import table
-from agent.series import series
+from agent.analysis.series import series
+from agent.report.pareto_plot import DPI, MAX_SERIES, pareto_figure, save_pdf, save_png
+from agent.study.records import table
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult
 

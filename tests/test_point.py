@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.report import SLOT_REPORT, read_report
-from agent.study import server_study
+from agent.server.slot_report import SLOT_REPORT, read_report
+from agent.study.folder import server_study
 from tests.wandb_backend import WandbBackend
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.journal import JOURNAL
-from agent.queue import Queue, Ticket, check_storage, open_queue
-from agent.sweepfile import Point, Sweep, parse_sweep
+from agent.scheduling.journal import JOURNAL
+from agent.scheduling.queue import Queue, Ticket, check_storage, open_queue
+from agent.study.sweepfile import Point, Sweep, parse_sweep
 from fno_runner.errors import MachineError, UserError
 
 GRID: dict[str, Point] = {f"{number:012x}": {"seed": number} for number in range(6)}

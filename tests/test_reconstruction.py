@@ -11,11 +11,11 @@ import torch
 from fno_runner.config import N, RunConfig
 from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.scan import load_scan
-from fno_runner.floors import floors, iterate
 from fno_runner.inference import predict, predicted_amplitude
-from fno_runner.metrics import r_factor
 from fno_runner.physics import far_field
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.score.floors import floors, iterate
+from fno_runner.score.metrics import r_factor
 from fno_runner.stitching import stitch, tile
 
 CPU = torch.device("cpu")
@@ -134,7 +134,9 @@ def test_floors_are_kept_with_the_data(
     flat, many = first["flat_phase"], first["projection_50"]
     assert flat["pearson"][1] == 0
     assert many["pearson"][1] is not None and many["pearson"][1] > 0.3
-    monkeypatch.setattr("fno_runner.floors.iterate", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(
+        "fno_runner.score.floors.iterate", lambda *_, **__: pytest.fail("made again")
+    )
     assert floors(tiny, tmp_path) == first
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.plots import save_png
-from agent.reconstructions import (
+from agent.report.pareto_plot import save_png
+from agent.report.reconstructions import (
     Column,
     Comparison,
     read_reconstruction,

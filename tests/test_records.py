@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.records import COLUMNS, MAX_BYTES, one_line, read_records, row, table
+from agent.study.records import COLUMNS, MAX_BYTES, one_line, read_records, row, table
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
 from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result

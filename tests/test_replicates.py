@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from agent.records import table
-from agent.tracking import summary
-from fno_runner import runner, training
+from agent.server.tracker import summary
+from agent.study.records import table
+from fno_runner import runner
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.scan import load_scan
@@ -19,7 +19,8 @@ from fno_runner.errors import UserError
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status, run_id
 from fno_runner.runner import run
-from fno_runner.training import Trained, build_model, train
+from fno_runner.train import training
+from fno_runner.train.training import Trained, build_model, train
 
 CPU = torch.device("cpu")
 RELATIVE = 1e-4

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from agent.export import export
-from agent.illustrate import PAGE
+from agent.report.write import PAGE
 from tests.studies import HOSTILE, grid, result, save, with_losses
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 
 from agent import retime
 from agent.export import export
-from agent.records import read_records, table
-from agent.retimed import RETIMED, is_settled, prefer_retimed, read_retiming
+from agent.study.records import read_records, table
+from agent.study.retimes import RETIMED, is_settled, prefer_retimed, read_retiming
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.errors import UserError
-from fno_runner.flops import flops_per_pattern
 from fno_runner.inference import predict
 from fno_runner.result import RunResult, run_folder, run_id, write_result
-from fno_runner.timing import timed_predict
-from fno_runner.training import build_model
+from fno_runner.score.flops import flops_per_pattern
+from fno_runner.score.timing import timed_predict
+from fno_runner.train.training import build_model
 from fno_runner.weights import load_weights, write_weights
 
 CPU = torch.device("cpu")

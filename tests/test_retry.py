@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.retry import NOT_SENT, RUNS_NOW, TO_RUN, find_missing, main
-from agent.study import read_study
-from agent.sweepfile import Sweep, parse_sweep, points
+from agent.study.folder import read_study
+from agent.study.sweepfile import Sweep, parse_sweep, points
 from fno_runner.config import RunConfig, load_config
 from fno_runner.result import run_folder, write_result
 from tests.commands import python_m

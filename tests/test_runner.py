@@ -125,7 +125,7 @@ def test_an_empty_phase_is_called_collapsed(
 ) -> None:
     """A reconstruction of vacuum recovers nothing, whatever its amplitude scores."""
     monkeypatch.setattr(
-        "fno_runner.timing.predict",
+        "fno_runner.score.timing.predict",
         lambda _, patterns, *__: np.ones(patterns.amplitude.shape, np.complex64),
     )
     result = run(tiny_config).result

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from agent.findings import CSV
-from agent.illustrate import PLOT
-from agent.records import COLUMNS
-from agent.sweepfile import parse_sweep, points
+from agent.report.terminal import CSV
+from agent.report.write import PLOT
+from agent.study.records import COLUMNS
+from agent.study.sweepfile import parse_sweep, points
 from fno_runner.config import PATHS, RunConfig, load_config
 from fno_runner.result import RunResult, run_folder, run_id, write_result
 from tests.commands import python_m
@@ -153,7 +153,8 @@ def test_1200_runs_in_all_states_come_in_20_requests_and_20_seconds(
 
 ONE_PROCESS = """
 import contextlib, io, json, os, sys
-from agent import export, retry
+from agent import export
+from agent import retry
 
 told = []
 for (command, *arguments), variables in json.loads(sys.argv[1]):

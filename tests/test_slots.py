@@ -8,9 +8,15 @@ import pytest
 import torch
 
 from agent import local, retry, transfer
-from agent.lines import MAX_LINE, LineReader
-from agent.report import read_report
-from agent.slots import add_slot_options, asked_slots, plan_slots, slot_words, usable_gpus
+from agent.scheduling.slots import (
+    add_slot_options,
+    asked_slots,
+    plan_slots,
+    slot_words,
+    usable_gpus,
+)
+from agent.server.output import MAX_LINE, LineReader
+from agent.server.slot_report import read_report
 from fno_runner import runner
 from fno_runner.arguments import Parser
 from fno_runner.config import RunConfig
@@ -54,7 +60,7 @@ def test_slots_are_places_among_the_gpus_that_are_left() -> None:
 def test_every_command_that_runs_points_takes_the_same_options(
     words: list[str], gpus: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.slots._count", lambda: gpus)
+    monkeypatch.setattr("agent.scheduling.slots._count", lambda: gpus)
     parser = Parser("test", "")
     add_slot_options(parser)
     args = parser.parse_args(words)
@@ -79,7 +85,7 @@ def test_gpus_that_a_scheduler_gave(visible: str | None, names: list[str] | None
 
 def test_usable_gpus_are_those_that_are_given_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def usable(visible: str | None, count: int) -> list[str]:
-        monkeypatch.setattr("agent.slots._count", lambda: count)
+        monkeypatch.setattr("agent.scheduling.slots._count", lambda: count)
         return usable_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
 
     assert usable(None, 2) == ["0", "1"] and usable(None, 0) == []

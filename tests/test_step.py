@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
-from fno_runner.stacked import stack
-from fno_runner.step import Adam, CapturedStep, Step
-from fno_runner.training import build_model, prepare
+from fno_runner.train.stacked import stack
+from fno_runner.train.step import Adam, CapturedStep, Step
+from fno_runner.train.training import build_model, prepare
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,7 @@ def test_a_training_does_not_import_the_compiler() -> None:
     script = """
 import sys, torch
 from benchmarks.plan import Network, noise
-from fno_runner.training import train
+from fno_runner.train.training import train
 config = Network("hybrid", 2, 4).config("bf16", epochs=1)
 train(config, noise(20, 1), torch.device("cpu"))
 print("torch._dynamo" in sys.modules)

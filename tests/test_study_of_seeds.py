@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agent.export import export, main
-from agent.findings import CONFIGS
-from agent.study import open_study
-from agent.sweepfile import parse_sweep, points
+from agent.report.terminal import CONFIGS
+from agent.study.folder import open_study
+from agent.study.sweepfile import parse_sweep, points
 from fno_runner.config import RunConfig, load_config
 from tests.test_export import make, put, rows
 

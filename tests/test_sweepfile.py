@@ -12,8 +12,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.study import MARKER, check_study, newest_study, open_study, read_study
-from agent.sweepfile import Range, Sweep, parse_sweep, point_name, points, read_sweep
+from agent.study.folder import MARKER, check_study, newest_study, open_study, read_study
+from agent.study.sweepfile import Range, Sweep, parse_sweep, point_name, points, read_sweep
 from fno_runner.config import RunConfig, load_config
 from fno_runner.errors import UserError
 

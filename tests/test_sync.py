@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wandb_folder import is_held
+from agent.server.run_folders import is_held
 from tests.wandb_backend import API_KEY, Fault, Run, WandbBackend
 
 EPOCHS = 3
@@ -29,7 +29,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, psutil, wandb
 from PIL import Image
-from agent.tracking import Tracker
+from agent.server.tracker import Tracker
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult, run_id, write_result
 

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.tracking import summary
+from agent.server.tracker import summary
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.result import ErrorInfo, RunResult, run_id

@@ -9,7 +9,7 @@ import torch
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.physics import LOSSES
-from fno_runner.training import Trained, prepare, train
+from fno_runner.train.training import Trained, prepare, train
 
 CPU = torch.device("cpu")
 

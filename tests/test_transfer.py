@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agent import transfer
-from agent.driver import named_grid
-from agent.sweepfile import Metric, read_sweep
+from agent.scheduling.driver import named_grid
+from agent.study.sweepfile import Metric, read_sweep
 from agent.transfer import Transfer, kendall_tau, main, tau_interval, verdict
 from fno_runner.config import load_config
 from fno_runner.result import RunResult, run_folder, run_id, write_result

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.mirrored import mirror
-from agent.records import read_record, row
+from agent.server.rows import mirror
+from agent.study.records import read_record, row
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.data.gridlines import simulate

@@ -17,9 +17,9 @@ from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out
 from fno_runner.errors import UserError
-from fno_runner.inspection import describe, draw, draw_fit
-from fno_runner.iterative import ITERATIONS, reconstruct, residual
-from fno_runner.orientation import ORIENTATIONS, SIGNS, check, orient
+from fno_runner.scan.inspection import describe, draw, draw_fit
+from fno_runner.scan.iterative import ITERATIONS, reconstruct, residual
+from fno_runner.scan.orientation import ORIENTATIONS, SIGNS, check, orient
 
 CLEAR = 1.3
 """The best way round is believed where the next one's residual is larger by this factor."""

@@ -1,0 +1,1 @@
+"""Numbers from runs: qualities, configurations, intervals, fronts, effects, the choice."""

@@ -1,0 +1,210 @@
+"""One row a configuration: its seeds counted, their metrics and times as means with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from agent.analysis.intervals import by_size, mean_intervals
+from agent.analysis.quality import numbers
+from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.result import SCAN_COLUMNS
+
+CONFIGURATION = tuple(
+    key
+    for key in RunConfig.model_fields
+    if key not in ("seed", "replicates", "data_seed", *IN_NO_RUN_ID)
+)
+"""Columns that make two runs the same configuration; runs may differ in their seeds beyond it."""
+
+NAMED = ("architecture", "input_transform", "modes", "width")
+"""What a configuration is called by; others are added where they vary."""
+
+COST = "model_params"
+"""What the recommendation saves: trainable parameters, counted as real numbers."""
+FLOPS = "flops_per_pattern"
+TIME = "inference_time_s"
+TIMES = ("train_time_s", TIME, "latency_s")
+"""Means of these are over runs of one device, and a run counts once however many seeds it has."""
+
+STATISTICS = ("mean", "std", "low", "high", "n")
+"""Of each metric: mean, standard deviation (n − 1), ends of the 95 % interval of the mean,
+how many numbers."""
+
+LIMITS = {"ssim": (-1.0, 1.0), "ms_ssim": (-1.0, 1.0), "pearson": (-1.0, 1.0), "frc50": (0.0, 0.5)}
+"""Where a mean can be at all; an interval is cut there. Other metrics: 0 to infinity, PSNR: any."""
+
+
+def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
+    """The configurations of comparable runs, one a row, in the order of their names.
+
+    Means are over the finished runs of different seeds that have the number; failed, diverged and
+    collapsed runs are counted and enter no mean. One seed has no spread: std, low and high are NaN.
+
+    Args:
+        runs: rows of a table of `agent.study.records`, of any status, that differ in nothing that
+            forbids to compare them.
+
+    Returns:
+        A table with the columns
+        configuration: its name in words, unique in the table.
+        the keys of `CONFIGURATION`.
+        n_runs: rows; n_seeds: finished ones of different seeds; n_collapsed; n_diverged;
+            n_failed: other rows that ended without a result.
+        seeds, run_ids: of the finished ones, separated by blanks, in the same order.
+        model_params, flops_per_pattern: counts, None where unknown.
+        time_device, n_timed: the device whose times these are (that of most of the study's finished
+            runs), and the runs timed on it.
+        <metric>_mean, _std, _low, _high, _n: of every phase metric (of the validation object with
+            `val_` before it), R factors [1], train_time_s [s of a seed], inference_time_s [s],
+            latency_s [s].
+        And for each configuration the positions in `runs` of the seeds that its means are over.
+    """
+    if runs.empty:
+        return pd.DataFrame(columns=["configuration", *CONFIGURATION]), []
+    told = runs.reindex(columns=list(CONFIGURATION)).to_numpy().tolist()
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, values in enumerate(told):
+        groups.setdefault(tuple(map(str, values)), []).append(row)
+    names = configuration_names(runs.iloc[[rows[0] for rows in groups.values()]])
+    # In the order of names, so that it depends on no order of rows.
+    in_order = sorted(zip(map(_natural, names), names, groups.values(), strict=True))
+    members = [rows for _, _, rows in in_order]
+    run_ids, seed, status = (runs[key].tolist() for key in ("run_id", "seed", "status"))
+    counted = [_finished_seeds(rows, run_ids, seed, status) for rows in members]
+    device, on = time_device(runs), devices(runs)
+    timed = [_timed(rows, run_ids, on, device) for rows in counted]
+    table: dict[str, list[Any]] = {"configuration": [name for _, name, _ in in_order]}
+    for place, key in enumerate(CONFIGURATION):
+        table[key] = [told[rows[0]][place] for rows in members]
+    table |= _counts([Counter(status[row] for row in rows) for rows in members])
+    table["n_seeds"] = [len(rows) for rows in counted]
+    table["seeds"] = [" ".join(str(seed[row]) for row in rows) for rows in counted]
+    table["run_ids"] = [" ".join(run_ids[row] for row in rows) for rows in counted]
+    for key in (COST, FLOPS):
+        known = runs[key].tolist() if key in runs else [None] * len(runs)
+        table[key] = [_first(known, rows) for rows in members]
+    table["time_device"] = [device if rows else "" for rows in timed]
+    table["n_timed"] = [len(rows) for rows in timed]
+    metrics = [str(c) for c in runs if str(c).endswith("_phase")]
+    metrics += [c for c in (*SCAN_COLUMNS, *TIMES) if c in runs]
+    for metric in dict.fromkeys(metrics):
+        measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
+        samples = [measured[rows] for rows in (timed if metric in TIMES else counted)]
+        for name, column in _statistics(metric, samples).items():
+            table[f"{metric}_{name}"] = column
+    return pd.DataFrame(table, dtype=object), counted
+
+
+def configuration_names(configs: pd.DataFrame) -> list[str]:
+    """Configurations in a few words each: 'fno sqrt modes 12 width 32', and what else varies."""
+    varied = [key for key in CONFIGURATION if key not in NAMED and key in configs
+              and configs[key].map(str).nunique() > 1]  # fmt: skip
+    return [
+        ", ".join([label(row), *(f"{key} {row[key]}" for key in varied)])
+        for _, row in configs.iterrows()
+    ]
+
+
+def label(run: pd.Series) -> str:
+    """A configuration in a few words: 'fno sqrt modes 12 width 32'."""
+    return (
+        f"{run['architecture']} {run['input_transform']} modes {run['modes']} width {run['width']}"
+    )
+
+
+def devices(runs: pd.DataFrame) -> list[str]:
+    """The device that each run was timed on; empty where it is not known."""
+    column = next((c for c in ("device_name", "device") if c in runs), None)
+    return [""] * len(runs) if column is None else [d or "" for d in runs[column].tolist()]
+
+
+def time_device(runs: pd.DataFrame) -> str:
+    """The device of most of the finished runs; of equally many, the first by name."""
+    finished = (runs["status"] == "finished").tolist()
+    counted = Counter(d for d, ok in zip(devices(runs), finished, strict=True) if ok)
+    return min(counted, key=lambda d: (-counted[d], d), default="")
+
+
+def seconds(runs: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """A time of `TIMES` of each run [s]; training time is that of one seed of several."""
+    values = numbers(runs, column)
+    if column == "train_time_s":
+        one_seed = numbers(runs, "train_time_per_seed_s")
+        return np.where(np.isfinite(one_seed), one_seed, values)
+    return values
+
+
+def _finished_seeds(
+    rows: Sequence[int], run_ids: list[str], seed: list[Any], status: list[str]
+) -> list[int]:
+    """The finished rows, by seed; of several of one seed the first by run_id: no new evidence."""
+    finished = [row for row in rows if status[row] == "finished"]
+    by_seed: dict[Any, int] = {}
+    for row in sorted(finished, key=lambda row: (seed[row], run_ids[row])):
+        by_seed.setdefault(seed[row], row)
+    return list(by_seed.values())
+
+
+def _timed(rows: Sequence[int], run_ids: list[str], on: list[str], device: str) -> list[int]:
+    """The rows of one device, one a run: replicates share a clock."""
+    first: dict[str, int] = {}
+    for row in rows:
+        if on[row] == device:
+            first.setdefault(run_ids[row], row)
+    return list(first.values())
+
+
+def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
+    # A server's words for runs that are under way: neither failures nor results.
+    other = (*("finished", "collapsed", "diverged"), *("pending", "running", "preempting"))
+    return {
+        "n_runs": [one.total() for one in statuses],
+        "n_seeds": [],
+        "n_failed": [one.total() - sum(one[s] for s in other) for one in statuses],
+        "n_collapsed": [one["collapsed"] for one in statuses],
+        "n_diverged": [one["diverged"] for one in statuses],
+    }
+
+
+def _first(values: list[Any], rows: Sequence[int]) -> Any:
+    """The first known value: a count that the configuration decides is the same in all runs."""
+    return next((values[row] for row in rows if values[row] is not None), None)
+
+
+def _statistics(metric: str, samples: list[npt.NDArray[np.float64]]) -> dict[str, list[Any]]:
+    """The columns of `STATISTICS`."""
+    known = [sample[np.isfinite(sample)] for sample in samples]
+    low, high = mean_intervals(known)
+    least, most = _limits(metric)
+    mean, std = (np.full(len(known), math.nan) for _ in range(2))
+    for rows, values in by_size(known):
+        if values.shape[1] > 0:
+            mean[rows] = values.mean(axis=1)
+        if values.shape[1] > 1:
+            std[rows] = values.std(axis=1, ddof=1)
+    return {
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "low": np.maximum(low, least).tolist(),
+        "high": np.minimum(high, most).tolist(),
+        "n": [s.size for s in known],
+    }
+
+
+def _limits(metric: str) -> tuple[float, float]:
+    name = metric.removeprefix("val_").removesuffix("_phase").removesuffix("_2pi")
+    if name == "psnr":
+        return -math.inf, math.inf
+    return LIMITS.get(name, (0.0, math.inf))
+
+
+def _natural(name: str) -> str:
+    """Numbers within names sort as numbers: width 8 before width 16."""
+    return " ".join(w.zfill(8) if w.isdecimal() else w for w in name.split(" "))

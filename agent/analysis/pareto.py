@@ -1,0 +1,226 @@
+"""Which configurations are worth their cost: fronts, their uncertainty, hypervolume and knee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from agent.analysis.configurations import COST, FLOPS, TIME, devices, seconds
+from agent.analysis.intervals import front_probabilities, mean_intervals, on_front
+from agent.analysis.quality import (
+    PHASE_PSNR,
+    PHASE_SSIM,
+    R_HELD_OUT,
+    R_TRAIN,
+    Criterion,
+    numbers,
+)
+
+Array = npt.NDArray[np.float64]
+
+SIMULATED = ((COST, PHASE_SSIM), (COST, PHASE_PSNR), (TIME, PHASE_SSIM), (FLOPS, PHASE_SSIM))
+SCAN = ((COST, R_HELD_OUT), (COST, R_TRAIN), (TIME, R_HELD_OUT), (FLOPS, R_HELD_OUT))
+"""The fronts: costs, and what they buy."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A number of every configuration: mean and 95 % interval; NaN where unknown. float64 (k,)."""
+
+    column: str
+    mean: Array
+    low: Array
+    high: Array
+
+
+@dataclass(frozen=True)
+class Front:
+    """The configurations of which no other is both cheaper and better, by their means.
+
+    Arrays have one element a row of the series' `configs`.
+
+    device: whose times the cost is; None where the cost is not a time.
+    members: rows on the front, cheapest first.
+    probability: of being on the front, by the bootstrap over seeds; NaN for a configuration that
+        is not compared or has one seed only.
+    reference: (cost, quality) up to which the hypervolume reaches.
+    hypervolume: the area that the front dominates [decades of cost × unit of the quality].
+    knee: the row after which more cost buys least; None where the front has no bend.
+    """
+
+    quality: Criterion
+    cost: Axis
+    value: Axis
+    device: str | None
+    members: list[int]
+    probability: Array
+    reference: tuple[float, float]
+    hypervolume: float
+    knee: int | None
+
+    @property
+    def name(self) -> str:
+        """'model_params-ssim_phase'."""
+        return f"{self.cost.column}-{self.quality.column}"
+
+
+def fronts(
+    runs: pd.DataFrame, configs: pd.DataFrame, rows: list[list[int]], criterion: Criterion
+) -> list[Front]:
+    """The fronts of a series that have a point; those over inference time once a device.
+
+    Args:
+        runs: the series' runs.
+        configs, rows: `agent.analysis.configurations.configurations` of them.
+        criterion: what is reported of the series.
+    """
+    kinds = SCAN if criterion == R_HELD_OUT else SIMULATED
+    on = devices(runs)
+    used = sorted({on[row] for mine in rows for row in mine})
+    found = []
+    for column, quality in kinds:
+        for device in used if column == TIME else [None]:
+            one = _front(runs, configs, rows, column, quality, device, on)
+            if one.members:
+                found.append(one)
+            elif column == COST and quality == criterion:
+                return []  # what lacks these numbers is left out of the others as well
+    return found
+
+
+def front(cost: Sequence[float] | Array, quality: Sequence[float] | Array) -> list[int]:
+    """Positions of the points that no other point dominates, cheapest first.
+
+    A point dominates another if it costs no more, is no worse, and is strictly better in one of
+    the two (Pareto dominance). Equal points do not dominate each other: all of them are on the
+    front, in their given order. A point with a number that is not finite is on no front.
+    """
+    costs = np.asarray(cost, dtype=float)
+    qualities = np.asarray(quality, dtype=float)
+    finite = np.flatnonzero(np.isfinite(costs) & np.isfinite(qualities))
+    if finite.size == 0:
+        return []
+    chosen = finite[on_front(costs[None, finite], qualities[None, finite])[0]]
+    return [int(i) for i in chosen[np.argsort(costs[chosen], kind="stable")]]
+
+
+def hypervolume(cost: Array, quality: Array, reference: tuple[float, float]) -> float:
+    """The area between the points and `reference` that a point dominates, cost in decades.
+
+    Zitzler & Thiele (1999), in two dimensions: points that cost more than the reference, or are
+    worse, add nothing. More quality is better.
+    """
+    limit, floor = math.log10(reference[0]), reference[1]
+    area, best = 0.0, floor
+    for i in front(cost, quality):
+        width = limit - math.log10(cost[i])
+        if width > 0 and quality[i] > best:
+            area += width * (quality[i] - best)
+            best = float(quality[i])
+    return area
+
+
+def knee(cost: Array, quality: Array, members: Sequence[int]) -> int | None:
+    """The member of a front that lies farthest above the line between the front's ends.
+
+    Cost in decades and quality, each scaled to 0 … 1 along the front (the Kneedle of Satopää et
+    al., 2011, without smoothing). None for a front of fewer than three different points or without
+    a bend outwards.
+    """
+    if len({(cost[i], quality[i]) for i in members}) < 3:
+        return None
+    x, y = np.log10(cost[list(members)]), quality[list(members)]
+    above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
+    highest = int(np.argmax(above))
+    return members[highest] if above[highest] > 1e-9 else None
+
+
+def _front(
+    runs: pd.DataFrame,
+    configs: pd.DataFrame,
+    rows: list[list[int]],
+    column: str,
+    quality: Criterion,
+    device: str | None,
+    on: list[str],
+) -> Front:
+    value = Axis(
+        quality.column,
+        *(numbers(configs, f"{quality.column}_{s}") for s in ("mean", "low", "high")),
+    )
+    if device is None:
+        cost = _counted(configs, column)
+        costs = [one[np.isfinite(one)] for one in cost.mean[:, None]]
+    else:
+        cost, costs = _timed(runs, rows, column, device, on)
+    seeds = numbers(runs, quality.column)
+    qualities = [quality.sign * _known(seeds[mine]) for mine in rows]
+    gain = quality.sign * value.mean
+    members = front(cost.mean, gain)
+    probability = np.where(
+        [one.size > 1 for one in qualities], front_probabilities(costs, qualities), math.nan
+    )
+    compared = np.isfinite(cost.mean) & np.isfinite(gain)
+    reference = (1.0, 0.0)
+    if compared.any():
+        reference = _reference(runs, cost.mean[compared], gain[compared], quality)
+    return Front(
+        quality=quality,
+        cost=cost,
+        value=value,
+        device=device,
+        members=members,
+        probability=probability,
+        reference=reference,
+        hypervolume=hypervolume(cost.mean, gain, (reference[0], quality.sign * reference[1])),
+        knee=knee(cost.mean, gain, members),
+    )
+
+
+def _counted(configs: pd.DataFrame, column: str) -> Axis:
+    """A cost that the configuration alone decides."""
+    mean = numbers(configs, column)
+    return Axis(column, mean, np.full(len(mean), math.nan), np.full(len(mean), math.nan))
+
+
+def _timed(
+    runs: pd.DataFrame, rows: list[list[int]], column: str, device: str, on: list[str]
+) -> tuple[Axis, list[Array]]:
+    """Times on one device, each run once, and the samples that they are means of."""
+    values = seconds(runs, column)
+    names = runs["run_id"].tolist()
+    samples = []
+    for mine in rows:
+        once = {names[row]: row for row in reversed(mine) if on[row] == device}
+        samples.append(_known(values[list(once.values())]))
+    mean = np.array([one.mean() if one.size else math.nan for one in samples])
+    low, high = mean_intervals(samples)
+    return Axis(column, mean, np.maximum(low, 0), high), samples
+
+
+def _reference(
+    runs: pd.DataFrame, cost: Array, gain: Array, quality: Criterion
+) -> tuple[float, float]:
+    """The power of ten next above every cost, and a quality that takes no network.
+
+    For a metric of the object the flat phase's; for an R factor 1: nothing explained. Where the
+    floor is not known, the worst of the compared qualities.
+    """
+    floor = numbers(runs, f"{quality.column}_flat")
+    known = floor[np.isfinite(floor)]
+    if quality.better == "lower":
+        worst = 1.0
+    elif known.size:
+        worst = float(known.mean())
+    else:
+        worst = float(gain.min())
+    return 10.0 ** (math.floor(math.log10(cost.max())) + 1), worst
+
+
+def _known(values: Array) -> Array:
+    return values[np.isfinite(values)]

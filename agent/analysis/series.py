@@ -1,0 +1,185 @@
+"""Runs that may be compared, as series: each with its configurations, fronts and recommendation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from agent.analysis.configurations import CONFIGURATION, COST, configurations
+from agent.analysis.effects import Effect, effects
+from agent.analysis.pareto import Front, fronts
+from agent.analysis.quality import Criterion, numbers
+from agent.analysis.recommendation import Choice, Recommendation, choose_by, recommend
+from fno_runner.config import RunConfig
+
+MUST_AGREE = (
+    *("conditioning", "epochs", "train_patterns", "metrics_against"),
+    *("nimgs_train", "nimgs_test", "nphotons", "data_seed"),
+    *(key for key in RunConfig.model_fields if key.startswith("probe_")),
+    "dataset",
+    "group",
+)
+"""Columns in which runs must agree to be compared: the input, the training effort, the data.
+
+`dataset` is the fingerprint of the files' content, in a series' name the scan's file where that
+tells as much; the parameters before it say in words what a fingerprint cannot. `group` is of rows
+that are mixed on request (agent.analysis.comparability)."""
+
+COMPARED = ("finished", "collapsed")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of a study that may be compared with each other.
+
+    name: what tells this series from the study's others; empty where there is one only.
+    choice: what configurations are chosen by, and what is reported.
+    runs: all its rows, whatever became of them, in the table's order.
+    configs: a table of configurations; fronts and recommendation count in its rows.
+    seeds: for each configuration the positions in `runs` of the seeds that its means are over.
+    fronts: the one of parameters first; none where no configuration has the numbers.
+    effects: of every key that varies, on what is reported.
+    collapsed: runs that recovered nothing; they are shown, never compared.
+    incomplete: names of finished runs that lack the cost or the quality.
+    """
+
+    name: str
+    choice: Choice
+    runs: pd.DataFrame
+    configs: pd.DataFrame
+    seeds: list[list[int]]
+    fronts: list[Front]
+    effects: list[Effect]
+    recommendation: Recommendation | None
+    collapsed: pd.DataFrame
+    incomplete: list[str]
+
+    @property
+    def criterion(self) -> Criterion:
+        """What is reported of its configurations."""
+        return self.choice.reported
+
+
+def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
+    """Split a study's table into series of comparable runs.
+
+    Runs that differ in a column of `MUST_AGREE` never share a series. A run without a result is in
+    the first series that it does not contradict: its record may end before it says what the others
+    say.
+
+    Args:
+        table: a table of `agent.study.records.table`.
+        tolerance: recommend what is within it of the best, whatever the seeds say.
+    """
+    words = pd.DataFrame(
+        {key: table[key].map(_word) for key in MUST_AGREE if key in table}, index=table.index
+    )
+    compared = table["status"].isin(COMPARED)
+    if "dataset" in words:
+        words["dataset"] = _files_or_fingerprints(table, compared)
+    of = words if not compared.any() else words[compared]
+    keys = [key for key in words if of[key].nunique() > 1]
+    # A fingerprint tells a reader little, and a group's name says again what a key says: they are
+    # left out where other keys tell as much apart.
+    for terse in ("dataset", "group"):
+        readable = [key for key in keys if key != terse]
+        if len(_combinations(of[readable])) == len(_combinations(of[keys])):
+            keys = readable
+    members: dict[tuple[str, ...], list[int]] = {}
+    told = words[keys].to_numpy().tolist()
+    in_order = [*np.flatnonzero(compared), *np.flatnonzero(~compared)]
+    for row in in_order:
+        fits = next((m for m in members if not compared.iloc[row] and _agree(m, told[row])), None)
+        members.setdefault(fits or tuple(told[row]), []).append(int(row))
+    named = {
+        ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)): rows
+        for values, rows in members.items()
+    }
+    return [
+        _series(name, table.iloc[sorted(rows)].reset_index(drop=True), tolerance)
+        for name, rows in sorted(named.items())
+    ]
+
+
+def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
+    """study_configs.csv: the configurations of all series, and how they stand in each front.
+
+    Beside the columns of a table of configurations: series; recommended; and for each front its
+    probability, `on_<cost>-<quality>`, NaN where it is not known. That of a front over time is of
+    the configuration's own time_device.
+    """
+    tables = []
+    for one in all_series:
+        chosen = None if one.recommendation is None else one.recommendation.config
+        standing: dict[str, list[float]] = {}
+        for front in one.fronts:
+            found = standing.setdefault(f"on_{front.name}", [math.nan] * len(one.configs))
+            for i, device in enumerate(one.configs["time_device"]):
+                if front.device in (None, device):
+                    found[i] = float(front.probability[i])
+        recommended = [i == chosen for i in range(len(one.configs))]
+        extra = pd.DataFrame({"recommended": recommended, **standing}, dtype=object)
+        tables.append(pd.concat([one.configs, extra], axis=1))
+        tables[-1].insert(0, "series", one.name)
+    if not tables:
+        return pd.DataFrame(columns=["series", "configuration", *CONFIGURATION])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
+    finished = runs[runs["status"] == "finished"]
+    choice = choose_by(finished, tolerance)
+    configs, seeds = configurations(runs)
+    known = np.isfinite(numbers(finished, COST)) & np.isfinite(
+        numbers(finished, choice.reported.column)
+    )
+    return Series(
+        name=name,
+        choice=choice,
+        runs=runs,
+        configs=configs,
+        seeds=seeds,
+        fronts=fronts(runs, configs, seeds, choice.reported),
+        effects=effects(runs, configs, seeds, choice.reported),
+        recommendation=recommend(configs, choice, tolerance_only=tolerance is not None),
+        collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
+        incomplete=_names(finished, ~known),
+    )
+
+
+def _names(runs: pd.DataFrame, chosen: npt.NDArray[np.bool_]) -> list[str]:
+    return runs[chosen]["run_id"].tolist()
+
+
+def _files_or_fingerprints(table: pd.DataFrame, compared: pd.Series) -> pd.Series:
+    """What the data of each run are called: the scan's file, where files and contents go together.
+
+    Not where one content came from files of several names, or several contents from one: only the
+    fingerprint tells then.
+    """
+    prints = table["dataset"].map(_word)
+    if "scan" not in table:
+        return prints
+    files = table["scan"].map(lambda scan: "none" if scan is None else PurePath(scan).name)
+    pairs = set(zip(files[compared], prints[compared], strict=True))
+    if len({file for file, _ in pairs}) == len({content for _, content in pairs}) == len(pairs):
+        return files
+    return prints
+
+
+def _combinations(words: pd.DataFrame) -> set[tuple[str, ...]]:
+    return set(map(tuple, words.to_numpy().tolist()))
+
+
+def _agree(series: tuple[str, ...], run: list[str]) -> bool:
+    return all(a == b or b == "none" for a, b in zip(series, run, strict=True))
+
+
+def _word(value: object) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,92 @@
+"""main_effects.png: what each swept key does to the quality, averaged over all else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from agent.analysis.effects import Effect
+from agent.analysis.series import Series
+from agent.report.pareto_plot import LEAST_SPANS, MAX_SERIES, OKABE_ITO, STYLE, quality_label
+
+PANEL = (2.5, 2.9)
+"""Width and height of a panel [in]."""
+MOST_KEYS = 8
+
+
+def effects_figure(all_series: Sequence[Series]) -> Figure:
+    """A panel a key, the most important first; the panels of a series share their y axis.
+
+    A point is the mean of the configurations with that value, its bar the 95 % interval that the
+    seeds leave. Series in which nothing varies are left out.
+    """
+    shown = [one for one in all_series if one.effects][:MAX_SERIES]
+    columns = max(len(in_order(one)) for one in shown)
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(
+            figsize=(columns * PANEL[0] + 0.6, len(shown) * PANEL[1]),
+            layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.08),
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(shown), columns, squeeze=False, sharey="row")
+        for one, row in zip(shown, axes, strict=True):
+            keys = in_order(one)
+            for effect, panel in zip(keys, row, strict=False):
+                _panel(panel, effect)
+            for panel in row[len(keys) :]:
+                panel.set_visible(False)
+            row[0].set_ylabel(quality_label(one, one.criterion.column))
+            _widen(row[0], LEAST_SPANS[one.criterion.column])
+            if one.name:
+                row[0].annotate(
+                    one.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",
+                    textcoords="offset points", fontweight="bold",
+                )  # fmt: skip
+        # Laid out here and only once, whatever the style of who saves it.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
+def in_order(one: Series) -> list[Effect]:
+    """The keys that are shown, the most important first."""
+    known = np.nan_to_num([effect.importance for effect in one.effects])
+    return [one.effects[i] for i in np.argsort(-known, kind="stable")[:MOST_KEYS]]
+
+
+def note(effect: Effect) -> str:
+    """What is said of a key: 'importance 62 %', and whether others may share in its effect."""
+    said = f"importance {100 * effect.importance:.0f} %" if np.isfinite(effect.importance) else ""
+    return ", ".join(filter(None, [said, "" if effect.balanced else "not balanced"]))
+
+
+def is_ordered(effect: Effect) -> bool:
+    """Whether a line between the values means something."""
+    return all(isinstance(value, int | float) for value in effect.values)
+
+
+def _panel(axes: Axes, effect: Effect) -> None:
+    places = np.arange(len(effect.values))
+    arms = np.nan_to_num([effect.mean - effect.low, effect.high - effect.mean])
+    axes.errorbar(
+        places, effect.mean, yerr=arms, fmt="o", markersize=5, color=OKABE_ITO[0], elinewidth=1,
+        capsize=2.5,
+    )  # fmt: skip
+    if is_ordered(effect):
+        axes.plot(places, effect.mean, color="0.6", linewidth=0.8, zorder=1)
+    axes.set_xticks(places, [str(value) for value in effect.values])
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_xlabel(effect.key)
+    axes.set_title(note(effect), fontsize=8, color="0.3")
+
+
+def _widen(axes: Axes, least: float) -> None:
+    low, high = axes.get_ylim()
+    if high - low < least:
+        axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)

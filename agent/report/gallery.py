@@ -1,0 +1,199 @@
+"""Which runs the pictures show, read from their folders: the front, the recommended, the worst."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from agent.analysis.configurations import CONFIGURATION, COST
+from agent.analysis.quality import numbers
+from agent.analysis.series import Series
+from agent.report.reconstructions import (
+    RECON,
+    Column,
+    Comparison,
+    Reconstruction,
+    read_reconstruction,
+)
+from agent.study.records import read_record
+from fno_runner.errors import UserError
+from fno_runner.result import RECORD, run_folder
+
+WIDTH = 24
+"""Of a picture [letters]."""
+MOST_OF_FRONT = 4
+"""Columns of reconstructions.png for the front; the worst and what is compared with come beside."""
+NAMED_ROLES = ("recommended", "worst", "collapsed")
+MOST_PICTURES = 24
+"""Reconstructions read for a report: each is some megabytes on disk and 30 kB in the page."""
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A configuration with the run that stands for it.
+
+    config: a row of its series' `configs`.
+    role: 'recommended', 'front', 'worst', 'collapsed' or ''.
+    run: of a configuration with several seeds the one nearest to their mean.
+    """
+
+    config: int
+    role: str
+    run: pd.Series
+
+
+@dataclass
+class Gallery:
+    """What the folders of a series' pictured runs held.
+
+    reconstructions: by row of `configs`.
+    remarks: files that are not believed, with the reason.
+    """
+
+    one: Series
+    pictured: list[Pictured]
+    reconstructions: dict[int, Reconstruction]
+    remarks: list[tuple[Path, str]]
+
+    @property
+    def shown(self) -> list[Pictured]:
+        """For reconstructions.png: some of the front, else of the best, by cost; then the worst."""
+        found = [one for one in self.pictured if one.config in self.reconstructions]
+        chosen = [one for one in found if one.role == "recommended"]
+        front = [one for one in found if one.role == "front"]
+        others = [one for one in found if one.role == ""]
+        chosen += _spread(front, MOST_OF_FRONT - len(chosen))
+        chosen += others[: MOST_OF_FRONT - len(chosen)]
+        cost = numbers(self.one.configs, COST)
+        chosen.sort(key=lambda one: (cost[one.config], one.config))
+        return chosen + [one for one in found if one.role in ("worst", "collapsed")]
+
+
+def gallery(one: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
+    """Read the reconstructions of at most `most` configurations of a series.
+
+    First the recommended one, the fronts' and the worst, then the best of the others.
+    """
+    found = Gallery(one, [], {}, [])
+    for candidate in _candidates(one)[:most]:
+        found.pictured.append(candidate)
+        folder = _folder(study, candidate.run)
+        if folder is None:
+            continue
+        try:
+            reconstruction = read_reconstruction(folder / RECON)
+        except UserError as error:
+            found.remarks.append((folder / RECON, str(error)))
+            continue
+        if reconstruction is not None:
+            found.reconstructions[candidate.config] = reconstruction
+    return found
+
+
+def comparison(found: Gallery) -> Comparison | None:
+    """What reconstructions.png shows of a series; None where no run left its arrays."""
+    shown = found.shown
+    if not shown:
+        return None
+    kinds = {one.run["metrics_against"] for one in shown}
+    criterion = found.one.criterion
+    columns = []
+    for one in shown:
+        value = one.run[criterion.column]
+        words = str(found.one.configs["configuration"][one.config])
+        above = f"{one.role}\n" if one.role in NAMED_ROLES else ""
+        columns.append(
+            Column(
+                f"{above}{criterion.name} {value:.3f}\n{_wrapped(words)}",
+                found.reconstructions[one.config],
+                one.role == "recommended",
+            )
+        )
+    return Comparison(found.one.name, kinds.pop() if len(kinds) == 1 else None, columns)
+
+
+def history(study: Path, run: pd.Series) -> list[dict[str, float | int | None]]:
+    """The epochs of a run by its record; empty where there is none to be believed."""
+    folder = _folder(study, run)
+    if folder is None:
+        return []
+    try:
+        result = read_record(folder / RECORD, str(run["run_id"]))
+    except (OSError, ValueError):
+        return []
+    return next((s.history for s in result.by_seed() if s.config["seed"] == run["seed"]), [])
+
+
+def _candidates(one: Series) -> list[Pictured]:
+    """Configurations with a run to show, the most important first, each once."""
+    quality = one.criterion.sign * numbers(one.configs, f"{one.criterion.column}_mean")
+    known = [int(i) for i in np.argsort(-quality, kind="stable") if np.isfinite(quality[i])]
+    roles: dict[int, str] = {}
+    choice = one.recommendation
+    if choice is not None:
+        roles[choice.config] = "recommended"
+    for front in one.fronts[:1]:
+        for member in front.members:
+            roles.setdefault(member, "front")
+    if known:
+        roles.setdefault(known[-1], "worst")
+    if choice is not None:
+        for other in (choice.runner_up, choice.next_better, choice.best):
+            if other is not None:
+                roles.setdefault(other, "")
+    for member in (*(m for front in one.fronts[1:] for m in front.members), *known):
+        roles.setdefault(member, "")
+    measured = numbers(one.runs, one.criterion.column)
+    found = [
+        Pictured(config, role, one.runs.iloc[_typical(measured, one.seeds[config])])
+        for config, role in roles.items()
+        if one.seeds[config]
+    ]
+    if len(one.collapsed):
+        run = one.collapsed.iloc[0]
+        config = _configuration_of(one, run)
+        if config is not None and config not in roles:
+            found.insert(min(len(found), 1), Pictured(config, "collapsed", run))
+    return found
+
+
+def _typical(measured: npt.NDArray[np.float64], rows: Sequence[int]) -> int:
+    """Of a configuration's finished runs the row of the one nearest to their mean."""
+    values = measured[list(rows)]
+    if not np.isfinite(values).any():
+        return rows[0]
+    return rows[int(np.nanargmin(np.abs(values - np.nanmean(values))))]
+
+
+def _configuration_of(one: Series, run: pd.Series) -> int | None:
+    own = [str(run.get(key)) for key in CONFIGURATION]
+    rows = one.configs[list(CONFIGURATION)].to_numpy().tolist()
+    return next((i for i, values in enumerate(rows) if list(map(str, values)) == own), None)
+
+
+def _folder(study: Path, run: pd.Series) -> Path | None:
+    """A run's folder; None for a name that is no run_id: a server's text is anybody's."""
+    identifier = str(run["run_id"])
+    return run_folder(study, identifier) if re.fullmatch(r"[0-9a-f]{12}", identifier) else None
+
+
+def _spread(items: Sequence[Pictured], most: int) -> list[Pictured]:
+    """At most `most` of the items, evenly, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    places = np.linspace(0, len(items) - 1, most).round().astype(int)
+    return [items[i] for i in places]
+
+
+def _wrapped(words: str) -> str:
+    """A configuration's name on lines of about the width of a picture."""
+    lines = words.split(", ")
+    return "\n".join(
+        line.replace(" modes", "\nmodes") if len(line) > WIDTH else line for line in lines
+    )

@@ -1,0 +1,278 @@
+"""report.html: the study in one file that opens anywhere, without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from agent.analysis.configurations import COST, TIME, label
+from agent.analysis.quality import Criterion, numbers
+from agent.analysis.series import Series
+from agent.report.gallery import NAMED_ROLES, Gallery
+from agent.report.page_data import is_reference, page_data, thumbnails
+from agent.report.reconstructions import limits_of, thumbnail
+from agent.report.terminal import ExportResult
+from agent.report.words import advice
+from agent.study.sweepfile import Range, Sweep
+
+FOLDER = Path(__file__).parent
+TEMPLATE, SCRIPT = "page.html", "page.js"
+MOST_ROWS = 500
+"""Of failures and of refused records; study_results.csv has all."""
+MOST_LETTERS = 2000
+"""Of a message."""
+MOST_VALUES = 6
+"""Different values of a provenance column that are told one by one."""
+
+Json = dict[str, Any]
+
+PROVENANCE = {
+    "device_name": "device",
+    "threads": "threads",
+    "precision": "precision",
+    "host": "host",
+    "code": "code",
+    "git_commit": "commit",
+    "git_dirty": "uncommitted changes",
+    "torch": "torch",
+    "python": "Python",
+    "dataset": "dataset fingerprint",
+    "metrics_against": "metrics against",
+    "epochs": "epochs",
+    "train_patterns": "training patterns",
+    "infer_batch_size": "inference batch",
+    "tf32": "TF32",
+}
+"""Columns of the table of runs that say where numbers come from, and what the page calls them."""
+
+
+def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str) -> str:
+    """The page as text; but for `written`, the same for the same runs.
+
+    Args:
+        galleries: what the pictured runs of each of the result's series left.
+        written: when, as ISO 8601.
+    """
+    # Here, so that an export without a page does not read 5 MB.
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["json"] = _json
+    environment.filters["sha256"] = _sha256
+    return environment.get_template(TEMPLATE).render(
+        page=_page(result, galleries),
+        data=page_data(result.series, galleries, result.material.folder),
+        plotly=Markup(get_plotlyjs()),
+        app=Markup((FOLDER / SCRIPT).read_text()),
+        written=written,
+    )
+
+
+def _json(data: object) -> Markup:
+    """JSON inside a script element: no `<` of a text can end the element."""
+    return htmlsafe_json_dumps(
+        data, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    )
+
+
+def _sha256(script: str) -> str:
+    """What a Content-Security-Policy calls an inline script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
+    material = result.material
+    head = []
+    if material.sweep is not None:
+        head.append(bounds(material.sweep))
+    if result.points is not None:
+        head.append(f"{result.points_finished} of the grid's {result.points} points are finished.")
+    if result.missing:
+        some = ", ".join(result.missing[:MOST_VALUES])
+        more = len(result.missing) - MOST_VALUES
+        head.append(f"Missing: {some}{f' and {more} more' if more > 0 else ''}.")
+    head += [f"{remark}." for remark in material.remarks]
+    if len(result.series) > 1:
+        head.append("Runs that differ in input, training effort or data are not compared: "
+                    f"there are {len(result.series)} series.")  # fmt: skip
+    refused = [(str(one.path), one.reason) for one in material.rejected]
+    refused += [(str(path), reason) for one in galleries for path, reason in one.remarks]
+    return {
+        "title": material.name,
+        "counts": material.counts,
+        "head": head,
+        "recommendations": [_card(one) for one in result.series[:MOST_ROWS]],
+        "galleries": [told for one in galleries if (told := _gallery(one))],
+        "failures": _failures(material.counted),
+        "rejected": [{"file": f, "reason": r} for f, r in refused[:MOST_ROWS]],
+        "provenance": _provenance(material.table),
+        "notes": _notes(result),
+    }
+
+
+def bounds(sweep: Sweep) -> str:
+    """What a sweep asks: the values of each swept key, then the fixed ones."""
+
+    def spell(key: str) -> str:
+        values = sweep.parameters[key]
+        if isinstance(values, Range):
+            return f"{key} {values.low} … {values.high} ({values.distribution})"
+        return f"{key} {', '.join(map(str, values))}"
+
+    fixed = [key for key in sweep.parameters if key not in sweep.swept]
+    said = f"{sweep.method} of " + " · ".join(map(spell, sweep.swept))
+    return said + ("; fixed: " + " · ".join(map(spell, fixed)) if fixed else "")
+
+
+def _card(one: Series) -> Json:
+    """A series' recommendation: its name, a few large numbers, then the reasons in words."""
+    chosen = one.recommendation
+    eyebrow = ": ".join(["recommended" if chosen else "not recommended", *filter(None, [one.name])])
+    if chosen is None:
+        reason = "no configuration has finished with parameters and a quality"
+        return {
+            "eyebrow": eyebrow,
+            "chosen": "",
+            "tags": [],
+            "tiles": [],
+            "facts": [("why", reason)],
+        }
+    row = one.configs.iloc[chosen.config]
+    tiles = [
+        {"value": f"{row[COST]:,}", "name": "parameters", "note": ""},
+        *(
+            _tile(one, chosen.config, criterion)
+            for criterion in dict.fromkeys((one.choice.reported, one.choice.by))
+        ),
+    ]
+    seconds = numbers(one.configs, f"{TIME}_mean")[chosen.config]
+    if np.isfinite(seconds):
+        tiles.append({"value": f"{seconds:.3g} s", "name": "inference of the test set",
+                      "note": f"on {row['time_device'] or 'an unnamed device'}"})  # fmt: skip
+    facts = [
+        (what, text) for what, text in advice(one) if what not in ("recommended", "provisional")
+    ]
+    if chosen.provisional:
+        facts.insert(0, ("provisional", chosen.provisional))
+    if one.incomplete:
+        facts.append(("left out", f"{len(one.incomplete)} finished without parameters or quality"))
+    return {
+        "eyebrow": eyebrow,
+        "chosen": row["configuration"],
+        "tags": ["provisional"] if chosen.provisional else [],
+        "tiles": tiles,
+        "facts": facts,
+    }
+
+
+def _tile(one: Series, config: int, criterion: Criterion) -> Json:
+    mean, low, high = (
+        numbers(one.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
+    )
+    seeds = one.configs["n_seeds"][config]
+    note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
+    against = " against the reference" if is_reference(one) else ""
+    return {"value": f"{mean:.4f}", "name": criterion.name + against, "note": note}
+
+
+def _gallery(found: Gallery) -> Json | None:
+    """Thumbnails of reconstructions.png's columns, after what they are compared with."""
+    shown = found.shown
+    if not shown:
+        return None
+    sources = thumbnails(found)
+    criterion = found.one.criterion
+    first = found.reconstructions[shown[0].config]
+    pictures = []
+    if first.against is not None:
+        phase = first.against[1]
+        what = "the reference" if is_reference(found.one) else "the truth"
+        source = thumbnail(phase, limits_of(phase))
+        pictures.append({"source": source, "caption": what, "chosen": False})
+    for one in shown:
+        name = found.one.configs["configuration"][one.config]
+        role = f"{one.role}: " if one.role in NAMED_ROLES else ""
+        caption = f"{role}{name}, {criterion.name} {one.run[criterion.column]:.4f}"
+        chosen = one.role == "recommended"
+        pictures.append({"source": sources[one.config], "caption": caption, "chosen": chosen})
+    return {"name": found.one.name, "pictures": pictures}
+
+
+def _failures(runs: pd.DataFrame) -> list[Json]:
+    lost = runs[runs["status"] != "finished"].head(MOST_ROWS)
+    return [
+        {
+            "run": run["run_id"] or f"W&B {run['wandb_id']}",
+            "label": "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
+            "status": run["status"],
+            "message": (run["error"] or "–")[:MOST_LETTERS],
+        }
+        for _, run in lost.iterrows()
+    ]
+
+
+def _provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    told = []
+    for column, name in PROVENANCE.items():
+        if column not in runs:
+            continue
+        values = Counter(str(value) for value in runs[column].tolist() if value is not None)
+        if not values:
+            continue
+        known = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+        said = [word if len(known) == 1 else f"{word} ({n})" for word, n in known[:MOST_VALUES]]
+        if len(known) > MOST_VALUES:
+            said.append(f"and {len(known) - MOST_VALUES} more")
+        told.append((name, " · ".join(said)))
+    started = sorted(str(v) for v in runs["started"] if v) if "started" in runs else []
+    if started:
+        told.append(("started", f"{started[0]} – {started[-1]}" if started[1:] else started[0]))
+    return told
+
+
+def _notes(result: ExportResult) -> Json:
+    kinds = {str(k) for one in result.series for k in one.runs["metrics_against"] if k is not None}
+    against = []
+    if "truth" in kinds:
+        against.append("Metrics of simulated data are against the truth.")
+    if "reference" in kinds:
+        against.append("Metrics of a scan are against its reference object, another "
+                       "reconstruction: agreement with it, not truth.")  # fmt: skip
+    if any(one.criterion.column == "r_held_out" for one in result.series):
+        against.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
+                       "nobody knows the object.")  # fmt: skip
+    return {
+        "tradeoff": "A point is a configuration, the mean of its seeds; bars are 95 % intervals of "
+        "the mean where there are several seeds. The line is the front: nothing cheaper is better. "
+        "Point at one to see it, click to keep it.",
+        "table": " ".join(
+            [
+                *against,
+                "Small print: 95 % interval of the mean. A heading sorts, a row opens above.",
+            ]
+        ),
+        "effects": "The mean of all configurations with a value, whatever else they have; bars are "
+        "the 95 % intervals that seeds leave. Importance: the part of the variance between "
+        "configurations that a key explains (fANOVA). Not balanced: its values did not meet the "
+        "same values of the others, which may share in the effect.",
+        "reconstructions": "Phases [rad] on one colour scale; global phase and plane removed. "
+        "reconstructions.png has them in full, with errors, amplitudes and a colour bar.",
+        "losses": "Loss of held-out patterns (solid) and of training patterns (dotted), of the "
+        "configurations pictured above, one seed each.",
+        "failures": "They stay in study_results.csv and enter no mean and no front.",
+    }

@@ -1,0 +1,271 @@
+"""What report.html's plots and table are drawn from: the configurations, as columns of JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.analysis.configurations import CONFIGURATION, COST, FLOPS, NAMED, TIME, devices, label
+from agent.analysis.pareto import Front
+from agent.analysis.quality import numbers
+from agent.analysis.series import Series
+from agent.report.effects_plot import in_order, is_ordered, note
+from agent.report.gallery import NAMED_ROLES, Gallery, history
+from agent.report.pareto_plot import (
+    COLOURS,
+    LEAST_SPANS,
+    MAX_SERIES,
+    OKABE_ITO,
+    SHAPES,
+    floors,
+    quality_label,
+)
+from agent.report.reconstructions import limits_of, thumbnail
+
+Json = dict[str, Any]
+
+METRICS: dict[str, Json] = {
+    "ssim_phase": {"label": "phase SSIM", "digits": 4, "better": "higher"},
+    "psnr_phase": {"label": "phase PSNR", "unit": "dB", "digits": 2, "better": "higher"},
+    "mae_phase": {"label": "phase MAE", "unit": "rad", "digits": 4, "better": "lower"},
+    "pearson_phase": {"label": "phase Pearson", "digits": 4, "better": "higher"},
+    "val_ssim_phase": {"label": "validation phase SSIM", "digits": 4, "better": "higher"},
+    "r_held_out": {"label": "R, held-out frames", "digits": 4, "better": "lower"},
+    "r_train": {"label": "R, training frames", "digits": 4, "better": "lower"},
+    TIME: {"label": "inference", "unit": "s", "better": "lower", "log": True},
+    "latency_s": {"label": "latency", "unit": "s", "better": "lower", "log": True},
+    "train_time_s": {"label": "training", "unit": "s", "better": "lower", "log": True},
+}
+"""Means over seeds, with their intervals; digits: behind the point, else four significant ones."""
+
+PLAIN: dict[str, Json] = {
+    "label": {"label": "configuration"},
+    "status": {"label": "status"},
+    "n_seeds": {"label": "seeds", "digits": 0, "better": "higher"},
+    "n_lost": {"label": "not finished", "digits": 0, "better": "lower"},
+    "on_front": {"label": "on the front", "unit": "%", "digits": 0, "better": "higher"},
+    COST: {"label": "parameters", "digits": 0, "better": "lower", "log": True},
+    FLOPS: {"label": "FLOPs a pattern", "better": "lower", "log": True},
+}
+PARALLEL = (COST, TIME, "ssim_phase", "psnr_phase", "r_held_out", "r_train")
+"""Axes behind those of the configuration."""
+ONLY_IN_DETAIL = ("mae_phase", "pearson_phase", "latency_s")
+"""Left out of the table, so that it fits a screen."""
+SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down",
+           "P": "cross"}  # fmt: skip
+"""What plotly calls matplotlib's markers."""
+
+FLOOR_NAMES = {"flat": "flat phase", "projection_1": "1 projection",
+               "projection_50": "50 projections"}  # fmt: skip
+MOST_CURVES = 7
+MOST_COLLAPSED = 500
+"""Collapsed runs drawn in one plot."""
+
+
+def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study: Path) -> Json:
+    """The page's `data`; strict JSON, the same for the same runs.
+
+    columns: what a column is called, its unit, digits, which way is better.
+    rows: a list a column, one element a configuration of any series; null where unknown.
+    series: what differs between them: fronts, floors, the recommended row, collapsed runs.
+    spans: of a quality that a plot's axis never falls below.
+    styles: how an architecture with an input transform is drawn.
+    table, detail, parallel: the columns that each shows.
+    thumbnails: data URIs by row.
+    losses: curves of the pictured runs.
+    """
+    offsets = np.cumsum([0, *(len(one.configs) for one in all_series)]).tolist()
+    varied = [
+        key
+        for key in CONFIGURATION
+        if key not in NAMED and len({str(v) for one in all_series for v in one.configs[key]}) > 1
+    ]
+    rows = _rows(all_series, varied)
+    columns = {key: {"label": key.replace("_", " "), "digits": 0} for key in (*NAMED, *varied)}
+    columns |= PLAIN | METRICS
+    told = [
+        _series(one, first, rows, columns) for one, first in zip(all_series, offsets, strict=False)
+    ]
+    known = {key for key, values in rows.items() if any(v is not None for v in values)}
+    if not any(rows.get("n_lost", [])):
+        known.discard("n_lost")
+    measured = [key for key in (COST, FLOPS, *METRICS) if key in known]
+    counts = [key for key in ("n_seeds", "n_lost", "on_front") if key in known]
+    return {
+        "columns": columns,
+        "rows": {key: values for key, values in rows.items() if key in known},
+        "series": told,
+        "styles": {
+            f"{architecture}, {transform}": {"color": colour, "symbol": SYMBOLS[shape]}
+            for architecture, shape in SHAPES.items()
+            for transform, colour in COLOURS.items()
+        },
+        "spans": LEAST_SPANS,
+        "table": ["label", *counts, *(key for key in measured if key not in ONLY_IN_DETAIL)],
+        "detail": [*measured, *counts],
+        "parallel": [*NAMED, *varied, *(key for key in PARALLEL if key in known)],
+        "thumbnails": {
+            str(first + config): source
+            for one, first in zip(galleries, offsets, strict=False)
+            for config, source in thumbnails(one).items()
+        },
+        "effects": [_effects(one) for one in all_series[:MAX_SERIES] if one.effects],
+        "losses": [curve for one in galleries for curve in _losses(one, study)][:MOST_CURVES],
+    }
+
+
+def thumbnails(found: Gallery) -> dict[int, str]:
+    """Phases as data URIs by row of `configs`, all on the scale of what they are compared with."""
+    if not found.reconstructions:
+        return {}
+    first = next(iter(found.reconstructions.values()))
+    limits = limits_of(first.phase if first.against is None else first.against[1])
+    return {config: thumbnail(one.phase, limits) for config, one in found.reconstructions.items()}
+
+
+def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list[Any]]:
+    rows: dict[str, list[Any]] = {"series": []}
+    for index, one in enumerate(all_series):
+        configs = one.configs
+        rows["series"] += [index] * len(configs)
+        own: dict[str, list[Any]] = {
+            "label": configs["configuration"].tolist(),
+            "kind": [
+                f"{a}, {t}"
+                for a, t in zip(configs["architecture"], configs["input_transform"], strict=True)
+            ],
+            "status": _statuses(one),
+            "n_lost": (configs["n_runs"] - configs["n_seeds"]).tolist(),
+            "on_front": [None] * len(configs),
+        }
+        if one.fronts:
+            own["on_front"] = _short(np.round(100 * one.fronts[0].probability))
+        for key in (*NAMED, *varied, "n_seeds"):
+            own[key] = configs[key].tolist()
+        for key in (COST, FLOPS):
+            own[key] = _short(numbers(configs, key))
+        for key in METRICS:
+            for end, statistic in (("", "mean"), ("_low", "low"), ("_high", "high")):
+                own[key + end] = _short(numbers(configs, f"{key}_{statistic}"))
+        for key, values in own.items():
+            rows.setdefault(key, []).extend(values)
+    return rows
+
+
+def _series(one: Series, first: int, rows: dict[str, list[Any]], columns: dict[str, Json]) -> Json:
+    """What the page knows of a series; a front over another device's time adds a column."""
+    count = len(one.configs)
+    found = []
+    for front in one.fronts:
+        x = front.cost.column
+        if front.device is not None:
+            x = f"{x} on {front.device}"
+            columns[x] = {**columns[front.cost.column], "label": f"inference on {front.device}"}
+            for end, values in (("", front.cost.mean), ("_low", front.cost.low),
+                                ("_high", front.cost.high)):  # fmt: skip
+                column = rows.setdefault(x + end, [None] * len(rows["series"]))
+                column[first : first + count] = _short(values)
+        found.append(
+            {
+                "x": x,
+                "y": front.quality.column,
+                "rows": [first + i for i in front.members],
+                "collapsed": _collapsed(one, front),
+            }
+        )
+    chosen = one.recommendation
+    return {
+        "name": one.name,
+        "criterion": one.criterion.column,
+        "suffix": " against the reference" if is_reference(one) else "",
+        "recommended": None if chosen is None else first + chosen.config,
+        "fronts": found,
+        "floors": {
+            y: {FLOOR_NAMES[key]: value for key, value in floors(one.runs, y).items()}
+            for y in sorted({front.quality.column for front in one.fronts})
+        },
+    }
+
+
+def _effects(one: Series) -> Json:
+    """Main effects on what is reported, the most important key first."""
+    return {
+        "name": one.name,
+        "quality": quality_label(one, one.criterion.column),
+        "factors": [
+            {
+                "name": effect.key,
+                "note": note(effect),
+                "levels": [str(value) for value in effect.values],
+                "ordered": is_ordered(effect),
+                "mean": _short(effect.mean),
+                "low": _short(effect.low),
+                "high": _short(effect.high),
+            }
+            for effect in in_order(one)
+        ],
+    }
+
+
+def _collapsed(one: Series, front: Front) -> Json:
+    """Where runs that recovered nothing would lie in a front's plane."""
+    runs = one.collapsed
+    if front.device is not None:
+        runs = runs[[device == front.device for device in devices(runs)]]
+    x, y = numbers(runs, front.cost.column), numbers(runs, front.quality.column)
+    known = np.isfinite(x) & np.isfinite(y)
+    labels = [label(run) for _, run in runs[known].head(MOST_COLLAPSED).iterrows()]
+    return {
+        "label": labels,
+        "x": _short(x[known][:MOST_COLLAPSED]),
+        "y": _short(y[known][:MOST_COLLAPSED]),
+    }
+
+
+def is_reference(one: Series) -> bool:
+    """Whether a series' metrics are against a scan's reference, which is no truth."""
+    return "reference" in set(one.runs["metrics_against"])
+
+
+def _statuses(one: Series) -> list[str]:
+    """A configuration has finished if a seed has."""
+    columns = [one.configs[key] for key in ("n_seeds", "n_collapsed", "n_diverged", "n_failed")]
+    words = ("finished", "collapsed", "diverged", "failed", "open")
+    return [
+        next((word for word, n in zip(words, counts, strict=False) if n), words[-1])
+        for counts in zip(*columns, strict=True)
+    ]
+
+
+def _losses(found: Gallery, study: Path) -> list[Json]:
+    curves: list[Json] = []
+    for one in found.pictured:
+        if len(curves) == MOST_CURVES:
+            break
+        epochs = history(study, one.run)
+        if not epochs:
+            continue
+        name = str(found.one.configs["configuration"][one.config])
+        curves.append(
+            {
+                "label": f"{name} ({one.role})" if one.role in NAMED_ROLES else name,
+                "epochs": [epoch.get("epoch") for epoch in epochs],
+                "train": [epoch.get("train_loss") for epoch in epochs],
+                "validation": [epoch.get("val_loss") for epoch in epochs],
+                "colour": OKABE_ITO[len(curves)],
+            }
+        )
+    return curves
+
+
+def _short(values: npt.NDArray[np.float64]) -> list[int | float | None]:
+    """Six significant digits, more than a page can show; counts whole; None where not finite."""
+    return [
+        None if not math.isfinite(v) else int(v) if v.is_integer() else float(f"{v:.6g}")
+        for v in values.tolist()
+    ]

@@ -1,0 +1,329 @@
+"""pareto_plot.png: what each configuration costs, what it gives, and the front between the two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+from agent.analysis.configurations import COST, FLOPS, TIME, devices
+from agent.analysis.pareto import Axis, Front
+from agent.analysis.quality import numbers
+from agent.analysis.series import Series
+from fno_runner.config import RunConfig, choices
+from fno_runner.files import write_atomically
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Colours that the colour-blind tell apart (Okabe and Ito, 2008), its black kept for the front."""
+
+MARKERS = "osD^vP"
+TRANSFORMS = choices(RunConfig.model_fields["input_transform"]) or ()
+ARCHITECTURES = choices(RunConfig.model_fields["architecture"]) or ()
+COLOURS = dict(zip(TRANSFORMS, OKABE_ITO, strict=False))
+SHAPES = dict(zip(ARCHITECTURES, MARKERS, strict=False))
+
+PANEL = (4.0, 3.6)
+"""Width and height of a panel [in]."""
+
+DPI = 200
+MAX_SERIES = 12
+"""More series than this are not drawn: a page has an end."""
+
+MOST_BARS = 500
+"""With more configurations their intervals would hide them."""
+
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+
+
+COSTS = {
+    COST: "trainable parameters",
+    TIME: "inference time of the test set [s]",
+    FLOPS: "floating-point operations a pattern",
+}
+QUALITIES = {
+    "ssim_phase": "phase SSIM",
+    "psnr_phase": "phase PSNR [dB]",
+    "r_held_out": "R factor, held-out frames",
+    "r_train": "R factor, training frames",
+}
+LEAST_SPANS = {"ssim_phase": 0.05, "psnr_phase": 1.0, "r_held_out": 0.005, "r_train": 0.005}
+"""Less of a quality than this never fills a panel: noise would look like a difference."""
+
+FLOORS = {"flat": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
+"""Reconstructions that took no network, and what the picture calls them."""
+
+
+def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
+    """A panel a front, the series of comparable runs one below the other.
+
+    A point is a configuration at the mean of its seeds, with the 95 % interval of the mean where
+    there are several. Cost runs along a logarithmic axis; the front is a step line; the recommended
+    configuration is ringed and named; floors are labelled in the right margin. The y axis shows the
+    finished ones with their intervals and at most as much again below and above them: a floor or a
+    collapsed run beyond that is drawn at the edge, the floor with its value. Times of different
+    devices are in different panels. Series without a front are left out.
+    """
+    drawn = [one for one in all_series if one.fronts]
+    shown = drawn[:MAX_SERIES]
+    most = max((len(one.fronts) for one in shown), default=1)
+    # Four stand in a square, so that the picture still fits a page.
+    columns = 2 if most == 4 else min(3, max(1, most))
+    heights = [-(-len(one.fronts) // columns) for one in shown]
+    rows = max(1, sum(heights))
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(
+            figsize=(columns * PANEL[0], rows * PANEL[1] + 0.7),
+            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        first = 0
+        for one, height in zip(shown, heights, strict=True):
+            panels = axes[first : first + height].ravel()
+            first += height
+            for panel, front in zip(panels, one.fronts, strict=False):
+                _panel(panel, one, front)
+            for panel in panels[len(one.fronts) :]:
+                panel.set_axis_off()
+            if one.name:
+                panels[0].set_title(one.name, loc="left", fontsize=9, fontweight="bold")
+        if len(drawn) > len(shown):
+            title += f"; the first {len(shown)} of {len(drawn)} series"
+        if title:
+            figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        figure.legend(
+            handles=_legend(shown), loc="outside lower center", ncols=2 + 2 * columns,
+            frameon=False, columnspacing=1.4, handletextpad=0.4,
+        )  # fmt: skip
+        # Laid out here and only once, whatever the style of who saves it and in which format.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
+def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
+    """Write a figure; the same figure gives the same bytes (no time, no version of a program).
+
+    Raises:
+        MachineError: the disk refuses the write.
+    """
+    _save(figure, path, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def save_pdf(figure: Figure, path: Path) -> None:
+    """The same as lines and letters, for papers.
+
+    Raises:
+        MachineError: the disk refuses the write.
+    """
+    nobody = {"CreationDate": None, "Producer": None, "Creator": None}
+    _save(figure, path, format="pdf", metadata=nobody)
+
+
+def _save(figure: Figure, path: Path, **how: Any) -> None:
+    # Type 42: letters stay letters in a drawing program; journals ask for it.
+    with matplotlib.style.context(["default", {**STYLE, "pdf.fonttype": 42}]):
+        write_atomically(path, lambda stream: figure.savefig(stream, **how))
+
+
+def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
+    """By the keys of `FLOORS`, those that all runs agree on, to four digits (threads round)."""
+    agreed = {}
+    runs = runs[runs["status"] == "finished"]
+    for floor in FLOORS:
+        values = numbers(runs, f"{column}_{floor}")
+        if np.isfinite(values).all() and np.allclose(values, values[:1], rtol=1e-4, atol=0):
+            agreed[floor] = float(values[0])
+    return agreed
+
+
+def quality_label(one: Series, column: str) -> str:
+    """A quality with its unit, and what it is against where that is not the truth."""
+    compared = "reference" in set(one.runs["metrics_against"]) and column.endswith("_phase")
+    return QUALITIES[column] + (" against the reference" if compared else "")
+
+
+def _panel(axes: Axes, one: Series, front: Front) -> None:
+    cost, quality = front.cost.mean, front.value.mean
+    column, more_is_better = front.quality.column, front.quality.better == "higher"
+    axes.set_xlabel(COSTS[front.cost.column] + (f"\non {front.device}" if front.device else ""))
+    axes.set_ylabel(quality_label(one, column))
+    known = np.isfinite(cost) & np.isfinite(quality)
+    lost = one.collapsed
+    if front.device is not None:
+        lost = lost[[device == front.device for device in devices(lost)]]
+    lost_cost, lost_quality = numbers(lost, front.cost.column), numbers(lost, column)
+    _log_axis(axes, np.concatenate([cost[known], lost_cost[np.isfinite(lost_cost)]]))
+    drawn = {FLOORS[key]: value for key, value in floors(one.runs, column).items()}
+    ends = np.concatenate([quality[known], front.value.low[known], front.value.high[known]])
+    low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), lost_quality, front)
+    axes.set_ylim(low, high)
+
+    # Up to each next cost the front's last point is the best one can have: a step, not a slope.
+    axes.step(
+        [*cost[front.members], axes.get_xlim()[1]],
+        [*quality[front.members], quality[front.members[-1]]],
+        where="post", color="black", linewidth=1, zorder=2,
+    )  # fmt: skip
+    names = list(zip(*_names(one.configs), strict=True))
+    for architecture, transform in sorted(set(names)):
+        mine = known & np.array([name == (architecture, transform) for name in names])
+        if known.sum() <= MOST_BARS:
+            _intervals(axes, front, mine, COLOURS[transform])
+        axes.scatter(
+            cost[mine], quality[mine], s=26, marker=SHAPES[architecture], zorder=3,
+            color=COLOURS[transform], edgecolors="white", linewidths=0.5,
+        )  # fmt: skip
+    edge = 0.03 * (high - low)
+    axes.scatter(
+        lost_cost, np.clip(lost_quality, low + edge, high - edge), s=26, marker="x",
+        color="0.5", linewidths=1, zorder=3,
+    )  # fmt: skip
+    _label_floors(axes, drawn)
+    if one.recommendation is not None and known[one.recommendation.config]:
+        chosen = one.recommendation.config
+        place = float(cost[chosen]), float(quality[chosen])
+        _mark(axes, place, one.configs["configuration"][chosen], above=more_is_better)
+
+
+def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.bool_], colour: str) -> None:
+    """Thin bars from end to end of the 95 % intervals, of the cost too where seeds change it."""
+
+    def arms(axis: Axis, some: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        return np.stack([axis.mean[some] - axis.low[some], axis.high[some] - axis.mean[some]])
+
+    style: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 0.8, "alpha": 0.6,
+                             "zorder": 2.5}  # fmt: skip
+    cost, quality = front.cost, front.value
+    if (some := rows & np.isfinite(quality.low)).any():
+        axes.errorbar(cost.mean[some], quality.mean[some], yerr=arms(quality, some), **style)
+    if (some := rows & np.isfinite(cost.low)).any():
+        # A logarithmic axis has no place for an end that is not positive.
+        whole = Axis(cost.column, cost.mean, np.maximum(cost.low, 1e-3 * cost.mean), cost.high)
+        axes.errorbar(cost.mean[some], quality.mean[some], xerr=arms(whole, some), **style)
+
+
+def _names(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
+    return runs["architecture"].tolist(), runs["input_transform"].tolist()
+
+
+def _log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
+    """A logarithmic axis around `values` with labels at 1, 2 and 5 that read as plain numbers."""
+    low, high = float(values.min()), float(values.max())
+    # A factor of five at least, or the axis could end up with a single label.
+    pad = max(1.25, math.sqrt(max(1.0, 5 / (high / low))))
+    axes.set_xscale("log")
+    axes.set_xlim(low / pad, high * pad)
+    decades = math.log10(high / low * pad**2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(
+        EngFormatter(sep="") if low >= 1000 else FuncFormatter(lambda value, _: f"{value:g}")
+    )
+
+
+def _view(
+    values: npt.NDArray[np.float64],
+    floors: list[float],
+    collapsed: npt.NDArray[np.float64],
+    front: Front,
+) -> tuple[float, float]:
+    """Limits of the y axis: all `values`, and of the others what is less than a span away."""
+    low, high = float(values.min()), float(values.max())
+    least = LEAST_SPANS[front.quality.column]
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
+    span = high - low
+    near = [v for v in (*floors, *collapsed) if low - span <= v <= high + span]
+    below = sum(floor < low - span for floor in floors)
+    low, high = min([low, *near]), max([high, *near])
+    # On the better side of the front is room, free of points, for the recommended one's name.
+    under, over = (0.06, 0.2) if front.quality.better == "higher" else (0.2, 0.06)
+    if any(floor in near for floor in floors):
+        # Names of floors below the view stand at its foot: a floor in view must lie above them.
+        under += 0.045 * below
+    return low - under * (high - low), high + over * (high - low)
+
+
+def _label_floors(axes: Axes, floors: dict[str, float]) -> None:
+    """Thin lines, named in the right margin, the names pushed apart where they would touch."""
+    low, high = axes.get_ylim()
+    # A line of text as a part of the panel's height.
+    gap = 10 / (72 * PANEL[1] * 0.75)
+    lowest_free = 0.0
+    for name, value in sorted(floors.items(), key=lambda item: item[1]):
+        height = (value - low) / (high - low)
+        text = name
+        if 0 <= height <= 1:
+            axes.axhline(value, color="0.45", linewidth=0.7, linestyle=(0, (1, 2)), zorder=1)
+        else:
+            text = f"{'↓' if height < 0 else '↑'} {name} {value:.3g}"
+            height = min(1.0, max(0.0, height))
+        height = max(height, lowest_free)
+        lowest_free = height + gap
+        axes.annotate(
+            text, (1, height), xycoords="axes fraction", xytext=(3, 0), color="0.3",
+            textcoords="offset points", va="center", fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _mark(axes: Axes, place: tuple[float, float], text: str, above: bool) -> None:
+    """Ring the recommended run and name it in the room kept free above or below all points."""
+    axes.scatter(*place, s=95, facecolors="none", edgecolors="black", linewidths=1.2, zorder=4)
+    across = float(axes.transAxes.inverted().transform(axes.transData.transform(place))[0])
+    # The text takes about the panel's middle two thirds; the line leaves it nearest to the run.
+    leave = min(0.98, max(0.02, (across - 0.17) / 0.66))
+    axes.annotate(
+        text, place, xytext=(0.5, 0.96 if above else 0.04), textcoords="axes fraction",
+        ha="center", va="center", fontsize=8, zorder=1,
+        arrowprops={"arrowstyle": "-", "color": "0.4", "linewidth": 0.7, "shrinkB": 5,
+                    "relpos": (leave, 0 if above else 1)},
+    )  # fmt: skip
+
+
+def _legend(rows: Sequence[Series]) -> list[Line2D]:
+    """One entry for each colour, shape and line that the picture has."""
+    if not rows:
+        return []
+    runs = pd.concat([one.configs[one.configs["n_seeds"] > 0] for one in rows])
+    used_shapes, used_colours = (set(names) for names in _names(runs))
+
+    def entry(text: str, **style: object) -> Line2D:
+        return Line2D([], [], label=text, **{"linestyle": "none", **style})  # type: ignore[arg-type]
+
+    entries = [
+        entry(f"input {name}", marker="o", color=colour, markersize=6)
+        for name, colour in COLOURS.items()
+        if name in used_colours
+    ]
+    entries += [
+        entry(name, marker=shape, color="0.4", markersize=5)
+        for name, shape in SHAPES.items()
+        if name in used_shapes
+    ]
+    if any(np.isfinite(front.value.low).any() for one in rows for front in one.fronts):
+        bar = entry("95 % interval of the mean", marker="|", markersize=11, color="0.4")
+        entries.append(bar)
+    entries.append(entry("front", linestyle="-", color="black", linewidth=1))
+    entries.append(
+        entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")
+    )
+    if any(len(one.collapsed) for one in rows):
+        entries.append(
+            entry("collapsed (at the edge: off scale)", marker="x", color="0.5", markersize=5)
+        )
+    if any(floors(one.runs, front.quality.column) for one in rows for front in one.fronts):
+        entries.append(entry("without a network", linestyle=(0, (1, 2)), color="0.45", linewidth=1))
+    return entries

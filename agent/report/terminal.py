@@ -1,0 +1,208 @@
+"""What an export found, and how it is told: counts, failures, fronts, recommendations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.analysis.configurations import label
+from agent.analysis.series import Series
+from agent.report.words import advice
+from agent.study.coverage import Attempts
+from agent.study.records import Rejected
+from agent.study.sweepfile import Sweep, point_name
+from fno_runner.result import Status
+
+CSV = "study_results.csv"
+CONFIGS = "study_configs.csv"
+RECOMMENDATION = "recommendation.json"
+MOST_LINES = 10
+"""So many failures, refused records and missing points are told in the terminal."""
+
+FRONT_COLUMNS = {
+    "model_params": ("parameters", "{:,}"),
+    "inference_time_s_mean": ("inference [s]", "{:.3g}"),
+    "ssim_phase_mean": ("phase SSIM", "{:.4f}"),
+    "psnr_phase_mean": ("phase PSNR [dB]", "{:.2f}"),
+    "mae_phase_mean": ("phase MAE [rad]", "{:.4f}"),
+    "val_ssim_phase_mean": ("val. phase SSIM", "{:.4f}"),
+    "r_held_out_mean": ("R held-out", "{:.4f}"),
+    "r_train_mean": ("R training", "{:.4f}"),
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to export, wherever it was read.
+
+    name: for humans: 'study quickstart-1a2b3c4d', 'sweep team/project/id'.
+    source: what it was read from, as the user wrote it.
+    folder: where the files go unless told otherwise.
+    sweep: None where the runs are of no sweep, or of several.
+    table: every run, as in study_results.csv.
+    rejected: records that are not believed, with the reason.
+    remarks: what else there is to know, a line each.
+    """
+
+    name: str
+    source: str
+    folder: Path
+    sweep: Sweep | None
+    table: pd.DataFrame
+    rejected: list[Rejected]
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The rows that count: of several runs of one run_id the best."""
+        if "superseded" not in self.table:
+            return self.table
+        return self.table[~self.table["superseded"].astype(bool)]
+
+    @property
+    def counts(self) -> str:
+        """'4 runs: 3 finished, 1 failed; 1 record rejected'."""
+        counted = Counter(self.table["status"])
+        ways = [*get_args(Status), *sorted(counted.keys() - get_args(Status))]
+        ended = ", ".join(f"{counted[way]} {way}" for way in ways if counted[way])
+        text = f"{_number(len(self.table), 'run')}{': ' if ended else ''}{ended}"
+        refused = len(self.rejected)
+        return f"{text}; {_number(refused, 'record')} rejected" if refused else text
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export found and wrote.
+
+    series: runs that may be compared, with their fronts and recommendations.
+    configs: study_configs.csv. recommendation: recommendation.json.
+    pictures: what there was something to show in, and report.html.
+    grid: the points of the sweep's grid with their runs; None where there is no grid.
+    """
+
+    material: Material
+    series: list[Series]
+    csv: Path
+    configs: Path
+    recommendation: Path
+    pictures: list[Path]
+    grid: list[Attempts] | None
+
+    @property
+    def points(self) -> int | None:
+        """How many points the grid has."""
+        return None if self.grid is None else len(self.grid)
+
+    @property
+    def points_finished(self) -> int | None:
+        """How many of them have a finished run."""
+        return None if self.grid is None else sum(point.finished for point in self.grid)
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of the others."""
+        sweep = self.material.sweep
+        if self.grid is None or sweep is None:
+            return []
+        return [point_name(sweep, one.point) for one in self.grid if not one.finished]
+
+
+def report(result: ExportResult, console: Console) -> None:
+    """Print counts, failures, fronts, recommendations, and where the files are."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    material = result.material
+    say(f"{material.name}: {material.counts}")
+    if result.points is not None:
+        say(f"{result.points_finished} of the grid's {result.points} points are finished")
+    _say_most([f"missing: {name}" for name in result.missing], "points", say)
+    for remark in material.remarks:
+        say(remark)
+    _print_failures(material.counted, console)
+    refused = [f"rejected {rejected.path}: {rejected.reason}" for rejected in material.rejected]
+    _say_most(refused, "rejected records", say)
+    if len(result.series) > 1:
+        say("runs that differ in input, training effort or data are not compared:")
+    for one in result.series:
+        if one.name:
+            console.print(Text(f"\n{one.name}", style="bold"))
+        if one.incomplete:
+            left_out = f"{len(one.incomplete)} finished without parameters or {one.criterion.name}"
+            more = ", …" if len(one.incomplete) > MOST_LINES else ""
+            say(f"{left_out}, left out: {', '.join(one.incomplete[:MOST_LINES])}{more}")
+        if one.recommendation is None:
+            say("no finished run to compare")
+            continue
+        console.print(_front_table(one))
+        for what, text in advice(one):
+            say(f"{what:<12} {text}")
+    say(f"\nruns            {result.csv}")
+    say(f"configurations  {result.configs}")
+    say(f"recommendation  {result.recommendation}")
+    for picture in result.pictures:
+        say(f"{'report' if picture.suffix == '.html' else 'picture':<15} {picture}")
+
+
+def _say_most(lines: list[str], what: str, say: Callable[[str], None]) -> None:
+    for line in lines[:MOST_LINES]:
+        say(line)
+    if len(lines) > MOST_LINES:
+        say(f"… and {len(lines) - MOST_LINES} more {what}")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _print_failures(runs: pd.DataFrame, console: Console) -> None:
+    failures = runs[runs["status"] != "finished"]
+    if failures.empty:
+        return
+    printed = Table(title="not finished", title_justify="left")
+    for heading in ("run", "configuration", "status", "error"):
+        printed.add_column(heading)
+    for _, run in failures.head(MOST_LINES).iterrows():
+        # Text: a message, or a server's word, may hold what rich would take for markup.
+        name = run["run_id"] or f"W&B {run['wandb_id']}"
+        what = "–" if run["architecture"] is None else label(run)
+        printed.add_row(*map(Text, (name, what, run["status"], run["error"][:300] or "–")))
+    if len(failures) > MOST_LINES:
+        printed.caption = f"and {len(failures) - MOST_LINES} more, in {CSV}"
+    console.print(printed)
+
+
+def _front_table(one: Series) -> Table:
+    """The first front, cheapest configuration first; ➤ is the recommended one."""
+    front = one.fronts[0]
+    known = one.configs.columns[one.configs.notna().any()]
+    shown = {column: spelt for column, spelt in FRONT_COLUMNS.items() if column in known}
+    printed = Table(
+        title=f"front: trainable parameters against {front.quality.name}", title_justify="left"
+    )
+    for heading in ("", "configuration"):
+        printed.add_column(heading)
+    # Text: [s] is a unit, no markup.
+    for heading in ("seeds", *(heading for heading, _ in shown.values()), "on the front"):
+        printed.add_column(Text(heading), justify="right")
+    for position in front.members:
+        row = one.configs.iloc[position]
+        chosen = one.recommendation is not None and position == one.recommendation.config
+        probability = front.probability[position]
+        printed.add_row(
+            "➤" if chosen else "",
+            *(row["configuration"], str(row["n_seeds"])),
+            *("–" if pd.isna(row[c]) else form.format(row[c]) for c, (_, form) in shown.items()),
+            "–" if pd.isna(probability) else f"{100 * probability:.0f} %",
+            style="bold" if chosen else "",
+        )
+    return printed

@@ -1,0 +1,304 @@
+"""Work through a study's points: N processes at a time, until none is left for this driver."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.scheduling import child
+from agent.scheduling.child import Child
+from agent.scheduling.claims import BEAT_S
+from agent.scheduling.display import Display
+from agent.scheduling.queue import Queue, Ticket
+from agent.scheduling.slots import Slot
+from agent.study.records import one_line, read_record, read_records, row
+from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
+from fno_runner.config import load_config
+from fno_runner.errors import MachineError, UnbelievableError, UserError
+from fno_runner.files import set_aside
+from fno_runner.result import RECORD, RunResult, run_folder, run_id
+from fno_runner.stop import SIGNALS, heard
+
+POLL_S = 0.1
+IDLE_S = 1.0
+LOOK_AGAIN_S = 5.0
+"""How often a driver with idle workers looks for points that others left [s]."""
+STOP_GRACE_S = 30.0
+"""How long a run may take to stop when told to [s]."""
+MAX_STOPS = 3
+"""A point whose run was stopped so often, and not by its driver, has failed."""
+NO_MACHINE = MachineError.exit_status
+"""The exit status of a run that found this machine, not its point, unfit."""
+
+
+class Driver:
+    """One `agent.local` at work on a study, perhaps beside others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sweep: Sweep,
+        grid: Mapping[str, Point] | None,
+        queue: Queue,
+        display: Display,
+        slots: Sequence[Slot],
+        limit: int | None,
+        given: Mapping[str, str] = os.environ,
+    ) -> None:
+        """
+        Args:
+            grid: run_id -> point of a grid; None where a sampler draws the points.
+            slots: where to run points, one at a time in each.
+            limit: start at most so many points, or all there are.
+            given: the environment that the runs inherit.
+        """
+        self._folder, self._sweep, self._grid = folder, sweep, grid
+        self._queue, self._display = queue, display
+        self._free, self._limit = list(slots), limit
+        self._variables = child.environment(folder, given)
+        self._running: dict[Child, tuple[Ticket, Slot]] = {}
+        self._ended: dict[str, str] = {}
+        self._ask_again = float("-inf")
+        self._exhausted = False
+        self._signals: list[int] = []
+        self._beat_at = float("-inf")
+        self._lost: set[str] = set()
+        self._stopped: Counter[str] = Counter()
+        self.broken: list[str] = []
+        """What runs said of this machine, where they found it unfit."""
+
+    def run(self, retry_failed: bool = False) -> int | None:
+        """Work until nothing is left to take; the signal that ended it early, or None.
+
+        Args:
+            retry_failed: queue the points again whose record is not a finished one.
+
+        Raises:
+            UserError: a drawn point is not allowed.
+            MachineError: a process or a record cannot be made.
+        """
+        with heard(self._signals.append):
+            try:
+                self._look(retry_failed)
+                while not self._signals:
+                    self._beat()
+                    self._collect()
+                    while self._has_room() and not self._signals and (ticket := self._next()):
+                        self._start(ticket)
+                    if not self._running and not self._may_get_more():
+                        break
+                    time.sleep(POLL_S if self._running else IDLE_S)
+            finally:
+                # Whatever happened, no run outlives its driver.
+                self._stop_all()
+        return self._signals[0] if self._signals else None
+
+    @property
+    def ended(self) -> Mapping[str, str]:
+        """run_id -> status, of the points that this driver ran."""
+        return self._ended
+
+    def _has_room(self) -> bool:
+        used = len(self._running) + len(self._ended)
+        return bool(self._free) and (self._limit is None or used < self._limit)
+
+    def _may_get_more(self) -> bool:
+        """Whether a driver on another host may turn out dead, whose points nobody else would do."""
+        return self._grid is not None and self._has_room() and self._queue.is_unsure()
+
+    def _beat(self) -> None:
+        """Say now and then that this driver lives, and stop what others have taken from it."""
+        if time.monotonic() < self._beat_at:
+            return
+        self._beat_at = time.monotonic() + BEAT_S
+        for lost in self._queue.beat():
+            self._lost.add(lost)
+            self._display.note(f"{lost}: another driver has taken it, which took this one for dead")
+            for process in self._running:
+                if process.run_id == lost:
+                    process.stop()
+
+    def _next(self) -> Ticket | None:
+        # With something to wait for, an empty queue is not asked again at every poll.
+        if time.monotonic() < self._ask_again:
+            return None
+        if self._grid is None:
+            return self._draw()
+        ticket = self._queue.take(self._grid)
+        if ticket is None:
+            self._look()
+            ticket = self._queue.take(self._grid)
+        if ticket is None:
+            self._ask_again = time.monotonic() + LOOK_AGAIN_S
+        return ticket
+
+    def _draw(self) -> Ticket | None:
+        if self._exhausted:
+            return None
+        done = statuses(self._folder, self._queue)
+        ticket = self._queue.draw(self._sweep.parameters, _name, done)
+        if ticket is None:
+            self._exhausted = True
+            self._display.note("the sampler finds no point that is new")
+        return ticket
+
+    def _look(self, retry_failed: bool = False) -> None:
+        """Queue what is missing and nobody's, what a dead driver held included."""
+        for dead in self._queue.reclaim():
+            self._display.note(f"{dead}: its driver died; the point is free again")
+        if self._grid is not None:
+            self._queue.offer(lambda: self._wanted(retry_failed))
+
+    def _wanted(self, retry_failed: bool) -> dict[str, Point]:
+        assert self._grid is not None
+        known = statuses(self._folder, self._queue)
+        settled = {"finished"} if retry_failed else set(known.values())
+        return {i: point for i, point in self._grid.items() if known.get(i) not in settled}
+
+    def _start(self, ticket: Ticket) -> None:
+        slot = self._free[0]
+        variables = {**self._variables, **slot.variables}
+        try:
+            self._set_aside(ticket.run_id)
+            process = child.start(self._folder, ticket.run_id, ticket.point, variables)
+        except BaseException:
+            self._queue.give_back(ticket)
+            raise
+        self._free.remove(slot)
+        self._running[process] = ticket, slot
+        self._queue.started(ticket, process.process.pid)
+        self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
+
+    def _set_aside(self, run_id: str) -> None:
+        """Keep a record that is not believed, under another name: the point is run again."""
+        path = run_folder(self._folder, run_id) / RECORD
+        try:
+            read_record(path, run_id)
+        except UnbelievableError as error:
+            aside = set_aside(path, error.kind)
+            self._display.note(f"{run_id}: {RECORD} is not believed ({error}): now {aside.name}")
+        except OSError:  # there is none
+            return
+
+    def _collect(self) -> None:
+        """See which runs have ended, and how."""
+        for process in [p for p in self._running if p.process.poll() is not None]:
+            status = process.process.returncode
+            record = process.record()
+            if process.run_id in self._lost:
+                self._free.append(self._forget(process))
+            elif record is None and status - 128 in SIGNALS:
+                # It was stopped, by somebody else than this driver.
+                self._stopped[process.run_id] += 1
+                if self._stopped[process.run_id] < MAX_STOPS:
+                    self._free.append(self._give_back(process))
+                else:
+                    self._settle(process, process.write_death())
+            elif record is None and status == NO_MACHINE:
+                self._give_back(process)  # and its slot gets no other
+                line = process.last_line().removeprefix("error: ")
+                self.broken.append(line or "the run found this machine unfit")
+                self._display.note(f"a worker stops: {self.broken[-1]}")
+            else:
+                self._settle(process, record or process.write_death())
+
+    def _settle(self, process: Child, record: RunResult) -> None:
+        ticket, slot = self._running.pop(process)
+        self._free.append(slot)
+        metric = self._sweep.metric
+        self._queue.finish(ticket, record.status, None if metric is None else value(record, metric))
+        self._ended[record.run_id] = record.status
+        headline = ""
+        if record.error is not None:
+            headline = one_line(record.error.message)
+        elif (score := value(record, metric or Metric("ssim_phase", True))) is not None:
+            headline = f"{metric.name if metric else 'ssim_phase'} {score:.4g}"
+        self._display.ended(record.run_id, record.status, headline)
+
+    def _forget(self, process: Child) -> Slot:
+        """Another driver has the point: this one's attempt at it leaves nothing but its slot."""
+        ticket, slot = self._running.pop(process)
+        self._lost.discard(ticket.run_id)
+        self._display.returned(ticket.run_id)
+        return slot
+
+    def _give_back(self, process: Child) -> Slot:
+        """The point goes back to the queue; the slot that it had."""
+        ticket, slot = self._running.pop(process)
+        self._queue.give_back(ticket)
+        self._ask_again = float("-inf")
+        self._display.returned(ticket.run_id)
+        return slot
+
+    def _stop_all(self) -> None:
+        """Stop every run; a second signal, or the end of the grace, kills."""
+        if not self._running:
+            return
+        signals = len(self._signals)
+        self._display.note(f"stopping {len(self._running)} runs; their points stay to be done")
+        for process in self._running:
+            process.stop()
+        deadline = time.monotonic() + STOP_GRACE_S
+        while any(process.process.poll() is None for process in self._running):
+            if time.monotonic() > deadline or len(self._signals) > signals:
+                break
+            time.sleep(POLL_S)
+        # First no process is left, then the queue hears of it: that may fail, this may not.
+        for process in self._running:
+            process.kill()
+        for process in list(self._running):
+            record = process.record()
+            if process.run_id in self._lost:
+                self._forget(process)
+            elif record is not None:  # it was over before the signal came
+                self._settle(process, record)
+            else:
+                self._give_back(process)
+
+
+def named_grid(sweep: Sweep) -> dict[str, Point]:
+    """run_id -> point of a grid, in its order.
+
+    Raises:
+        UserError: a data file that a point names cannot be read, or two points are the same run.
+    """
+    named: dict[str, Point] = {}
+    for point in points(sweep):
+        identifier = _name(point)
+        if identifier in named:
+            twin = named[identifier]
+            keys = ", ".join(key for key in point if point[key] != twin[key])
+            raise UserError(f"{keys}: swept, but decides no result: its points are the same run")
+        named[identifier] = point
+    return named
+
+
+def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
+    """run_id -> status of every point of a study that has a record.
+
+    A record that cannot be read counts as failed; one that is not believed is none. Where drivers
+    do not share a disk, the queue's word counts for the records that lie elsewhere.
+    """
+    records = read_records(folder)
+    unread = [rejected for rejected in records.rejected if rejected.kind is None]
+    known = {rejected.path.parent.name: "failed" for rejected in unread}
+    known |= {result.run_id: result.status for result in records.results}
+    if queue is not None and not queue.shares_records:
+        for identifier, status in queue.outcomes().items():
+            if known.get(identifier) != "finished":
+                known[identifier] = status
+    return known
+
+
+def value(result: RunResult, metric: Metric) -> float | None:
+    """The metric of a result, by the name of its column; None where it has none."""
+    cell: Any = row(result).get(metric.name)
+    return float(cell) if isinstance(cell, int | float) else None
+
+
+def _name(point: Point) -> str:
+    return run_id(load_config(point))

@@ -1,0 +1,132 @@
+"""Where a box works at a time: one slot a GPU, or several; CPU slots where there is no GPU."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.scheduling.child import threads
+from fno_runner.arguments import count_of
+from fno_runner.errors import MachineError, UserError
+from fno_runner.gpus import VISIBLE, given_gpus
+
+ALL, NONE = "all", "none"
+MAX_PER_GPU, MAX_WORKERS = 64, 256
+ORDER = "CUDA_DEVICE_ORDER"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one agent, or one run.
+
+    name: gpu0; gpu0.1, where a GPU has several; cpu1; worker2.
+    variables: what the environment there has beside or instead of the caller's.
+    """
+
+    name: str
+    variables: Mapping[str, str]
+
+
+def plan_slots(
+    wanted: str, per_gpu: int, gpus: Sequence[str], given: Mapping[str, str]
+) -> list[Slot]:
+    """The slots of this box.
+
+    Args:
+        wanted: `all`, `none`, or places in `gpus`, such as `0,2`.
+        per_gpu: slots a GPU; where no GPU is used, slots in all.
+        gpus: the names that CUDA_VISIBLE_DEVICES takes, of the GPUs that may be used.
+        given: the caller's environment.
+
+    Raises:
+        UserError: `wanted` is none of these.
+        MachineError: it asks for a GPU that is not there.
+    """
+    places = _places(wanted, len(gpus))
+    share = threads(max(1, len(places)) * per_gpu, given)
+    if not places:
+        return [Slot(f"cpu{k}", {**share, VISIBLE: ""}) for k in range(per_gpu)]
+    if VISIBLE not in given and ORDER not in given:
+        share[ORDER] = "PCI_BUS_ID"  # the numbers of nvidia-smi; CUDA's own begin with the fastest
+    return [
+        Slot(f"gpu{place}" + (f".{k}" if per_gpu > 1 else ""), {**share, VISIBLE: gpus[place]})
+        for k in range(per_gpu)  # every GPU has its first before one has its second
+        for place in places
+    ]
+
+
+def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
+    """So many slots that share the cores, and whatever GPU the caller's environment gives."""
+    return [Slot(f"worker{k}", threads(count, given)) for k in range(count)]
+
+
+def add_slot_options(parser: argparse.ArgumentParser) -> None:
+    """--workers and --per-gpu, of a command that runs points on this box."""
+    at_a_time = parser.add_mutually_exclusive_group()
+    at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
+        help="points at a time (default: 1); all on the first GPU, if there is one")  # fmt: skip
+    at_a_time.add_argument("--per-gpu", type=count_of(MAX_PER_GPU), metavar="K",
+        help="points at a time on every GPU; where there is none, on the CPU")  # fmt: skip
+
+
+def slot_words(args: argparse.Namespace) -> list[str]:
+    """These options as they are written, for another such command."""
+    return [f"--workers={args.workers}" if args.per_gpu is None else f"--per-gpu={args.per_gpu}"]
+
+
+def asked_slots(args: argparse.Namespace, given: Mapping[str, str]) -> list[Slot]:
+    """The slots that these options ask for.
+
+    Raises:
+        MachineError: CUDA_VISIBLE_DEVICES names a GPU, and PyTorch finds none.
+    """
+    if args.per_gpu is None:
+        return shared_slots(args.workers, given)
+    return plan_slots(ALL, args.per_gpu, usable_gpus(given), given)
+
+
+def usable_gpus(given: Mapping[str, str] = os.environ) -> list[str]:
+    """The names that CUDA_VISIBLE_DEVICES takes, of the GPUs that this process may use.
+
+    Raises:
+        MachineError: that variable names a GPU, and PyTorch finds none.
+    """
+    return _usable(given_gpus(given), _count)
+
+
+def _usable(names: Sequence[str] | None, count: Callable[[], int]) -> list[str]:
+    if names is not None and not names:
+        return []
+    found = count()
+    if names is None:
+        return [str(number) for number in range(found)]
+    if found == 0:
+        raise MachineError(f"{VISIBLE}={','.join(names)} asks for a GPU and PyTorch finds none")
+    # CUDA shows a process one part of a partitioned GPU, however many it was given.
+    return list(names) if names[0].startswith("MIG-") else list(names[:found])
+
+
+def _count() -> int:
+    import torch  # takes seconds
+
+    return torch.cuda.device_count()  # by NVML, if it can: CUDA is not begun for it
+
+
+def _places(wanted: str, count: int) -> list[int]:
+    if wanted == NONE:
+        return []
+    if wanted == ALL:
+        return list(range(count))
+    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", wanted):
+        raise UserError(f"--gpus {wanted}: allowed is all, none, or numbers such as 0,2")
+    places = [int(number) for number in wanted.split(",")]
+    if len(set(places)) < len(places):
+        raise UserError(f"--gpus {wanted}: a GPU is listed twice (--per-gpu 2 gives it two agents)")
+    if missing := [place for place in places if place >= count]:
+        there = ", ".join(map(str, range(count)))
+        has = f"those that may be used here are {there}" if count else "PyTorch finds no GPU here"
+        raise MachineError(f"--gpus {wanted}: there is no GPU {missing[0]}; {has}")
+    return places

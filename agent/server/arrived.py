@@ -1,0 +1,132 @@
+"""What a server has of the runs on this disk, and what it lacks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import wandb
+
+from agent.server.client import PAGE, Place, in_one_line
+from agent.server.run_folders import LocalRun
+from agent.server.tracker import exit_code
+from fno_runner.result import RECORD
+
+ANSWER_S = 60
+"""How long one answer may take, the client's own retries included [s]."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a server has of a run.
+
+    begun: it has a part at least, so that sending the whole again would double it.
+    missing: what it lacks, in words; empty where it has all.
+    """
+
+    begun: bool
+    missing: tuple[str, ...]
+
+
+NOTHING = Arrival(begun=False, missing=("everything",))
+
+
+class Arrivals:
+    """Asks the server that `wandb login` or WANDB_BASE_URL names."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: no key, a key that is refused, or a server that does not answer.
+        """
+        with in_one_line("Weights & Biases"):
+            self._api = wandb.Api(timeout=ANSWER_S)
+            self._entity = os.environ.get("WANDB_ENTITY") or str(self._api.default_entity)
+
+    def place(self, run: LocalRun, project: str) -> Place:
+        """Where a run belongs; into `project` if it does not say."""
+        return Place(run.address.entity or self._entity, run.address.project or project)
+
+    def look(self, place: Place, runs: Sequence[LocalRun]) -> dict[str, Arrival]:
+        """What the server has of runs of one project, by their ids.
+
+        Whole pages tell all but the files, which cost a request for each run that lacks nothing
+        else.
+
+        Raises:
+            UserError: the server does not answer.
+        """
+        wanted = {run.id: run for run in runs}
+        arrived = dict.fromkeys(wanted, NOTHING)
+        self._api.flush()  # it would repeat what it once heard
+        with in_one_line(str(place)):
+            for there in self._runs(place, list(wanted)):
+                run = wanted[there.id]
+                seen = arrival(run, there.state, there.historyLineCount, dict(there.summary))
+                if seen.begun and not seen.missing:
+                    files = {file.name for file in there.files(per_page=PAGE)}
+                    needed = needed_files(run, dict(there.summary))
+                    seen = Arrival(True, tuple(name for name in needed if name not in files))
+                arrived[there.id] = seen
+        return arrived
+
+    def history(self, place: Place, run: LocalRun) -> list[Mapping[str, Any]]:
+        """Every line of a run's history that the server has.
+
+        Raises:
+            UserError: there is no such run, or the server does not answer.
+        """
+        self._api.flush()
+        with in_one_line(f"{place}/{run.id}"):
+            there = self._api.run(f"{place.entity}/{place.project}/{run.id}")
+            return list(there.scan_history(use_cache=False))
+
+    def _runs(self, place: Place, ids: Sequence[str]) -> Iterator[Any]:
+        """Those of the runs that the server knows."""
+        for start in range(0, len(ids), PAGE):
+            found = self._api.runs(
+                f"{place.entity}/{place.project}",
+                filters={"name": {"$in": list(ids[start : start + PAGE])}},
+                order="+created_at",
+                per_page=PAGE,
+                lazy=False,
+            )
+            try:
+                yield from found
+            except ValueError as error:
+                if "Could not find project" not in str(error):
+                    raise
+                return  # nothing was ever sent to it
+
+
+def arrival(run: LocalRun, state: str, rows: int, summary: Mapping[str, Any]) -> Arrival:
+    """What the server has of a run, its files left out of account.
+
+    An agent's run exists on the server, empty, before its process has said a word.
+
+    Args:
+        state: of the run on the server.
+        rows: lines of its history there.
+        summary: its summary there.
+    """
+    if not (rows or summary):
+        return NOTHING
+    missing = []
+    if (lacking := len(run.result.history) - rows) > 0:
+        missing.append(f"{lacking} epochs")
+    if summary.get("status") != run.result.status:
+        missing.append("the summary")
+    if state != ("failed" if exit_code(run.result) else "finished"):
+        missing.append(f"its end (it is '{state}')")
+    if run.picture is not None and "reconstruction" not in summary:
+        missing.append("the picture")
+    return Arrival(True, tuple(missing))
+
+
+def needed_files(run: LocalRun, summary: Mapping[str, Any]) -> Collection[str]:
+    """The files that the server is to have of a run: its record, and the picture it shows."""
+    picture = summary.get("reconstruction") if run.picture is not None else None
+    shown = [str(picture["path"])] if isinstance(picture, Mapping) and "path" in picture else []
+    return [RECORD, *shown]

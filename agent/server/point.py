@@ -1,0 +1,124 @@
+"""One point of a study, run and mirrored; given back to its sweep where it cannot be run here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from agent.server.slot_report import tell_recorded, tell_unfit
+from agent.server.tracker import SWEEP_ID, Tracker, hand_back
+from agent.study.folder import server_study
+from fno_runner.commandline import (
+    TerminalProgress,
+    log_to_terminal,
+    parse_config,
+    print_outcome,
+)
+from fno_runner.config import PATHS, RunConfig
+from fno_runner.errors import UserError
+from fno_runner.result import run_id
+from fno_runner.runner import Outcome, preflight, run
+from fno_runner.stop import StopSignals
+from fno_runner.train.progress import Epoch
+
+DATA_PATHS = "FNO_DATA_PATHS"
+"""The folders, besides the working one, whose files a server's sweep may name."""
+
+DESCRIPTION = """\
+Run one point of a study and log it to Weights & Biases, as a sweep's `command`.
+Takes the options of `python -m fno_runner`. WANDB_MODE=offline or disabled needs
+no account; the local record is written in every mode, and first.
+
+Exit status: 0 the point is recorded, even if it failed (the sweep goes on);
+2 unusable input; 3 this machine cannot do it; 128+signal stopped, nothing recorded.
+A sweep gets a point back that data, machine or a signal kept from being recorded."""
+
+
+def run_point(arguments: Sequence[str], stop: StopSignals) -> int:
+    """Run the point that the arguments name; returns the exit status.
+
+    Args:
+        stop: held; it is released where a signal finds the point able to be given back.
+
+    Raises:
+        SystemExit: a signal stopped it.
+    """
+    console = Console()
+    try:
+        config = _of_its_study(parse_config(arguments, "python -m agent.run", DESCRIPTION))
+    except UserError as error:
+        # Of no machine's making: given back, such a point would go round for ever.
+        return _refuse(error)
+    log_to_terminal()
+    try:
+        outcome = _run(config, console, stop)
+    except UserError as error:
+        tell_unfit(str(error))
+        return _refuse(error)
+    tell_recorded()
+    print_outcome(outcome, console)
+    return 0
+
+
+def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
+    try:
+        stop.release()
+        # What this machine or this input cannot do is found out before the point is spent.
+        identifier = run_id(config)
+        dataset = preflight(config)
+    except (UserError, SystemExit):
+        stop.hold()
+        hand_back(config)
+        raise
+    stop.hold()
+    with Tracker(config, identifier) as tracker, TerminalProgress(console) as progress:
+        stop.release()
+
+        def on_epoch(epoch: Epoch) -> None:
+            progress.on_epoch(epoch)
+            tracker.on_epoch(epoch)
+
+        outcome = run(config, dataset, on_step=progress.on_step, on_epoch=on_epoch)
+        # The point is done, and mirroring it takes no longer than giving it back.
+        stop.hold()
+        tracker.outcome(outcome)
+    return outcome
+
+
+def _of_its_study(config: RunConfig) -> RunConfig:
+    """The runs of a server's sweep are one study, whichever agent brings them.
+
+    Raises:
+        UserError: the sweep names a place that is not its to choose.
+    """
+    sweep = os.environ.get(SWEEP_ID)
+    if not sweep:
+        return config
+    study = server_study(sweep)
+    if "output_dir" in config.model_fields_set and not _is_within(config.output_dir, [study]):
+        raise UserError(f"output_dir={config.output_dir!r}: a server's sweep writes to {study}")
+    named = os.environ.get(DATA_PATHS, "").split(os.pathsep)
+    allowed = [Path(), *(Path(folder) for folder in named if folder)]
+    for key in (key for key in PATHS if key != "output_dir"):
+        place = getattr(config, key)
+        if place is not None and not _is_within(place, allowed):
+            raise UserError(
+                f"{key}={place!r}: a server's sweep names files below the folder that its agent "
+                f"was started in, or below those that {DATA_PATHS} names"
+            )
+    return config.model_copy(update={"output_dir": str(study)})
+
+
+def _is_within(place: str, folders: Sequence[Path]) -> bool:
+    """Whether a path lies in one of the folders; a link there is this machine's own choice."""
+    path = Path(os.path.normpath(Path(place).absolute()))
+    return any(path.is_relative_to(folder.absolute()) for folder in folders)
+
+
+def _refuse(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_status

@@ -1,0 +1,321 @@
+"""Runs of a server as rows of the table, merged with the local records of the same runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pandas as pd
+
+from agent.server.client import ServerRun
+from agent.study.folder import server_study
+from agent.study.records import (
+    COLUMNS,
+    MEASURED,
+    Cell,
+    Parts,
+    assemble,
+    check_cost,
+    one_line,
+    parts,
+)
+from fno_runner.config import PATHS, RunConfig, load_config
+from fno_runner.errors import UserError
+from fno_runner.result import RunResult, Status, run_id
+
+INCOMPLETE, REJECTED = "incomplete", "rejected"
+"""Statuses of an ended run whose summary lacks its result, and of one that is not believed."""
+
+ACTIVE = {
+    "pending": "handed to an agent that has not reported yet",
+    "running": "still running",
+    "preempting": "is being stopped",
+}
+"""The server's states of a run that may still bring its result, and what they mean."""
+STATES = {
+    **ACTIVE,
+    "preempted": "was stopped before its end",
+    "killed": "was stopped before its end",
+    "crashed": "the server has not heard from it any more",
+    "failed": "ended with an error and left no result",
+}
+
+LEFTOVERS = ("epoch", "train_loss", "val_loss", "epoch_time_s")
+"""The history's last values, which the client puts into every summary beside the result's."""
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""How the wire spells a number that is not finite."""
+
+GROUPS = {
+    "floors": re.compile(r".+_(amp|phase)_.+"),
+    "metrics": re.compile(r".+_(amp|phase)|r_.+|metrics_against"),
+    "timing": re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|.+_(s|bytes)"),
+    "provenance": re.compile(r".+"),
+}
+"""The group of columns that a flat key of a summary belongs to: the first that fits."""
+NUMBERS = COLUMNS[COLUMNS.index("model_params") : COLUMNS.index("status")]
+BOUNDS = (
+    (re.compile(r"(val_)?((ms_)?ssim|pearson)_.+"), -1.0, 1.0),
+    (re.compile(r"(val_)?(mae|mse|r)_.+|.+_(s|bytes)"), 0.0, 2.0**63),
+    (re.compile(r".+"), -(2.0**63), 2.0**63),
+)
+"""What a number may be, by its key: the first that fits."""
+ROUNDING = 1e-6
+MAX_REASON = 300
+"""A longer reason is cut [characters]."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What the server has of one run of this program.
+
+    parts: its row, in the groups of a record's. `status` is the result's where the run has ended
+        and has one that is believed; else the server's state, `incomplete` or `rejected`, without
+        numbers and with the reason in `error`. `run_id` is empty where it cannot be told.
+    """
+
+    run: ServerRun
+    parts: Parts
+
+    def cell(self, key: str) -> Cell:
+        """A cell of the row, or None."""
+        return next((part[key] for part in self.parts if key in part), None)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The server's runs and the local records as one table.
+
+    table: as of `agent.study.records`, but of all runs of the server and of the records that the
+        server does not have, ordered by run_id and age, with three more columns: `superseded`
+        (another run of the run_id is finished or, failing that, newer), `wandb_id`, `wandb_state`.
+    only_here: study -> run_ids of its records whose result the server does not have.
+    """
+
+    table: pd.DataFrame
+    only_here: dict[str, list[str]]
+
+
+def is_ours(run: ServerRun) -> bool:
+    """Whether a run is one of this program, as far as its configuration tells."""
+    keys = run.config.keys() - {"run_id"}
+    known = bool(keys) and keys <= RunConfig.model_fields.keys()
+    return known or _logged_name(run) is not None
+
+
+def mirror(run: ServerRun) -> Mirror:
+    """A run of this program; whatever is odd about it is told in its row."""
+    config, fault = _config(run.config)
+    cells, status, error = _outcome(run)
+    if fault and cells:
+        cells, status, error = {}, REJECTED, fault
+    name = _logged_name(run) or ("" if fault else _computed_name(run))
+    said = {**config, **cells, "run_id": name, "status": status, "error": error}
+    groups: dict[str, dict[str, Cell]] = {group: {} for group in GROUPS}
+    for key in cells.keys() - set(COLUMNS):
+        groups[_group(key)][key] = cells[key]
+    groups["config"] = {key: cell for key, cell in config.items() if key not in COLUMNS}
+    order = ("metrics", "floors", "timing", "config", "provenance")
+    return Mirror(run, [{key: said.get(key) for key in COLUMNS}, *(groups[g] for g in order)])
+
+
+def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]]) -> Merged:
+    """Merge runs of a server with the local records of the same runs.
+
+    A record is whole where its mirror may be late or partial: its cells replace those of the run
+    that it is the record of. Which one that is, the total time in both tells; failing that, it is
+    the newest of its run_id. A record that is not finished replaces no other, finished run.
+
+    Args:
+        records: those of each local study, by its name (see `study_name`).
+
+    Raises:
+        UserError: a record's config is none that `fno_runner` knows.
+    """
+    attempts: defaultdict[tuple[str, Cell], list[Mirror]] = defaultdict(list)
+    for one in sorted(mirrors, key=lambda one: (one.run.created, one.run.id)):
+        attempts[study_name(one.run), one.cell("run_id")].append(one)
+    record_of: dict[str, RunResult] = {}
+    found: list[_Found] = []
+    only_here: defaultdict[str, list[str]] = defaultdict(list)
+    for study, results in records.items():
+        for record in results:
+            owner = _owner(record, attempts[study, record.run_id])
+            if owner is None:
+                found.append(_Found(_by_seed(record)))
+            else:
+                record_of[owner.run.id] = record
+            if owner is None or _is_behind(owner, record):
+                only_here[study].append(record.run_id)
+    for one in (one for same in attempts.values() for one in same):
+        own = record_of.get(one.run.id)
+        found.append(_Found([one.parts] if own is None else _by_seed(own), one.run))
+    found.sort(key=lambda one: (one.run_id == "", one.run_id, one.age))
+    best = {one.run_id: one for one in sorted(found, key=lambda one: (one.finished, one.age))}
+    whole = [[*row, one.origin(best[one.run_id])] for one in found for row in one.rows]
+    return Merged(assemble(whole), dict(only_here))
+
+
+def study_name(run: ServerRun) -> str:
+    """The name of the local study that a run's record is in, if it is on this disk."""
+    return server_study(run.sweep).name if run.sweep else run.group or ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The rows of a run; `run` is None for a record that the server does not have."""
+
+    rows: Sequence[Parts]
+    run: ServerRun | None = None
+
+    @property
+    def run_id(self) -> str:
+        return str(self.rows[0][0]["run_id"])
+
+    @property
+    def finished(self) -> bool:
+        return any(row[0]["status"] == "finished" for row in self.rows)
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Sorts older rows first."""
+        return ("", "") if self.run is None else (self.run.created, self.run.id)
+
+    def origin(self, best: _Found) -> dict[str, Cell]:
+        """The last columns; `best` is the run of this run_id that counts."""
+        name, state = ("", "") if self.run is None else (self.run.id, self.run.state)
+        superseded = self.run_id != "" and self is not best
+        return {
+            "superseded": superseded,
+            "wandb_id": one_line(name),
+            "wandb_state": one_line(state),
+        }
+
+
+def _by_seed(record: RunResult) -> list[Parts]:
+    return [parts(seed) for seed in record.by_seed()]
+
+
+def _owner(record: RunResult, attempts: Sequence[Mirror]) -> Mirror | None:
+    """The run that a record is the record of, among those of its run_id, oldest first."""
+    time = record.timing.get("total_time_s")
+    same = [one for one in attempts if time is not None and one.cell("total_time_s") == time]
+    if same or not attempts:
+        return same[-1] if same else None
+    newest = attempts[-1]
+    loses = newest.cell("status") == "finished" and record.status != "finished"
+    return None if loses else newest
+
+
+def _is_behind(one: Mirror, record: RunResult) -> bool:
+    """Whether the server lacks a record's result and will not get it by itself."""
+    return one.run.state not in ACTIVE and one.cell("status") != record.status
+
+
+def _outcome(run: ServerRun) -> tuple[dict[str, Cell], str, str]:
+    """The cells of a run's summary, its status, and why it has no result."""
+    if run.state in ACTIVE or "status" not in run.summary:
+        if run.state == "finished":
+            return {}, INCOMPLETE, "the server calls it finished, but its summary has no result"
+        return {}, one_line(run.state), STATES.get(run.state, "has left no result")
+    try:
+        cells = _believed(run.summary)
+    except ValueError as error:
+        return {}, REJECTED, _reason(error)
+    if cells["status"] == "finished":
+        missing = [key for key in ("model_params", "inference_time_s") if cells.get(key) is None]
+        if cells.get("ssim_phase") is None and cells.get("r_held_out") is None:
+            missing.append("ssim_phase")
+        if missing:
+            return {}, INCOMPLETE, f"its summary has no {', '.join(missing)}"
+    return cells, str(cells["status"]), str(cells["error"])
+
+
+def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
+    """The cells of a result's summary; ValueError where they cannot be true."""
+    cells = {
+        key: _cell(value)
+        for key, value in summary.items()
+        if isinstance(value, str | int | float)
+        and key.isidentifier()
+        and not key.startswith("_")
+        and key not in (*LEFTOVERS, *RunConfig.model_fields)
+    }
+    cells["error"] = one_line(str(summary.get("error") or ""))
+    cells.setdefault("schema_version", 1)  # which did not say so
+    for key in [key for key in cells if key.endswith("_flat_phase")]:
+        cells[key.removesuffix("_phase")] = cells.pop(key)  # what schema 1 called the floor
+    status = cells.get("status")
+    if status not in get_args(Status):
+        raise ValueError(f"status={summary['status']!r}: allowed is {', '.join(get_args(Status))}")
+    for key, cell in cells.items():
+        _check(key, cell)
+    check_cost(cells.get("model_params"), cells.get("inference_time_s"))
+    return {k: cell for k, cell in cells.items() if status in MEASURED or not _is_metric(k)}
+
+
+def _check(key: str, cell: Cell) -> None:
+    """ValueError where a number is expected and there is none, or one that cannot be."""
+    if cell is None:
+        return
+    if isinstance(cell, bool | str):
+        if key in NUMBERS or _is_metric(key) or _group(key) == "floors":
+            raise ValueError(f"{key}={cell!r} is not a number")
+        return
+    low, high = next((low, high) for keys, low, high in BOUNDS if keys.fullmatch(key))
+    if not low - ROUNDING <= cell <= high + ROUNDING:
+        raise ValueError(f"{key} is not within {low:g} … {high:g}")
+
+
+def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
+    """A run's configuration as cells, and why it is none that this program knows, if so."""
+    given = {key: value for key, value in given.items() if key != "run_id"}
+    if not given:
+        return {}, "config: empty"
+    try:
+        config = load_config(given).model_dump()
+    except UserError as error:
+        readable = {
+            key: _cell(given[key])
+            for key in RunConfig.model_fields
+            if isinstance(given.get(key), str | int | float)
+        }
+        return readable, _reason(f"config: {error}")
+    # Paths are not logged, and their defaults would be guesses.
+    return {k: _cell(v) if k not in PATHS or k in given else None for k, v in config.items()}, ""
+
+
+def _logged_name(run: ServerRun) -> str | None:
+    """The run_id that the run logged, if it is one."""
+    name = run.config.get("run_id")
+    return name if isinstance(name, str) and re.fullmatch(r"[0-9a-f]{12}", name) else None
+
+
+def _computed_name(run: ServerRun) -> str:
+    """The run_id of a run that has logged none, having never begun; empty without its data."""
+    config = load_config({key: value for key, value in run.config.items() if key != "run_id"})
+    try:
+        return run_id(config)
+    except UserError:
+        return ""
+
+
+def _is_metric(key: str) -> bool:
+    return _group(key) == "metrics" and key != "metrics_against"
+
+
+def _group(key: str) -> str:
+    return next(group for group, keys in GROUPS.items() if keys.fullmatch(key))
+
+
+def _cell(value: str | int | float | None) -> Cell:
+    if isinstance(value, str):
+        return None if value in NOT_FINITE else one_line(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _reason(error: object) -> str:
+    return one_line(str(error))[:MAX_REASON]

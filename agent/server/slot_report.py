@@ -1,0 +1,61 @@
+"""What runs tell the `agent.launch` above them: a line a run, in a file that their slot has.
+
+`agent.launch` names the file in SLOT_REPORT; where it is not set, nothing is told. A line says
+`recorded`: the point has its record, whatever became of it; or `unfit MESSAGE`: this machine, or
+its copy of the data, cannot do the point, which was handed back. A `wandb agent` in between knows
+neither: to it, both are an exit status, and it ends with 0 after three that are not 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.study.records import one_line
+
+SLOT_REPORT = "FNO_SLOT_REPORT"
+RECORDED, UNFIT = "recorded", "unfit"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the runs of a slot have told.
+
+    recorded: how many points have their record.
+    unfit: the messages of the last runs in a row that found the machine unfit.
+    """
+
+    recorded: int
+    unfit: tuple[str, ...]
+
+
+def tell_recorded() -> None:
+    """This run's point has its record."""
+    _tell(RECORDED)
+
+
+def tell_unfit(message: str) -> None:
+    """This run cannot be done here."""
+    _tell(f"{UNFIT} {one_line(message)}")
+
+
+def read_report(path: Path) -> Report:
+    """What was told so far in a slot's file; nothing, where there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        lines = []
+    unfit: list[str] = []
+    for line in lines:
+        word, _, message = line.partition(" ")
+        unfit = [*unfit, message] if word == UNFIT else []
+    return Report(lines.count(RECORDED), tuple(unfit))
+
+
+def _tell(line: str) -> None:
+    if path := os.environ.get(SLOT_REPORT):
+        # Nobody may be listening any more; the run itself has said it, too.
+        with contextlib.suppress(OSError), Path(path).open("a") as stream:
+            stream.write(f"{line}\n")

@@ -1,0 +1,292 @@
+"""A run mirrored to Weights & Biases: configuration, history, summary, picture, record.
+
+The local record is the truth; this is its mirror, and may be late or missing without loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import wandb
+
+from agent.server.run_folders import PICTURE, Address, hold, write_address
+from agent.study.records import row
+from fno_runner.config import PATHS, RunConfig
+from fno_runner.errors import UserError
+from fno_runner.result import RECORD, RunResult
+
+if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server needs none
+    from fno_runner.runner import Outcome
+    from fno_runner.train.progress import Epoch
+
+PROJECT = "fno-hyperparam-study"
+"""Where runs go unless WANDB_PROJECT, or the sweep, says otherwise."""
+SWEEP_ID = "WANDB_SWEEP_ID"
+"""Set by `wandb agent` for the runs that it starts."""
+START_WAIT_S, FINISH_WAIT_S = 20, 90
+"""How long a server that does not answer may hold up a run's start and its end [s]: two minutes in
+all, with the seconds that the client adds. WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override."""
+
+WAYS_OUT = "log in (wandb login), or set WANDB_MODE=offline, or WANDB_MODE=disabled"
+
+
+class Tracker:
+    """A run of Weights & Biases, in the mode that the environment says (WANDB_MODE).
+
+    `offline` and `disabled` need neither an account nor a network.
+    """
+
+    def __init__(self, config: RunConfig, run_id: str) -> None:
+        """
+        Raises:
+            UserError: Weights & Biases is online and cannot be used; says the ways out.
+        """
+        self._config = config
+        self._lost: Exception | None = None
+        _default_folder(Path(config.output_dir))
+        self._run = self._start(config, run_id)
+        # Who sends a run holds it: agent.sync leaves alone what is still on its way.
+        self._hold = None if self._run.disabled else self._take(Path(self._run.dir).parent)
+        define_metrics(self._run)
+
+    @staticmethod
+    def _start(config: RunConfig, run_id: str) -> wandb.Run:
+        """A run in the environment's mode; offline if the server does not answer."""
+        # Named here, so that what a failed start leaves behind is known.
+        identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        folders = Path(os.environ["WANDB_DIR"], "wandb")
+        before = set(folders.glob(f"run-*-{identifier}"))
+
+        def start(mode: Literal["offline"] | None) -> wandb.Run:
+            return wandb.init(
+                id=identifier,
+                mode=mode,
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                # A preempted run of a sweep comes back under its own id.
+                resume="allow" if SWEEP_ID in os.environ else None,
+                settings=client_settings(),
+                **introduction(config, run_id),
+            )
+
+        try:
+            return start(None)
+        except (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError) as error:
+            raise UserError(f"Weights & Biases: {_line(error)}; {WAYS_OUT}") from error
+        except wandb.errors.Error as error:
+            print(
+                f"warning: Weights & Biases does not answer ({_line(error)}); this run is logged "
+                f"offline; {_how_to_send()} sends it later",
+                file=sys.stderr,
+            )
+        wandb.teardown()
+        # Synced, the stub of the failed start would overwrite the run that now follows.
+        for stub in set(folders.glob(f"run-*-{identifier}")) - before:
+            shutil.rmtree(stub)
+        return start("offline")
+
+    def _take(self, folder: Path) -> int | None:
+        write_address(folder, Address(self._run.entity or "", self._run.project or ""))
+        return hold(folder)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            # The point itself did not end: it is this machine, or somebody stopped the run.
+            # A preempted run's point is handed out again; a failed one's is not.
+            preempted = isinstance(error, SystemExit | KeyboardInterrupt | UserError)
+            try:
+                if preempted:
+                    self._run.mark_preempting()
+                self._finish(1)
+            except Exception:
+                # The client's own process is gone: a signal to every process of a job ends it, too.
+                if preempted:
+                    hand_back(self._config)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Log one line of the history, with the epoch as its x axis."""
+        if self._lost is None:
+            try:
+                self._run.log(dict(epoch))
+            except Exception as error:  # the client's own process is gone, for want of memory, say
+                self._lost = error
+                self._warn(error)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
+        try:
+            self._keep(outcome)
+            self._send(outcome)
+        except Exception as error:
+            self._warn(error)
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Put beside the client's files what agent.sync needs, whatever becomes of the client."""
+        if not self._run.disabled:
+            files = Path(self._run.dir)
+            shutil.copy2(outcome.folder / RECORD, files / RECORD)
+            if (outcome.folder / PICTURE).exists():
+                shutil.copy2(outcome.folder / PICTURE, files.parent / PICTURE)
+
+    def _send(self, outcome: Outcome) -> None:
+        self._run.summary.update(summary(outcome.result))
+        picture = outcome.folder / PICTURE
+        if picture.exists():
+            self._run.log({"reconstruction": wandb.Image(str(picture))})
+        if not self._run.disabled:
+            folder = self._run.dir
+            self._run.save(str(Path(folder, RECORD)), base_path=folder, policy="now")
+        self._finish(exit_code(outcome.result))
+
+    def _finish(self, exit_code: int) -> None:
+        try:
+            self._run.finish(exit_code=exit_code)
+        except (TimeoutError, wandb.errors.Error) as error:
+            self._warn(error)
+        finally:
+            if self._hold is not None:
+                os.close(self._hold)
+                self._hold = None
+
+    @staticmethod
+    def _warn(error: Exception) -> None:
+        print(
+            f"warning: Weights & Biases has not everything ({_line(error)}); the local record "
+            f"is whole, {_how_to_send()} sends the rest later",
+            file=sys.stderr,
+        )
+
+
+def hand_back(config: RunConfig) -> None:
+    """Give the point back that a sweep handed to this process, which cannot begin it.
+
+    The server hands out again what was begun and preempted, and nothing else: the run is begun just
+    for that. Outside a sweep, or with WANDB_MODE other than online, there is nobody to tell.
+    """
+    identifier = os.environ.get("WANDB_RUN_ID")
+    online = os.environ.get("WANDB_MODE") in (None, "", "online")
+    if SWEEP_ID not in os.environ or identifier is None or not online:
+        return
+    with contextlib.suppress(Exception):
+        wandb.teardown()  # of an earlier try, which may have lost its process
+    try:
+        # Not in the study's folder: it may be what is unfit, and nothing here is worth keeping.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            run = wandb.init(
+                id=identifier,
+                mode="online",  # as the agent is, who was given the point
+                dir=folder,
+                group=os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
+                resume="allow",
+                settings=client_settings(),
+            )
+            run.mark_preempting()
+            run.finish(exit_code=1)
+            wandb.teardown()
+    except Exception as error:  # a courtesy: why the run cannot begin is what counts
+        print(f"warning: the sweep did not get its point back ({_line(error)})", file=sys.stderr)
+
+
+def introduction(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """What a run tells the server of itself when it begins."""
+    return {
+        "group": os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
+        "name": f"{config.architecture}-{config.input_transform}-{config.conditioning}"
+        f"-m{config.modes}-w{config.width}-s{config.seed}",
+        "tags": [config.architecture, config.input_transform, config.conditioning],
+        "config": {"run_id": run_id, **config.model_dump(exclude=set(PATHS))},
+    }
+
+
+def client_settings(**more: Any) -> wandb.Settings:
+    """How the client behaves in every run, whoever sends it.
+
+    Raises:
+        UserError: a time limit in the environment is not one.
+    """
+    return wandb.Settings(
+        console="off",  # the run's own log.txt has it
+        silent=True,
+        init_timeout=_seconds("WANDB_INIT_TIMEOUT", START_WAIT_S),
+        finish_timeout=finish_wait(),
+        finish_timeout_raises=True,
+        **more,
+    )
+
+
+def finish_wait() -> float:
+    """How long the end of a run may take [s].
+
+    Raises:
+        UserError: WANDB_FINISH_TIMEOUT is no time.
+    """
+    return _seconds("WANDB_FINISH_TIMEOUT", FINISH_WAIT_S)
+
+
+def define_metrics(run: wandb.Run) -> None:
+    """The epoch is the x axis of every curve."""
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("*", step_metric="epoch")
+
+
+def exit_code(result: RunResult) -> int:
+    """What the server is told: a failed point is a failed run."""
+    return 0 if result.status == "finished" else 1
+
+
+def summary(result: RunResult) -> dict[str, Any]:
+    """The flat keys of a run's summary: what its row has beside the configuration.
+
+    A number that is missing is left out: the client drops None and NaN without a word.
+    """
+    cells: Mapping[str, Any] = row(result)
+    return {
+        key: value
+        for key, value in cells.items()
+        if value is not None and (key == "error" or result.config.get(key, ...) != value)
+    }
+
+
+def _default_folder(output_dir: Path) -> None:
+    """Weights & Biases' files belong to the study's folder, unless WANDB_DIR says otherwise.
+
+    `wandb agent` sets it to the folder that it is started in where nobody has said anything.
+    """
+    by_agent = SWEEP_ID in os.environ and os.environ.get("WANDB_DIR") == str(Path.cwd())
+    if "WANDB_DIR" not in os.environ or by_agent:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        os.environ["WANDB_DIR"] = str(output_dir.resolve())
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, str(default))
+    try:
+        if (seconds := float(text)) > 0:
+            return seconds
+    except ValueError:
+        pass
+    raise UserError(f"{variable}={text!r}: allowed is a number of seconds > 0")
+
+
+def _how_to_send() -> str:
+    return f"`python -m agent.sync {os.environ['WANDB_DIR']}`"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

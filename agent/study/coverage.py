@@ -1,0 +1,55 @@
+"""Which points of a grid have a finished run, and which runs the others had."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pandas as pd
+
+from agent.study.sweepfile import Point, Sweep, Value, points
+from fno_runner.config import PATHS
+
+NO_PART_OF_A_POINT = ("output_dir", "data_dir", "device")
+"""Keys that a run may have otherwise than its point says and still be that point's run."""
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """A point of a grid and the rows of its runs, by position in the table, in its order."""
+
+    point: Point
+    rows: list[int]
+    finished: bool
+
+
+def attempts(sweep: Sweep, table: pd.DataFrame) -> list[Attempts]:
+    """The points of a grid, in its order, each with its runs in a table of `agent.study.records`.
+
+    Compared by value: a point's run_id would need the data files, which may be on another machine.
+    But a run with the run_id of a point's run is the point's as well, whatever it has logged.
+
+    Raises:
+        UserError: the sweep's method is not grid.
+    """
+    keys = [key for key in sweep.parameters if _tells(sweep, key)]
+    run_ids, statuses = table["run_id"].tolist(), table["status"].tolist()
+    by_value: defaultdict[tuple[Value, ...], list[int]] = defaultdict(list)
+    for row, values in enumerate(table.reindex(columns=keys).to_numpy().tolist()):
+        by_value[tuple(values)].append(row)
+    by_name: defaultdict[str, set[int]] = defaultdict(set)
+    for row, name in enumerate(run_ids):
+        by_name[name].add(row)
+    found = []
+    for point in points(sweep):
+        rows = set(by_value[tuple(point[key] for key in keys)])
+        rows = rows.union(*(by_name[run_ids[row]] for row in rows if run_ids[row]))
+        finished = any(statuses[row] == "finished" for row in rows)
+        found.append(Attempts(point, sorted(rows), finished))
+    return found
+
+
+def _tells(sweep: Sweep, key: str) -> bool:
+    """Whether a key helps to tell whose run it is. A fixed path is all runs', and few log it."""
+    fixed_path = key in PATHS and key not in sweep.swept
+    return key not in NO_PART_OF_A_POINT and not fixed_path

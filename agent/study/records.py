@@ -1,0 +1,279 @@
+"""The runs of a study: result.json files, read with suspicion, and the table made of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from agent.analysis.quality import VALIDATION
+from fno_runner.config import load_config
+from fno_runner.errors import Kind, UnbelievableError, UserError, printable
+from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, RunResult
+
+if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
+    import pandas as pd
+
+MAX_BYTES = 64 * 2**20
+"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
+
+COLUMNS = (
+    "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
+    "model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase", "ssim_amp",
+    "psnr_amp", "mae_amp", "status", "error",
+)  # fmt: skip
+"""The first columns of study_results.csv. Others read them by place: append, never reorder."""
+
+MEASURED = ("finished", "collapsed")
+"""Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
+
+Cell = str | int | float | None
+Parts = list[dict[str, Cell]]
+"""A row's cells in groups of columns: contract, metrics, floors, timing, config, provenance."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that is not believed, and why, in one line.
+
+    kind: why, in a word; None where it could not be read, so that nobody knows.
+    """
+
+    path: Path
+    reason: str
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a study's folder holds, both lists in the order of the runs' names."""
+
+    results: list[RunResult]
+    rejected: list[Rejected]
+
+
+def read_records(study: Path) -> Records:
+    """Read every `runs/<run_id>/result.json` of a study.
+
+    A record that is torn, empty, foreign, of another schema or not the folder's own is left out
+    and named. Runs in progress (a folder that starts with "." or ends in ".partial") are skipped.
+
+    Raises:
+        UserError: the study's `runs` cannot be listed.
+    """
+    records = Records([], [])
+    try:
+        folders = sorted((study / "runs").iterdir())
+    except FileNotFoundError:  # a study that no run has entered yet
+        return records
+    except OSError as error:
+        raise UserError(f"cannot list {study / 'runs'}: {error.strerror or error}") from error
+    for folder in folders:
+        path = folder / RECORD
+        if folder.name.startswith(".") or folder.name.endswith(".partial"):
+            continue
+        try:
+            records.results.append(read_record(path, folder.name))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            records.rejected.append(Rejected(path, error.strerror or str(error)))
+        except UnbelievableError as error:
+            records.rejected.append(Rejected(path, one_line(str(error)), error.kind))
+    return records
+
+
+def row(result: RunResult) -> dict[str, Cell]:
+    """One result as one row: `COLUMNS` first, then metrics, floors, timing, config, provenance.
+
+    What is missing is None, except `error`, which is empty. A text is one printable line. Where a
+    later part has a name again, it is left out if it says the same, else its part's name is put
+    before it (`provenance_device`).
+
+    Raises:
+        UserError: the result's config is none that `fno_runner` knows.
+    """
+    return {key: cell for part in parts(result) for key, cell in part.items()}
+
+
+def table(results: Iterable[RunResult]) -> pd.DataFrame:
+    """A row a seed of each result, ordered by run_id; the columns depend on no order of results.
+
+    Raises:
+        UserError: a result's config is none that `fno_runner` knows.
+    """
+    in_order = sorted(results, key=lambda result: result.run_id)
+    return assemble([parts(seed) for result in in_order for seed in result.by_seed()])
+
+
+def assemble(runs: Sequence[Parts]) -> pd.DataFrame:
+    """A table of rows that all have the same groups of columns, in their order.
+
+    Cells are Python objects, not NumPy's: a column of integers with a gap stays one of integers.
+    """
+    import pandas as pd
+
+    columns: dict[str, None] = dict.fromkeys(COLUMNS)
+    # Part by part, so that a failed first run does not push the metrics behind the config.
+    for group in zip(*runs, strict=True):
+        columns |= dict.fromkeys(sorted({key for part in group for key in part}))
+    rows = [{key: cell for part in run for key, cell in part.items()} for run in runs]
+    return pd.DataFrame(
+        [[cells.get(column) for column in columns] for cells in rows],
+        columns=list(columns),
+        dtype=object,
+    )
+
+
+def parts(result: RunResult) -> Parts:
+    """The groups of columns of a result's row, no name twice.
+
+    Raises:
+        UserError: the result's config is none that `fno_runner` knows.
+    """
+    config = load_config(result.config).model_dump()
+    metrics = validation = {}
+    if result.status in MEASURED:
+        metrics = _pairs(result.metrics)
+        validation = {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
+    contract: dict[str, Any] = {
+        **config,
+        **metrics,
+        "run_id": result.run_id,
+        "model_params": result.model_params,
+        "inference_time_s": result.inference_time_s,
+        "status": result.status,
+        "error": result.error.message if result.error else "",
+    }
+    floors = {
+        f"{name}_{floor.removesuffix('_phase')}": value
+        for floor, of_floor in result.floors.items()
+        for name, value in _pairs(of_floor).items()
+    }
+    groups: Parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
+    said: dict[str, Cell] = dict(groups[0])
+    for name, part in (
+        ("metrics", {**metrics, **validation, "metrics_against": result.metrics_against}),
+        ("floors", floors),
+        ("timing", result.timing),
+        ("config", config),
+        ("provenance", {"schema_version": result.schema_version, **result.provenance}),
+    ):
+        cells = {key: _cell(value) for key, value in part.items()}
+        named = {
+            f"{name}_{key}" if key in said else key: cell
+            for key, cell in cells.items()
+            if key not in said or said[key] != cell
+        }
+        said |= named
+        groups.append(named)
+    return groups
+
+
+def one_line(text: str) -> str:
+    """`text` with runs of white space as one space and unprintable characters as escapes."""
+    return printable(" ".join(text.split()))
+
+
+def check_cost(model_params: Cell, inference_time_s: Cell) -> None:
+    """Doubt what a run is said to cost; None is no doubt.
+
+    Raises:
+        ValueError: parameters that are no count, or a time that is not positive.
+    """
+    if model_params is not None and not (
+        isinstance(model_params, int) and 0 < model_params < 2**63
+    ):
+        raise ValueError("model_params is not a count")
+    if inference_time_s is not None and not (
+        isinstance(inference_time_s, int | float) and inference_time_s > 0
+    ):
+        raise ValueError("inference_time_s is not positive")
+
+
+def read_record(path: Path, run_id: str | None = None) -> RunResult:
+    """One record, believed only when all of it fits.
+
+    Args:
+        run_id: what its folder says; None where its folder says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        UnbelievableError: it is not believed; says why in one line.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+        raise UnbelievableError("foreign", "not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise UnbelievableError(
+            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise UnbelievableError("empty", "empty")
+    try:
+        result = RunResult.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise _reason(error) from None
+    if "schema_version" not in result.model_fields_set:
+        raise UnbelievableError("foreign", "has no schema_version")
+    if run_id is not None and result.run_id != run_id:
+        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
+    if not _is_finite(result.model_dump()):
+        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
+    try:
+        check_cost(result.model_params, result.inference_time_s)
+        load_config(result.config)
+    except ValueError as error:
+        raise UnbelievableError("foreign", str(error)) from None
+    except UserError as error:
+        raise UnbelievableError("foreign", f"config: {error}") from None
+    return result
+
+
+def _reason(error: ValidationError) -> UnbelievableError:
+    errors = error.errors(include_url=False)
+    for item in errors:
+        if item["loc"] == ("schema_version",):
+            version = item["input"]
+            later = isinstance(version, int) and version > SCHEMA_VERSION
+            known = " and ".join(map(str, KNOWN_SCHEMAS))
+            reason = f"schema_version is {version!r}; known are {known}"
+            return UnbelievableError("future" if later else "foreign", reason)
+    place = ".".join(str(step) for step in errors[0]["loc"])
+    torn = errors[0]["type"] == "json_invalid"
+    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+    return UnbelievableError("torn" if torn else "foreign", reason)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in nested dicts and lists are finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+
+
+def _pairs(metrics: Any) -> dict[str, float | None]:
+    """{"ssim": (1, 2), "r_factor": {"train": 3}} as ssim_amp, ssim_phase and r_train."""
+    flat: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            prefix = "r" if name == "r_factor" else name
+            flat |= {f"{prefix}_{key}": number for key, number in value.items()}
+        else:
+            flat[f"{name}_amp"], flat[f"{name}_phase"] = value
+    return flat
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, str):
+        return one_line(value)
+    return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,200 @@
+"""retime.json: times of a study's models, taken again on one machine; the table prefers them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.study.records import one_line
+from fno_runner.files import write_text_atomically
+
+RETIMED = "retime.json"
+MAX_BYTES = 64 * 2**20
+"""A larger file is refused unread [bytes]."""
+
+CONFIRMED, NEAR = 5, 0.05
+"""So many visits within this share of the fastest one, itself counted, make its time believed."""
+
+Seconds = Annotated[float, Field(ge=0, lt=1e9)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+
+
+class Times(BaseModel):
+    """The times of one model: the cells that its row gets, named as in result.json's `timing`.
+
+    Those of a pass are of its fastest visit, and so are those of one pattern alone: of a pass that
+    takes over a second one repeat, and no range.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    inference_time_s: Seconds = Field(gt=0)
+    inference_time_iqr_s: Seconds
+    inference_time_p90_s: Seconds
+    inference_repeats: Count
+    inference_patterns_per_s: float = Field(gt=0)
+    infer_batch_size: Count
+    infer_batch_size_asked: Count | None = None
+    latency_s: Seconds = Field(gt=0)
+    latency_iqr_s: Seconds
+    latency_p90_s: Seconds
+    latency_repeats: Count
+    threads: Count
+    tf32: bool
+    flops_per_pattern: Count
+    device_name: str
+
+
+class Model(BaseModel):
+    """What is known of one model's times.
+
+    run_started: of the run that left the model, so that a later run of the same name is told apart.
+    rounds_s: each visit's own inference_time_s and latency_s [s].
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    run_started: str | None
+    measured: str
+    host: str
+    torch: str
+    times: Times
+    rounds_s: list[tuple[Seconds, Seconds]] = Field(min_length=1)
+
+    @property
+    def settled(self) -> bool:
+        """Whether other visits confirm the fastest pass, and others the fastest pattern alone."""
+        return all(is_settled(visits) for visits in zip(*self.rounds_s, strict=True))
+
+
+class Protocol(BaseModel):
+    """How the times were taken: at most so many visits to each, and how (`score.timing`).
+
+    warm_up [slices], enough [(repeats, s)], load of the machine before the first round [processes].
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    rounds: Count
+    warm_up: Count
+    enough: list[tuple[int, float]]
+    load: float
+
+
+class Retiming(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    protocol: Protocol
+    models: dict[RunId, Model]
+
+
+def is_settled(visits_s: Sequence[float]) -> bool:
+    """Whether the fastest of these times is one that the machine has when left alone.
+
+    What other programs, and other guests of the same host, do to a machine makes it slower, by this
+    much or that much, and never faster: from above, visits agree with each other only at the
+    bottom. (The least of many timings: Chen and Revels, arXiv:1608.04295.)
+    """
+    fastest = sorted(visits_s)[:CONFIRMED]
+    return len(fastest) == CONFIRMED and fastest[-1] <= fastest[0] * (1 + NEAR)
+
+
+def write_retiming(study: Path, retiming: Retiming) -> Path:
+    """Write a study's retime.json, whole or not at all, and say where it is.
+
+    Raises:
+        MachineError: the disk refuses it.
+    """
+    path = study / RETIMED
+    write_text_atomically(path, retiming.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_retiming(study: Path) -> Retiming | None:
+    """A study's retime.json, or None if it has none.
+
+    Raises:
+        ValueError: it is not believed; says why in one line.
+    """
+    path = study / RETIMED
+    try:
+        if not path.exists():
+            return None
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise ValueError("not a file of this program")
+        return Retiming.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise ValueError(one_line(f"{place}: {first['msg']}" if place else first["msg"])) from None
+
+
+def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """A table of runs with the times of their studies' retime.json in place of the runs' own.
+
+    Two columns more: `timed_by` (run, retime, or None where there is no time), and `trained_on`,
+    the device name of the run. `device_name` becomes that of the device that the times are of.
+
+    Returns:
+        the table, and what there is to say of it, a line each.
+    """
+    models, remarks = _read(studies)
+    known = {run_id for run_id, _ in models}
+    count = len(table)
+    columns: dict[str, list[Any]] = {str(name): table[name].tolist() for name in table}
+
+    def column(name: str) -> list[Any]:
+        return columns.get(name, [None] * count)
+
+    trained_on = list(column("device_name"))
+    timed_by = [None if time is None else "run" for time in column("inference_time_s")]
+    runs = zip(column("run_id"), column("started"), column("superseded"), timed_by, strict=True)
+    retimed: dict[int, Model] = {}
+    outdated = 0
+    for row, (run_id, started, superseded, timed) in enumerate(list(runs)):
+        model = models.get((str(run_id), started))
+        if timed and model is not None:
+            retimed[row], timed_by[row] = model, "retime"
+        elif timed and run_id in known and not superseded:
+            outdated += 1
+    for name in Times.model_fields if retimed else ():
+        times = columns.setdefault(name, [None] * count)
+        for row, model in retimed.items():
+            times[row] = getattr(model.times, name)
+    columns |= {"timed_by": timed_by, "trained_on": trained_on}
+    devices = Counter(model.times.device_name for model in retimed.values())
+    for device, rows in sorted(devices.items()):
+        remarks.append(f"times of {rows} of {count} rows are retimed, on {device}")
+    if unsettled := sum(not model.settled for model in retimed.values()):
+        remarks.append(
+            f"times of {unsettled} of {len(retimed)} retimed rows are those of a busy machine: "
+            f"their {CONFIRMED} fastest visits do not agree to {NEAR:.0%}"
+        )
+    if outdated:
+        remarks.append(f"{outdated} of {count} rows are of another run than their retimed model")
+    return pd.DataFrame(columns, dtype=object), remarks
+
+
+def _read(studies: Iterable[Path]) -> tuple[dict[tuple[str, str | None], Model], list[str]]:
+    """(run_id, start of the run) -> model, and which file is not believed, and why."""
+    models, remarks = {}, []
+    for study in studies:
+        try:
+            retiming = read_retiming(study)
+        except ValueError as error:
+            remarks.append(f"{study / RETIMED} is not believed ({error}): times are the runs' own")
+            continue
+        for run_id, model in retiming.models.items() if retiming else ():
+            models[run_id, model.run_started] = model
+    return models, remarks

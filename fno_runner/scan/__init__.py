@@ -1,0 +1,1 @@
+"""A scan before any network: its inspection, orientation, and iterative fit."""

@@ -1,0 +1,186 @@
+"""What a scan is, before anyone trains on it: numbers and a picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Complex64, Float64
+
+from fno_runner.config import N
+from fno_runner.data.frames import Scan
+from fno_runner.files import write_atomically
+from fno_runner.scan.iterative import Fit
+from fno_runner.score.metrics import align
+from fno_runner.stitching import COVERED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 130
+FEW = 10
+"""Counts below which a single count says little of its expectation."""
+OVERLAP_WANTED = 0.6
+"""Of a beam's diameter; with less, ptychography is known to suffer (Bunk et al., 2008)."""
+
+
+def describe(scan: Scan) -> list[tuple[str, str]]:
+    """Facts about a scan, each with its name; counts are amplitudes squared."""
+    intensity = np.square(scan.amplitude, dtype=np.float64)
+    counts = intensity.sum(axis=(1, 2))
+    height, width = scan.shape
+    low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    facts = [
+        ("format", scan.source),
+        ("frames", f"{len(scan)} of {N}×{N} px"),
+        ("counts a frame", f"{counts.mean():.4g} (from {counts.min():.4g} to {counts.max():.4g})"),
+        ("brightest pixel", f"{intensity.max():.4g} counts"),
+        ("noise alone", f"R ≈ {poisson_floor(scan):.3f} if the data are counts"),
+        ("bad pixels", "none" if scan.mask is None else f"{int((~scan.mask).sum())} of {N * N}"),
+        ("rows", f"{low[0]:.1f} … {high[0]:.1f} px"),
+        ("columns", f"{low[1]:.1f} … {high[1]:.1f} px"),
+        ("step", f"{step(scan.positions):.2f} px between neighbours (median)"),
+        ("object", f"{height}×{width} px"),
+    ]
+    if scan.pixel_size is not None:
+        nm = scan.pixel_size * 1e9
+        facts.append(("pixel", f"{nm:.2f} nm: the object is {height * nm / 1e3:.2f} µm high"))
+    if scan.probe is None:
+        facts.append(("probe", "none: python -m fno_runner.data probe finds one"))
+    else:
+        power = np.square(np.abs(scan.probe)).sum(axis=(1, 2))
+        shares = ", ".join(f"{100 * share:.0f} %" for share in power / power.sum())
+        beam = diameter(scan.probe)
+        overlap = max(0.0, 1 - step(scan.positions) / beam)
+        enough = "" if overlap >= OVERLAP_WANTED else f" (little: {OVERLAP_WANTED:.0%} is wanted)"
+        facts += [
+            ("probe", f"{len(power)} mode{'s' * (len(power) > 1)} ({shares})"),
+            ("beam", f"{beam:.1f} px across (of a disk of the same effective area)"),
+            ("overlap", f"{overlap:.0%} of the beam between neighbours{enough}"),
+        ]
+    reference = "none" if scan.reference is None else "an object of another method, no truth"
+    facts.append(("reference", reference))
+    return facts
+
+
+def step(positions: Float64[np.ndarray, "f 2"]) -> float:
+    """The median distance from a position to its nearest neighbour [px]."""
+    from scipy.spatial import KDTree
+
+    distance, _ = KDTree(positions).query(positions, k=[2])  # the nearest is the frame itself
+    return float(np.median(distance))
+
+
+def diameter(probe: Complex64[np.ndarray, "m n n"]) -> float:
+    """Diameter of a disk of the probe's effective area (Σ|P|²)² / Σ|P|⁴ [px]."""
+    intensity = np.square(np.abs(probe)).sum(axis=0, dtype=np.float64)
+    area = intensity.sum() ** 2 / np.square(intensity).sum()
+    return float(2 * np.sqrt(area / np.pi))
+
+
+def poisson_floor(scan: Scan) -> float:
+    """R that photon noise alone leaves, if amplitudes squared are counts.
+
+    E|√n − √I| for a Poisson count n of expectation I, for which stands the measured count, and
+    where counts are few the mean of the pixel over all frames.
+    """
+    from scipy.stats import poisson
+
+    counted = np.square(scan.amplitude, dtype=np.float64)
+    if scan.mask is not None:
+        counted = counted[:, scan.mask]
+    mean = counted.mean(axis=0)
+    expected = np.where(mean < FEW, mean, counted)
+    levels = np.linspace(0, 12, 61) ** 2  # beyond them the variance of √n is 1/4
+    n = np.arange(400)
+    away = np.abs(np.sqrt(n) - np.sqrt(levels)[:, None])
+    table = (poisson.pmf(n, levels[:, None]) * away).sum(axis=1)
+    misfit = np.interp(np.sqrt(expected), np.sqrt(levels), table)
+    return float(misfit.sum() / np.sqrt(counted).sum())
+
+
+def draw(scan: Scan, path: Path) -> None:
+    """Mean log pattern, probe, positions, and how much light each object pixel had."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.5, 10.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    (pattern, probe), (places, light) = figure.subplots(2, 2)
+    mean = np.log10(1 + np.square(scan.amplitude).mean(axis=0))
+    shown = pattern.imshow(
+        mean if scan.mask is None else np.where(scan.mask, mean, np.nan), cmap="magma"
+    )
+    figure.colorbar(shown, ax=pattern, label="log₁₀(1 + mean counts)", shrink=0.85)
+    pattern.set(title="mean pattern; bad pixels are white", xlabel="kx [px]", ylabel="ky [px]")
+    if scan.probe is None:
+        probe.text(0.5, 0.5, "no probe in this file", ha="center", transform=probe.transAxes)
+        probe.set_axis_off()
+    else:
+        modulus = np.abs(np.concatenate(list(scan.probe), axis=1))
+        shown = probe.imshow(modulus, cmap="cividis")
+        figure.colorbar(shown, ax=probe, label="|P| [√counts]", shrink=0.85)
+        modes = len(scan.probe)
+        title = "probe" if modes == 1 else f"probe, {modes} modes side by side"
+        probe.set(title=title, xlabel="x [px]", ylabel="y [px]")
+    rows, cols = scan.positions.T
+    shown = places.scatter(cols, rows, s=9, c=np.arange(len(scan)), cmap="viridis")
+    figure.colorbar(shown, ax=places, label="frame", shrink=0.85)
+    height, width = scan.shape
+    places.set(xlim=(0, width), ylim=(height, 0), aspect="equal", title="positions")
+    shown = light.imshow(illumination(scan), cmap="cividis")
+    figure.colorbar(shown, ax=light, label="frames", shrink=0.85)
+    light.set_title("frames that lit a pixel, by the beam's intensity")
+    for axis in (places, light):
+        axis.set(xlabel="x [px]", ylabel="y [px]")
+    _save(figure, path)
+
+
+def draw_fit(fit: Fit, scan: Scan, path: Path) -> None:
+    """Object (amplitude; phase less its plane [rad]) where it was lit, and the probe's modes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seen = illumination(replace(scan, probe=fit.probe))
+    mask = seen > COVERED * np.median(seen[seen > 0])
+    modulus = np.abs(np.concatenate(list(fit.probe), axis=1))
+    (amplitude, _), (phase, _) = align(fit.obj, fit.obj, mask)
+    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, image, name, unit in zip(
+        figure.subplots(1, 3),
+        (np.where(mask, amplitude, np.nan), np.where(mask, phase, np.nan), modulus),
+        ("object, amplitude", "object, phase", "probe, a mode after the other"),
+        ("|O|", "phase [rad]", "|P| [√counts]"),
+        strict=True,
+    ):
+        low, high = np.nanquantile(image, [0.002, 0.998])
+        shown = axis.imshow(image, cmap="cividis", vmin=low, vmax=high)
+        figure.colorbar(shown, ax=axis, label=unit, shrink=0.8)
+        axis.set(title=name, xlabel="x [px]", ylabel="y [px]")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_atomically(
+        path,
+        lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),
+    )
+
+
+def illumination(scan: Scan) -> np.ndarray:
+    """Σ of the beam's intensity over all frames, its maximum being 1: (H, W).
+
+    Without a probe, the frames' whole squares.
+    """
+    height, width = scan.shape
+    total = np.zeros((height, width))
+    beam = np.ones((N, N))
+    if scan.probe is not None:
+        beam = np.square(np.abs(scan.probe)).sum(axis=0)
+        beam = beam / beam.max()
+    for row, col in np.rint(scan.positions).astype(int) - N // 2:
+        total[row : row + N, col : col + N] += beam
+    return total

@@ -1,0 +1,172 @@
+"""Reconstruction without a network: gradient descent on object, probe and, if asked, positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Complex64, Float64
+from torch import Tensor, nn
+
+from fno_runner.config import N
+from fno_runner.data.frames import Scan
+from fno_runner.physics import amplitude_of, local_probe, near_field
+from fno_runner.score.metrics import r_factor
+
+BATCH = 32
+"""Frames a step."""
+ITERATIONS = 40
+"""Passes over all frames."""
+RATE, POSITION_RATE = 0.05, 0.02
+"""Adam's highest rates for object and probe (in units of their typical modulus), positions [px]."""
+MODE_REACH = 40.0
+"""Further modes begin as the first times y or x over this [px]."""
+
+OnIteration = Callable[[int, int, float], None]
+"""Called after a pass with its number, the number of all passes, and R during it."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a reconstruction came to.
+
+    obj: complex64 (H, W), near 1. probe: complex64 (M, N, N), modes that are orthogonal to each
+        other, the strongest first, so that amplitudes are in the scan's units.
+    positions: float64 (F, 2) [px], as in `Scan`.
+    seconds: wall time [s]. r: one a pass, during it.
+    """
+
+    obj: Complex64[np.ndarray, "h w"]
+    probe: Complex64[np.ndarray, "m n n"]
+    positions: Float64[np.ndarray, "f 2"]
+    seconds: float
+    r: tuple[float, ...]
+
+
+def reconstruct(
+    scan: Scan,
+    *,
+    modes: int = 1,
+    iterations: int = ITERATIONS,
+    fit_probe: bool = True,
+    fit_positions: bool = False,
+    frames: Bool[np.ndarray, " f"] | None = None,
+    on_iteration: OnIteration | None = None,
+) -> Fit:
+    """Fit object and probe to a scan's amplitudes by least squares (Adam, one cycle).
+
+    It begins with an object of 1 everywhere, and with the scan's probe, or where it has none with
+    what the mean pattern would be the far field of. The same input gives the same fit.
+
+    Args:
+        modes: how many incoherent ones the probe has.
+        frames: fit to these only; by default to all.
+    """
+    start = perf_counter()
+    height, width = scan.shape
+    amplitude = torch.from_numpy(scan.amplitude)
+    first = torch.from_numpy(scan.positions - N // 2)
+    corner = first.round()
+    mask = None if scan.mask is None else torch.from_numpy(scan.mask)
+    used = torch.arange(len(scan)) if frames is None else torch.from_numpy(np.flatnonzero(frames))
+    begin = _first_probe(scan, amplitude[used], modes)
+    unit = begin[0].abs().square().mean().sqrt()
+    amplitude = amplitude / unit
+    obj = nn.Parameter(torch.view_as_real(torch.ones(height * width, dtype=torch.complex64)))
+    probe = nn.Parameter(torch.view_as_real(begin / unit).clone(), requires_grad=fit_probe)
+    remainder = nn.Parameter((first - corner).float(), requires_grad=fit_positions)
+    groups = [{"params": [obj, probe], "lr": RATE}, {"params": [remainder], "lr": POSITION_RATE}]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    along = torch.arange(N)
+    rows, cols = (corner.long()[:, axis, None] + along for axis in (0, 1))
+    pixels = rows[:, :, None] * width + cols[:, None, :]  # (F, N, N) in the flat object
+    steps = -(-len(used) // BATCH) * iterations
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser,
+        [RATE, POSITION_RATE],
+        total_steps=max(steps, 2),
+        pct_start=0.1,
+        cycle_momentum=False,
+    )
+    shuffle = torch.Generator().manual_seed(0)
+    history = []
+    for iteration in range(1, iterations + 1):
+        misfit = total = 0.0
+        for some in used[torch.randperm(len(used), generator=shuffle)].split(BATCH):
+            patch = torch.view_as_complex(obj)[pixels[some]][:, None]  # (B, 1, N, N)
+            light = local_probe(_modes(probe), remainder[some][:, None])
+            difference = amplitude_of(patch, light)[:, 0] - amplitude[some]
+            if mask is not None:
+                difference = difference * mask
+            optimiser.zero_grad()
+            difference.square().mean().backward()
+            optimiser.step()
+            schedule.step()
+            misfit += float(difference.detach().abs().sum())
+            total += float(amplitude[some].sum())
+        history.append(misfit / total)
+        if on_iteration is not None:
+            on_iteration(iteration, iterations, history[-1])
+    fitted = torch.view_as_complex(probe.detach()) * unit
+    found = (corner + remainder.detach().double()).numpy() + N // 2
+    return Fit(
+        obj=torch.view_as_complex(obj.detach()).numpy().reshape(height, width),
+        probe=orthogonal_modes(fitted.numpy()),
+        positions=found if fit_positions else scan.positions,
+        seconds=perf_counter() - start,
+        r=tuple(history),
+    )
+
+
+@torch.inference_mode()
+def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None) -> float:
+    """R = Σ|predicted − measured| / Σ measured of a fit, on some frames or on all."""
+    chosen = np.arange(len(scan)) if frames is None else np.flatnonzero(frames)
+    first = fit.positions[chosen] - N // 2
+    corner = np.rint(first).astype(int)
+    predicted = []
+    for some in np.array_split(np.arange(len(chosen)), -(-len(chosen) // BATCH)):
+        patch = np.stack([fit.obj[r : r + N, c : c + N] for r, c in corner[some]])
+        shift = torch.from_numpy((first - corner)[some].astype(np.float32))[:, None]
+        light = local_probe(_modes(torch.view_as_real(torch.from_numpy(fit.probe))), shift)
+        predicted.append(amplitude_of(torch.from_numpy(patch)[:, None], light)[:, 0].numpy())
+    amplitude = np.concatenate(predicted)
+    if scan.mask is not None:
+        amplitude *= scan.mask
+    return r_factor(amplitude, scan.amplitude[chosen])
+
+
+def orthogonal_modes(probe: Complex64[np.ndarray, "m n n"]) -> Complex64[np.ndarray, "m n n"]:
+    """The same sum of intensities as orthogonal modes, the strongest first (Thibault & Menzel).
+
+    Only the modes' density matrix can be seen; its eigenvectors are these.
+    """
+    flat = probe.reshape(len(probe), -1)
+    _, values, vectors = np.linalg.svd(flat, full_matrices=False)
+    modes: np.ndarray = (values[:, None] * vectors).reshape(probe.shape)
+    # A mode's phase is free: keep the first one's where it was.
+    phases = np.exp(1j * np.angle(np.sum(probe * modes.conj(), axis=(1, 2))))
+    return (modes * phases[:, None, None]).astype(np.complex64)
+
+
+def _modes(probe: Tensor) -> Tensor:
+    """Real and imaginary parts (M, N, N, 2) as (M, N, N), a single mode as (N, N)."""
+    modes = torch.view_as_complex(probe)
+    return modes[0] if len(modes) == 1 else modes
+
+
+def _first_probe(scan: Scan, amplitude: Tensor, modes: int) -> Tensor:
+    """Where to begin: (M, N, N) with these amplitudes' mean counts."""
+    if scan.probe is None:
+        # Converging light with a flat phase in the far field: a focus of the right extent.
+        given = near_field(amplitude.square().mean(0).sqrt().to(torch.complex64))[None]
+    else:
+        given = torch.from_numpy(scan.probe)
+    ramp = (torch.arange(N) - N // 2) / MODE_REACH
+    further = [given[0] * (ramp[:, None] if m % 2 else ramp) ** (1 + m // 2) for m in range(modes)]
+    probe = torch.cat([given[:modes], *(mode[None] for mode in further[len(given[:modes]) :])])
+    counts = amplitude.square().sum() / len(amplitude)
+    return probe * (counts / probe.abs().square().sum()).sqrt()

@@ -1,0 +1,1 @@
+"""Metrics, scores without a truth, floors, operations, timing."""

@@ -1,0 +1,97 @@
+"""What one gets without a network: the honest floors beside every result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fno_runner.data.dataset import Dataset, Freeform, Patterns
+from fno_runner.files import write_text_atomically
+from fno_runner.physics import local_probe, object_update, subpixel_remainder
+from fno_runner.reconstructor import input_scale_factor
+from fno_runner.score.metrics import score
+from fno_runner.stitching import stitch
+from fno_runner.train.training import Inputs, mask_of
+
+ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
+"""Object updates from vacuum, on each pattern alone; none at all leaves a flat phase."""
+SLICE = 64
+"""Patterns at once: their waves stay in the processor's cache."""
+VERSION = 1
+"""Raised whenever the same data would give other floors."""
+
+Floors = dict[str, dict[str, tuple[float | None, float | None]]]
+
+
+def floors(dataset: Dataset, cache_dir: Path) -> Floors:
+    """Metrics of the reconstructions that took no network, by name; empty without a reference.
+
+    They depend on the data only, and fifty projections of a thousand patterns take seconds: they
+    are kept in `cache_dir`/floors under the data's fingerprint.
+
+    Raises:
+        MachineError: the cache cannot be written.
+    """
+    if dataset.reference is None:
+        return {}
+    key = hashlib.sha256(f"{VERSION} {dataset.fingerprint}".encode()).hexdigest()[:16]
+    path = cache_dir / "floors" / f"{key}.json"
+    if (cached := _read(path)) is not None:
+        return cached
+    result: Floors = {
+        name: {
+            metric: (_finite(a), _finite(p))
+            for metric, (a, p) in score(*_stitched(dataset, count)).items()
+        }
+        for name, count in ITERATIONS.items()
+    }
+    write_text_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def _read(path: Path) -> Floors | None:
+    """Floors as an earlier run left them, or None where there are none to be believed."""
+    try:
+        stored = json.loads(path.read_text())
+        cached: Floors = {
+            name: {metric: (amplitude, phase) for metric, (amplitude, phase) in metrics.items()}
+            for name, metrics in stored.items()
+        }
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+    return cached if cached.keys() == ITERATIONS.keys() else None
+
+
+def _stitched(dataset: Dataset, iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    assert dataset.reference is not None
+    subpixel = isinstance(dataset.geometry, Freeform)
+    objects, mask = stitch(iterate(dataset.test, iterations, subpixel=subpixel), dataset)
+    return objects, dataset.reference, mask
+
+
+@torch.inference_mode()
+def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarray:
+    """`iterations` object updates from vacuum on each pattern alone: complex64 (B, N, N)."""
+    mean_intensity = np.square(patterns.amplitude).sum(dtype=np.float64) / len(patterns)
+    mask = mask_of(patterns)
+    vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe), mask)
+    inputs = Inputs.of(patterns, [1.0], torch.device("cpu"))
+    patches = np.empty(patterns.amplitude.shape, np.complex64)
+    for first in range(0, len(patterns), SLICE):
+        rows = slice(first, first + SLICE)
+        x = inputs.x[rows]
+        shift = subpixel_remainder(inputs.positions[rows]) if subpixel else None
+        probe = local_probe(inputs.probe, shift)
+        patch = torch.full(x.shape, vacuum, dtype=torch.complex64)
+        for _ in range(iterations):
+            patch += object_update(x, probe, patch, mask)
+        patches[rows] = patch[:, 0].numpy()
+    return patches
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

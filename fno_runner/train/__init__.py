@@ -1,0 +1,1 @@
+"""The training loop, its step, several networks at once, progress, checkpoints."""
