@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import wandb
 
 from agent.server.client import Server, in_one_line, parse_sweep_place
-from fno_runner.arguments import Parser, command
+from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError
 
 HELP = """\

@@ -33,7 +33,7 @@ from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
 from agent.study.records import one_line, read_records, table
 from agent.study.retimes import prefer_retimed
-from fno_runner.arguments import Parser, command
+from fno_runner.cli import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically
 

@@ -28,7 +28,7 @@ from agent.server.supervisor import (
     UNFIT,
     Keeper,
 )
-from fno_runner.arguments import Parser, command, count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.stop import heard
 
 STAGGER_S = 2.0

@@ -20,7 +20,7 @@ from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
 from agent.study.folder import STUDIES, check_study, open_study
 from agent.study.sweepfile import Point, Range, Sweep, point_name, read_sweep
-from fno_runner.arguments import Parser, command, count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
 
 HELP = """\

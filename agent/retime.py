@@ -28,14 +28,15 @@ from agent.study.retimes import (
     is_settled,
     write_retiming,
 )
-from fno_runner.arguments import Parser, command, count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import RunConfig, load_config
-from fno_runner.data.cache import PARAMETERS, load_dataset
+from fno_runner.data import load_dataset
+from fno_runner.data.cache import PARAMETERS
 from fno_runner.data.dataset import Dataset
+from fno_runner.device import allow_tf32, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.provenance import device_name
 from fno_runner.result import RunResult, run_folder
-from fno_runner.runner import allow_tf32, pick_device
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.timing import WARM_UP, Enough, Timing, timed_predict
 from fno_runner.train.training import build_model

@@ -25,7 +25,7 @@ from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
 from agent.study.records import assemble, read_records, table
 from agent.study.sweepfile import Point, Sweep, point_name, points
-from fno_runner.arguments import Parser, command
+from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError, UserError
 
 HELP = """\

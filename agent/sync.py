@@ -23,7 +23,7 @@ from agent.server.tracker import PROJECT
 from agent.server.upload import complete, send
 from agent.study.folder import newest_study
 from agent.study.records import one_line
-from fno_runner.arguments import Parser, command
+from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError, UserError
 
 BATCH = 8

@@ -21,7 +21,7 @@ from agent.analysis.quality import numbers
 from agent.scheduling.slots import add_slot_options, slot_words
 from agent.study.records import read_records, table
 from agent.study.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
-from fno_runner.arguments import Parser, command
+from fno_runner.cli import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_atomically, write_text_atomically
 

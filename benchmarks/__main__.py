@@ -20,10 +20,9 @@ from benchmarks.plan import Network, Plan, plan, precisions, sides
 from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
 from benchmarks.report import print_report, write_report
 from benchmarks.training import measure_memory, measure_stacked, measure_step
-from fno_runner.arguments import Parser, command
+from fno_runner.cli import Parser, command
+from fno_runner.device import one_heap, pick_device
 from fno_runner.errors import UserError
-from fno_runner.heap import one_heap
-from fno_runner.runner import pick_device
 
 HELP = """\
 Measure what a user waits for, and write a table: training step and epoch, inference, memory of

@@ -16,7 +16,7 @@ from benchmarks.measurement import BASELINE, Measurement, compared
 from benchmarks.plan import Network, Plan, noise, sides
 from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
-from fno_runner.heap import keep_freed_memory
+from fno_runner.device import keep_freed_memory
 from fno_runner.inference import predict
 from fno_runner.score.timing import synchronise
 from fno_runner.train.training import build_model

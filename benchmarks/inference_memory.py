@@ -23,8 +23,8 @@ def measure(count: int) -> dict[str, float]:
     import psutil
     import torch
 
-    from fno_runner.config import N, RunConfig
-    from fno_runner.data.dataset import CENTRE, Patterns
+    from fno_runner.config import CENTRE, N, RunConfig
+    from fno_runner.data.dataset import Patterns
     from fno_runner.data.probe import zone_plate_probe
     from fno_runner.inference import predict
     from fno_runner.provenance import peak_memory_bytes

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from agent.retime import retime
 from agent.study.records import read_records
-from fno_runner.arguments import command, count_of
+from fno_runner.cli import command, count_of
 from fno_runner.data.formats import read_scan
 from fno_runner.data.scan import load_scan
+from fno_runner.device import pick_device
 from fno_runner.errors import UserError
-from fno_runner.runner import pick_device
 from fno_runner.scan.iterative import reconstruct, residual
 
 PASSES = (20, 80, 320, 1280)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.measurement import BASELINE
-from fno_runner.config import N, RunConfig, load_config
-from fno_runner.data.dataset import CENTRE, Dataset, Patterns, Raster
+from fno_runner.config import CENTRE, N, RunConfig, load_config
+from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.probe import zone_plate_probe
 
 SIZES = ((32, 12), (48, 16), (64, 24))

@@ -17,7 +17,8 @@ from statistics import mean
 
 from benchmarks.plan import precisions
 from fno_runner.config import load_config
-from fno_runner.runner import pick_device, run
+from fno_runner.device import pick_device
+from fno_runner.runner import run
 
 ARCHITECTURES = ("fno", "hybrid")
 ALLOWED = 0.01

@@ -18,7 +18,7 @@ from benchmarks.plan import Network, Plan, precisions
 from benchmarks.training import leaving
 from benchmarks.turns import in_turns
 from fno_runner.config import RunConfig
-from fno_runner.data.cache import load_dataset
+from fno_runner.data import load_dataset
 from fno_runner.errors import MachineError
 from fno_runner.result import RunResult, run_folder, write_result
 

@@ -21,11 +21,12 @@ from rich.table import Table
 
 from agent.retime import ROUNDS
 from agent.study.retimes import Model, read_retiming
-from fno_runner.arguments import count_of
+from fno_runner.cli import count_of
 from fno_runner.config import RunConfig, load_config
-from fno_runner.data.cache import load_dataset
-from fno_runner.result import RunResult, run_folder, run_id, write_result
-from fno_runner.runner import pick_device
+from fno_runner.data import load_dataset
+from fno_runner.device import pick_device
+from fno_runner.identity import run_id
+from fno_runner.result import RunResult, run_folder, write_result
 from fno_runner.train.training import build_model
 from fno_runner.weights import WEIGHTS, write_weights
 

@@ -18,8 +18,8 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
+from fno_runner.device import pick_device
 from fno_runner.provenance import device_name
-from fno_runner.runner import pick_device
 from tests.wandb_backend import WandbBackend
 
 TURNS = 5

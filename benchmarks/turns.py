@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from benchmarks.backends import float32_precision, set_float32_precision
-from fno_runner.heap import keep_freed_memory, keeps_freed_memory
+from fno_runner.device import keep_freed_memory, keeps_freed_memory
 
 K = TypeVar("K")
 T = TypeVar("T")

@@ -30,13 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Takes seconds, in which a signal would end the process with another status.
         from rich.console import Console
 
-        from fno_runner.commandline import (
-            TerminalProgress,
-            log_to_terminal,
-            parse_config,
-            print_outcome,
-        )
+        from fno_runner.cli import parse_config
         from fno_runner.runner import run
+        from fno_runner.terminal import TerminalProgress, log_to_terminal, print_outcome
 
         stop.release()
         console = Console()

@@ -13,6 +13,8 @@ from fno_runner.errors import UserError
 
 N = 64
 """Side of a diffraction pattern and of an object patch [px]."""
+CENTRE = (N - 1) / 2
+"""Distance from a patch's first pixel to its centre [px]."""
 
 
 class RunConfig(BaseModel):

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor
 
+from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import DivergedError
 from fno_runner.physics import amplitude_of, local_probe, subpixel_remainder
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.training import Inputs
 
 CPU = torch.device("cpu")
 IN_FLIGHT = {"cpu": 1, "cuda": 2}

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from fno_runner.data.dataset import CENTRE
+from fno_runner.config import CENTRE
 
 MODES_NDIM = 5
 """A local probe of so many axes has several modes: (B, C, M, N, N)."""

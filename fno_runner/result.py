@@ -1,8 +1,7 @@
-"""What a run leaves: `RunResult`, its name `run_id`, and its one record, result.json."""
+"""What a run leaves: `RunResult`, and its one record, result.json."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import traceback
@@ -12,20 +11,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fno_runner.config import IN_NO_RUN_ID, RunConfig
-from fno_runner.data.formats import fingerprint_scan
-from fno_runner.data.npz import fingerprint
 from fno_runner.files import write_text_atomically
 
 SCHEMA_VERSION: Literal[2] = 2
 """Raised where a program that reads strictly cannot read what a later one writes. 2: validation."""
 KNOWN_SCHEMAS = (1, 2)
 RECORD = "result.json"
-CONTENT = {
-    **dict.fromkeys(("train_npz", "test_npz", "val_npz"), fingerprint),
-    "scan": fingerprint_scan,
-}
-"""What a data file's content is, by the key that names the file."""
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]
 FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed")
@@ -145,23 +136,6 @@ class RunResult(BaseModel):
             )
             for one in self.seeds
         ] or [self]
-
-
-def run_id(config: RunConfig) -> str:
-    """The name of a run: the same on every machine for the same configuration and data.
-
-    A hash (12 hex digits) of the configuration without paths and device; a data file counts by
-    its content's fingerprint, not by where it lies.
-
-    Raises:
-        UserError: a data file that the configuration names cannot be read.
-    """
-    decisive: dict[str, Any] = config.model_dump(exclude=set(IN_NO_RUN_ID))
-    for key, content in CONTENT.items():
-        if (path := getattr(config, key)) is not None:
-            decisive[key] = content(Path(path))
-    text = json.dumps(decisive, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_folder(output_dir: Path, identifier: str) -> Path:

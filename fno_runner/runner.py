@@ -19,14 +19,14 @@ import psutil
 import torch
 
 from fno_runner.config import RunConfig
-from fno_runner.data.cache import load_dataset
+from fno_runner.data import load_dataset
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.data.npz import write_npz
+from fno_runner.device import allow_tf32, halve_until_it_fits, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder
-from fno_runner.gpus import VISIBLE, given_gpus
+from fno_runner.identity import run_id
 from fno_runner.inference import predict
-from fno_runner.memory import halve_until_it_fits
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
@@ -37,7 +37,6 @@ from fno_runner.result import (
     SeedResult,
     Status,
     run_folder,
-    run_id,
     write_result,
 )
 from fno_runner.score.floors import floors
@@ -154,32 +153,6 @@ def run(
         if checkpoints is not None:
             checkpoints.remove()
         return outcome
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a CUDA device if there is one.
-
-    Raises:
-        MachineError: `cuda` was asked for and there is none; or `auto`, and CUDA_VISIBLE_DEVICES
-            names a GPU that PyTorch does not find.
-    """
-    if name == "cpu" or torch.cuda.is_available():
-        return torch.device("cpu" if name == "cpu" else "cuda")
-    if name == "cuda":
-        raise MachineError("device=cuda: this machine has no CUDA device that PyTorch can use")
-    if gpus := given_gpus():
-        # Days on a CPU are not what somebody wants who was given a GPU.
-        raise MachineError(
-            f"{VISIBLE}={','.join(gpus)} asks for a GPU and PyTorch finds none "
-            f"(device=cpu does without)"
-        )
-    return torch.device("cpu")
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round float32 factors to 10 bits: cuDNN does unless told not to."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Complex64, Float32
 
-from fno_runner.config import N
-from fno_runner.data.dataset import CENTRE, Dataset, Raster
+from fno_runner.config import CENTRE, N
+from fno_runner.data.dataset import Dataset, Raster
 from fno_runner.physics import shift_probe
 
 COVERED = 0.1

@@ -14,7 +14,8 @@ from agent.export import read_local
 from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION, ExportResult
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
-from fno_runner.result import ErrorInfo, RunResult, run_folder, run_id, write_result
+from fno_runner.identity import run_id
+from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>-->"
 FLOORS = {

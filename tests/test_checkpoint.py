@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
-from fno_runner.result import run_id
+from fno_runner.identity import run_id
 from fno_runner.runner import Outcome, run
 from fno_runner.train import checkpoint
 from fno_runner.train.checkpoint import Checkpoints, held_checkpoints

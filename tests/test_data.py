@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fno_runner.config import N, RunConfig
-from fno_runner.data.cache import load_dataset
+from fno_runner.data import load_dataset
 from fno_runner.data.dataset import Freeform, Raster, load_npz_pair
 from fno_runner.data.gridlines import OBJECT, STEP, grid_lines_object, raster_starts, simulate
 from fno_runner.data.npz import fingerprint, read_array, write_npz
@@ -145,7 +145,7 @@ def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     program = (
         "import logging; logging.basicConfig(level=logging.INFO)\n"
         "from fno_runner.config import RunConfig\n"
-        "from fno_runner.data.cache import load_dataset\n"
+        "from fno_runner.data import load_dataset\n"
         f"load_dataset(RunConfig(data_dir={str(tmp_path)!r}, nimgs_train=1))\n"
     )
     processes = [

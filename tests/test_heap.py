@@ -8,7 +8,7 @@ import resource
 import numpy as np
 import pytest
 
-from fno_runner.heap import keep_freed_memory, keeps_freed_memory
+from fno_runner.device import keep_freed_memory, keeps_freed_memory
 
 SIZE = 96 * 2**20
 FEW = 10 * SIZE // resource.getpagesize() // 512

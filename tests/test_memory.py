@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fno_runner.config import RunConfig
-from fno_runner.memory import halve_until_it_fits
+from fno_runner.device import halve_until_it_fits
 from fno_runner.result import RunResult
 from fno_runner.runner import run
 from tests.test_runner import arguments
@@ -19,7 +19,7 @@ from tests.test_runner import arguments
 RUN_IN = """
 import resource, sys
 from fno_runner import runner
-from fno_runner.commandline import parse_config
+from fno_runner.cli import parse_config
 
 headroom, timed_predict = int(sys.argv[1]), runner.timed_predict
 

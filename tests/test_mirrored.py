@@ -22,7 +22,8 @@ from agent.server.rows import Merged, is_ours, merge, mirror
 from agent.server.tracker import summary
 from agent.study.records import COLUMNS, parts, row
 from fno_runner.config import PATHS, RunConfig, load_config
-from fno_runner.result import ErrorInfo, RunResult, SeedResult, run_id
+from fno_runner.identity import run_id
+from fno_runner.result import ErrorInfo, RunResult, SeedResult
 from tests.wandb_backend import wire
 
 LEFTOVERS = {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25, "learning_rate": 1e-9, "_runtime": 9}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fno_runner.batches import Inputs
 from fno_runner.config import N, RunConfig
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.data.scan import load_scan
@@ -17,7 +18,7 @@ from fno_runner.physics import amplitude_of, far_field, local_probe, object_upda
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.score.floors import iterate
 from fno_runner.stitching import average
-from fno_runner.train.training import Inputs, build_model, train
+from fno_runner.train.training import build_model, train
 from tests.scans import simulate_scan, write_raw
 
 PROBE = torch.from_numpy(zone_plate_probe(RunConfig()))

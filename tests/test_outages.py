@@ -15,7 +15,8 @@ import pytest
 
 from agent.server.run_folders import is_held
 from fno_runner.config import RunConfig
-from fno_runner.result import RunResult, run_id
+from fno_runner.identity import run_id
+from fno_runner.result import RunResult
 from tests.test_runner import arguments
 from tests.test_sync import Box, wait_until
 from tests.test_sync import check_whole as check_arrived

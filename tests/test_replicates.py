@@ -16,8 +16,9 @@ from fno_runner.config import RunConfig, load_config
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.scan import load_scan
 from fno_runner.errors import UserError
+from fno_runner.identity import run_id
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status, run_id
+from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status
 from fno_runner.runner import run
 from fno_runner.train import training
 from fno_runner.train.training import Trained, build_model, train

@@ -23,8 +23,9 @@ from agent.study.retimes import RETIMED, is_settled, prefer_retimed, read_retimi
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.errors import UserError
+from fno_runner.identity import run_id
 from fno_runner.inference import predict
-from fno_runner.result import RunResult, run_folder, run_id, write_result
+from fno_runner.result import RunResult, run_folder, write_result
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.timing import timed_predict
 from fno_runner.train.training import build_model

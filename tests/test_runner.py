@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import read_array, write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
+from fno_runner.identity import run_id
 from fno_runner.models import build_network, count_parameters
-from fno_runner.result import RunResult, run_id
+from fno_runner.result import RunResult
 from fno_runner.runner import run
 from tests.commands import python_m
 

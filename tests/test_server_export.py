@@ -19,7 +19,8 @@ from agent.report.write import PLOT
 from agent.study.records import COLUMNS
 from agent.study.sweepfile import parse_sweep, points
 from fno_runner.config import PATHS, RunConfig, load_config
-from fno_runner.result import RunResult, run_folder, run_id, write_result
+from fno_runner.identity import run_id
+from fno_runner.result import RunResult, run_folder, write_result
 from tests.commands import python_m
 from tests.test_mirrored import LEFTOVERS, failed, mirrored_summary, result_of
 from tests.test_wandb_backend import QUICK_RETRIES

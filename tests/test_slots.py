@@ -18,11 +18,11 @@ from agent.scheduling.slots import (
 from agent.server.output import MAX_LINE, LineReader
 from agent.server.slot_report import read_report
 from fno_runner import runner
-from fno_runner.arguments import Parser
+from fno_runner.cli import Parser
 from fno_runner.config import RunConfig
+from fno_runner.device import given_gpus, pick_device
 from fno_runner.errors import MachineError, UserError
-from fno_runner.gpus import given_gpus
-from fno_runner.runner import pick_device, preflight
+from fno_runner.runner import preflight
 
 
 def test_slots_are_places_among_the_gpus_that_are_left() -> None:

@@ -31,7 +31,8 @@ import numpy as np, psutil, wandb
 from PIL import Image
 from agent.server.tracker import Tracker
 from fno_runner.config import RunConfig
-from fno_runner.result import RunResult, run_id, write_result
+from fno_runner.result import RunResult, write_result
+from fno_runner.identity import run_id
 
 study, *seeds = sys.argv[1:]
 for seed in seeds:

@@ -17,7 +17,8 @@ import pytest
 from agent.server.tracker import summary
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
-from fno_runner.result import ErrorInfo, RunResult, run_id
+from fno_runner.identity import run_id
+from fno_runner.result import ErrorInfo, RunResult
 from tests.commands import python_m
 from tests.test_runner import arguments
 from tests.wandb_backend import WandbBackend

@@ -18,7 +18,8 @@ from agent.scheduling.driver import named_grid
 from agent.study.sweepfile import Metric, read_sweep
 from agent.transfer import Transfer, kendall_tau, main, tau_interval, verdict
 from fno_runner.config import load_config
-from fno_runner.result import RunResult, run_folder, run_id, write_result
+from fno_runner.identity import run_id
+from fno_runner.result import RunResult, run_folder, write_result
 
 PAIRS = hnp.arrays(float, (2, 7), elements=st.integers(0, 4).map(float))
 

@@ -20,7 +20,8 @@ from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
-from fno_runner.result import RECORD, RunResult, run_folder, run_id
+from fno_runner.identity import run_id
+from fno_runner.result import RECORD, RunResult, run_folder
 from fno_runner.stop import SIGNALS, heard
 
 POLL_S = 0.1

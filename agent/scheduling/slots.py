@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.scheduling.child import threads
-from fno_runner.arguments import count_of
+from fno_runner.cli import count_of
+from fno_runner.device import VISIBLE, given_gpus
 from fno_runner.errors import MachineError, UserError
-from fno_runner.gpus import VISIBLE, given_gpus
 
 ALL, NONE = "all", "none"
 MAX_PER_GPU, MAX_WORKERS = 64, 256

@@ -12,17 +12,13 @@ from rich.console import Console
 from agent.server.slot_report import tell_recorded, tell_unfit
 from agent.server.tracker import SWEEP_ID, Tracker, hand_back
 from agent.study.folder import server_study
-from fno_runner.commandline import (
-    TerminalProgress,
-    log_to_terminal,
-    parse_config,
-    print_outcome,
-)
+from fno_runner.cli import parse_config
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
-from fno_runner.result import run_id
+from fno_runner.identity import run_id
 from fno_runner.runner import Outcome, preflight, run
 from fno_runner.stop import StopSignals
+from fno_runner.terminal import TerminalProgress, log_to_terminal, print_outcome
 from fno_runner.train.progress import Epoch
 
 DATA_PATHS = "FNO_DATA_PATHS"

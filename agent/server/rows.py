@@ -25,7 +25,8 @@ from agent.study.records import (
 )
 from fno_runner.config import PATHS, RunConfig, load_config
 from fno_runner.errors import UserError
-from fno_runner.result import RunResult, Status, run_id
+from fno_runner.identity import run_id
+from fno_runner.result import RunResult, Status
 
 INCOMPLETE, REJECTED = "incomplete", "rejected"
 """Statuses of an ended run whose summary lacks its result, and of one that is not believed."""

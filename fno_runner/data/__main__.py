@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fno_runner.arguments import Parser, command, count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz

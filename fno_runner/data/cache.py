@@ -16,7 +16,6 @@ from fno_runner.config import N, RunConfig
 from fno_runner.data.dataset import Dataset, load_npz_pair
 from fno_runner.data.gridlines import GENERATOR_VERSION, Split, simulate
 from fno_runner.data.npz import array_names, fingerprint, read_array, write_npz
-from fno_runner.data.scan import load_scan
 from fno_runner.errors import Kind, UserError
 from fno_runner.files import make_folder, set_aside, write_text_atomically
 
@@ -38,22 +37,7 @@ PARAMETERS = (
 """The keys of a configuration that decide what is simulated."""
 
 
-def load_dataset(config: RunConfig) -> Dataset:
-    """The data that a configuration asks for: its scan, its NPZ files, or simulated grid lines.
-
-    Raises:
-        UserError: a given file cannot be used.
-        MachineError: the cache cannot be written.
-    """
-    if config.scan is not None:
-        return load_scan(Path(config.scan), config.data_seed)
-    if config.train_npz is not None and config.test_npz is not None:
-        validation = None if config.val_npz is None else Path(config.val_npz)
-        return load_npz_pair(Path(config.train_npz), Path(config.test_npz), validation)
-    return _load_simulated(config)
-
-
-def _load_simulated(config: RunConfig) -> Dataset:
+def load_simulated(config: RunConfig) -> Dataset:
     """Grid lines from `data_dir`/N64/gs1, made there when missing, damaged or of other parameters.
 
     The lock is held while the files are read too: another process with other parameters may

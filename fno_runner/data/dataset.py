@@ -13,9 +13,6 @@ from fno_runner.config import N
 from fno_runner.data.npz import array_names, fingerprint, read_array
 from fno_runner.errors import UserError
 
-CENTRE = (N - 1) / 2
-"""Distance from a patch's first pixel to its centre [px]."""
-
 
 @dataclass(frozen=True)
 class Patterns:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fno_runner.config import N
-from fno_runner.data.dataset import CENTRE, Dataset, Freeform, Patterns
+from fno_runner.config import CENTRE, N
+from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.data.formats import fingerprint_scan, read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.errors import UserError

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Complex64
 
 from fno_runner.data.dataset import Patterns
-from fno_runner.heap import keep_freed_memory
+from fno_runner.device import halve_until_it_fits, keep_freed_memory
 from fno_runner.inference import predict
-from fno_runner.memory import halve_until_it_fits
 from fno_runner.reconstructor import Reconstructor
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Complex64
 
-from fno_runner.config import N
-from fno_runner.data.dataset import CENTRE, Dataset, Freeform
+from fno_runner.config import CENTRE, N
+from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.inference import predicted_amplitude
 from fno_runner.physics import poisson_deviance, shift_probe
 from fno_runner.result import Metrics

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fno_runner.batches import Inputs, mask_of
 from fno_runner.config import RunConfig
-from fno_runner.data.dataset import Dataset, Freeform, Patterns
+from fno_runner.data.dataset import Dataset, Freeform
+from fno_runner.device import halve_until_it_fits, keep_freed_memory
 from fno_runner.errors import DivergedError
-from fno_runner.heap import keep_freed_memory
-from fno_runner.memory import halve_until_it_fits
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.train.checkpoint import Checkpoint, Checkpoints
@@ -35,41 +35,6 @@ REPORT_STEPS = 10
 OnStep = Callable[[int, int, float], None]
 """Called after a step with its number, the number of all steps, and a recent loss."""
 OnEpoch = Callable[[Epoch], None]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Patterns as `Reconstructor` takes them, on one device, for K networks.
-
-    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N) or (M, N, N), scale (K, 1, 1, 1).
-    """
-
-    x: Tensor
-    positions: Tensor
-    probe: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, patterns: Patterns, scale: Sequence[float], device: torch.device) -> Inputs:
-        """`scale`: the input scale factor of each network."""
-        return cls(
-            x=torch.from_numpy(patterns.amplitude)[:, None].to(device),
-            positions=torch.from_numpy(patterns.positions)[:, None, :, None].to(device),
-            probe=torch.from_numpy(patterns.probe).to(device),
-            scale=torch.tensor(scale, device=device).view(-1, 1, 1, 1),
-        )
-
-    def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four arguments of `forward` and `forward_predict` for these patterns.
-
-        rows: (K, B), each network's own; the batch has them one network after the other. One
-        network takes a slice, too.
-        """
-        if isinstance(rows, Tensor):
-            rows = rows.flatten()
-        x = self.x[rows]
-        scale = self.scale.expand(-1, len(x) // len(self.scale), 1, 1).reshape(-1, 1, 1, 1)
-        return x, self.positions[rows], self.probe, scale
 
 
 @dataclass(frozen=True)
@@ -266,11 +231,6 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Re
         subpixel = isinstance(dataset.geometry, Freeform)
         mask = mask_of(dataset.train)
         return Reconstructor(config, subpixel=subpixel, mask=mask).to(device)
-
-
-def mask_of(patterns: Patterns) -> Tensor | None:
-    """The good pixels, bool (N, N), or None where all are."""
-    return None if patterns.mask is None else torch.from_numpy(patterns.mask)
 
 
 @torch.inference_mode()

@@ -1,20 +1,14 @@
-"""A `RunConfig` from command-line options, and what a terminal shows of a run."""
+"""What a terminal shows of a run: its progress, and what came out."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fno_runner.arguments import Parser
-from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
-from fno_runner.errors import UserError
 from fno_runner.result import Pair
 from fno_runner.runner import Outcome
 from fno_runner.train.progress import Epoch
@@ -27,54 +21,6 @@ SCAN_ROWS = {
     "held_out_from_object": "held-out frames, from the object",
 }
 PHASE_ROWS = ("ssim", "psnr", "mae", "pearson", "frc50")
-
-
-def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
-    """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
-
-    Raises:
-        UserError: one line that names the option, the value and what is allowed.
-        SystemExit: after `--help`.
-    """
-    parser = Parser(
-        prog=prog,
-        description=description,
-        epilog="Every option may be written with - or with _: --infer-batch-size 64, "
-        "--infer_batch_size=64.",
-    )
-    for key, field in RunConfig.model_fields.items():
-        words = choices(field)
-        default = "" if field.default is None else f" [{field.default}]"
-        parser.add_argument(
-            *dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}")),
-            dest=key,
-            default=argparse.SUPPRESS,
-            metavar="|".join(words) if words else key.split("_")[-1].upper(),
-            help=f"{field.description}{default}".replace("%", "%%"),
-        )
-    values, unknown = parser.parse_known_args(argv)
-    if unknown:
-        word = unknown[0].split("=")[0]
-        if not word.startswith("--"):
-            raise UserError(f"unknown argument '{word}': options are --key=value")
-        key = word.removeprefix("--").replace("-", "_")
-        raise UserError(f"unknown option '{word}'{suggestion(key, RunConfig.model_fields)}")
-    return load_config({key: _convert(key, text) for key, text in vars(values).items()})
-
-
-def _convert(key: str, text: str) -> Any:
-    """An option's text as its field's type; what is none is refused."""
-    field = RunConfig.model_fields[key]
-    types = value_types(field)
-    if type(None) in types and text.lower() in ("none", "null", ""):
-        return None
-    for kind in (int, float):
-        if kind in types or any(getattr(t, "__origin__", None) is kind for t in types):
-            try:
-                return kind(text)
-            except ValueError:
-                raise UserError(f"--{key}={text}: allowed is {allowed(field)}") from None
-    return text
 
 
 class TerminalProgress:

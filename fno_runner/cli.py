@@ -1,0 +1,121 @@
+"""Command lines: their options, their complaints in one line, and a `RunConfig` of them."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, ParamSpec
+
+from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
+from fno_runner.errors import MachineError, UserError
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """A program's `main` that ends in one line and an exit status, whatever a user can mend.
+
+    An error of the operating system, such as of a disk that is full, gives MachineError's status;
+    Ctrl-C gives 130. A mistake of the program's own keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            line, status = str(error), error.exit_status
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            line, status = f"{error.strerror or error}{where}", MachineError.exit_status
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+        print(f"error: {line}", file=sys.stderr)
+        return status
+
+    return told
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse that keeps the line breaks of its help and completes no half-written option."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """
+        Raises:
+            UserError: always, in place of a usage message and exit.
+        """
+        raise UserError(f"{message} (--help tells more)")
+
+
+def count_of(most: int | float = math.inf) -> Callable[[str], int]:
+    """The type of an option that is a number of things: an integer from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        number = int(text) if text.isdecimal() and len(text) < 10 else 0
+        if not 1 <= number <= most:
+            bound = "" if math.isinf(most) else f" and ≤ {most:g}"
+            raise argparse.ArgumentTypeError(f"'{text}': allowed is an integer ≥ 1{bound}")
+        return number
+
+    return parse
+
+
+def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
+    """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
+
+    Raises:
+        UserError: one line that names the option, the value and what is allowed.
+        SystemExit: after `--help`.
+    """
+    parser = Parser(
+        prog=prog,
+        description=description,
+        epilog="Every option may be written with - or with _: --infer-batch-size 64, "
+        "--infer_batch_size=64.",
+    )
+    for key, field in RunConfig.model_fields.items():
+        words = choices(field)
+        default = "" if field.default is None else f" [{field.default}]"
+        parser.add_argument(
+            *dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}")),
+            dest=key,
+            default=argparse.SUPPRESS,
+            metavar="|".join(words) if words else key.split("_")[-1].upper(),
+            help=f"{field.description}{default}".replace("%", "%%"),
+        )
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        word = unknown[0].split("=")[0]
+        if not word.startswith("--"):
+            raise UserError(f"unknown argument '{word}': options are --key=value")
+        key = word.removeprefix("--").replace("-", "_")
+        raise UserError(f"unknown option '{word}'{suggestion(key, RunConfig.model_fields)}")
+    return load_config({key: _convert(key, text) for key, text in vars(values).items()})
+
+
+def _convert(key: str, text: str) -> Any:
+    """An option's text as its field's type; what is none is refused."""
+    field = RunConfig.model_fields[key]
+    types = value_types(field)
+    if type(None) in types and text.lower() in ("none", "null", ""):
+        return None
+    for kind in (int, float):
+        if kind in types or any(getattr(t, "__origin__", None) is kind for t in types):
+            try:
+                return kind(text)
+            except ValueError:
+                raise UserError(f"--{key}={text}: allowed is {allowed(field)}") from None
+    return text

@@ -1,0 +1,75 @@
+"""The name of a run: `run_id`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.data.formats import fingerprint_scan
+from fno_runner.data.npz import fingerprint
+
+CONTENT = {
+    **dict.fromkeys(("train_npz", "test_npz", "val_npz"), fingerprint),
+    "scan": fingerprint_scan,
+}
+"""What a data file's content is, by the key that names the file."""
+
+
+OF_VERSION_0_1 = frozenset(
+    {
+        "architecture",
+        "input_transform",
+        "conditioning",
+        "modes",
+        "width",
+        "blocks",
+        "cnn_blocks",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "grad_clip",
+        "loss",
+        "seed",
+        "replicates",
+        "train_patterns",
+        "precision",
+        "infer_batch_size",
+        "nimgs_train",
+        "nimgs_test",
+        "nphotons",
+        "data_seed",
+        "probe_radius",
+        "probe_stop",
+        "probe_defocus",
+        "probe_astigmatism",
+        "probe_coma",
+        "probe_curvature",
+    }
+)
+"""The keys whose values always count. Any other key counts only where it is not at its default, so
+that a new knob renames no run that was made before it."""
+
+
+def run_id(config: RunConfig) -> str:
+    """The name of a run: the same on every machine for the same configuration and data.
+
+    A hash (12 hex digits) of the configuration without paths, device, and keys newer than version
+    0.1 that stand at their default; a data file counts by its content's fingerprint, not by where
+    it lies.
+
+    Raises:
+        UserError: a data file that the configuration names cannot be read.
+    """
+    decisive: dict[str, Any] = {
+        key: value
+        for key, value in config.model_dump(exclude=set(IN_NO_RUN_ID)).items()
+        if key in OF_VERSION_0_1 or value != type(config).model_fields[key].default
+    }
+    for key, content in CONTENT.items():
+        if (path := getattr(config, key)) is not None:
+            decisive[key] = content(Path(path))
+    text = json.dumps(decisive, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
