@@ -14,7 +14,6 @@ import pandas as pd
 from rich.console import Console
 
 from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
-from agent.analysis.quality import PHASE_SSIM
 from agent.analysis.series import configuration_table, series
 from agent.report.terminal import (
     CONFIGS,
@@ -31,6 +30,7 @@ from agent.server.client import Place, Server, UnknownPlaceError, parse_place
 from agent.server.rows import is_ours, merge, mirror, study_name
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
+from agent.study.quality import PHASE_SSIM
 from agent.study.records import one_line, read_records, table
 from agent.study.retimes import prefer_retimed
 from fno_runner.cli import Parser, command

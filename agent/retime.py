@@ -36,11 +36,11 @@ from fno_runner.data.dataset import Dataset
 from fno_runner.device import allow_tf32, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.provenance import device_name
+from fno_runner.reconstruct.weights import WEIGHTS, load_weights
 from fno_runner.result import RunResult, run_folder
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.timing import WARM_UP, Enough, Timing, timed_predict
 from fno_runner.train.training import build_model
-from fno_runner.weights import WEIGHTS, load_weights
 
 ROUNDS = 60
 """At most so many visits to a model."""

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from agent import local
 from agent.analysis.configurations import CONFIGURATION, configurations
-from agent.analysis.quality import numbers
 from agent.scheduling.slots import add_slot_options, slot_words
+from agent.study.quality import numbers
 from agent.study.records import read_records, table
 from agent.study.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
 from fno_runner.cli import Parser, command

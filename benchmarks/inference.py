@@ -17,7 +17,7 @@ from benchmarks.plan import Network, Plan, noise, sides
 from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
 from fno_runner.device import keep_freed_memory
-from fno_runner.inference import predict
+from fno_runner.reconstruct.inference import predict
 from fno_runner.score.timing import synchronise
 from fno_runner.train.training import build_model
 

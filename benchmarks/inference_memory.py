@@ -26,8 +26,8 @@ def measure(count: int) -> dict[str, float]:
     from fno_runner.config import CENTRE, N, RunConfig
     from fno_runner.data.dataset import Patterns
     from fno_runner.data.probe import zone_plate_probe
-    from fno_runner.inference import predict
     from fno_runner.provenance import peak_memory_bytes
+    from fno_runner.reconstruct.inference import predict
     from fno_runner.reconstructor import Reconstructor
 
     config, cpu = RunConfig(width=32, modes=12), torch.device("cpu")

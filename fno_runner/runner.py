@@ -26,10 +26,12 @@ from fno_runner.device import allow_tf32, halve_until_it_fits, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder
 from fno_runner.identity import run_id
-from fno_runner.inference import predict
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
+from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.stitching import stitch
+from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.result import (
     ErrorInfo,
     Metrics,
@@ -44,10 +46,8 @@ from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.metrics import score
 from fno_runner.score.timing import Timing, timed_predict
 from fno_runner.score.without_truth import score_without_truth
-from fno_runner.stitching import stitch
 from fno_runner.train.checkpoint import held_checkpoints
 from fno_runner.train.training import OnEpoch, OnStep, Trained, train
-from fno_runner.weights import WEIGHTS, write_weights
 
 log = logging.getLogger("fno_runner")
 

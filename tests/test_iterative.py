@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from fno_runner.config import N
-from fno_runner.data.__main__ import main
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import read_array
 from fno_runner.data.scan import load_scan
 from fno_runner.result import SCAN_COLUMNS, Metrics
+from fno_runner.scan.command import main
 from fno_runner.scan.inspection import diameter, poisson_floor, step
 from fno_runner.scan.iterative import orthogonal_modes, reconstruct, residual
 from fno_runner.scan.orientation import check, orient

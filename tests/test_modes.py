@@ -13,11 +13,11 @@ from fno_runner.batches import Inputs
 from fno_runner.config import N, RunConfig
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.data.scan import load_scan
-from fno_runner.inference import predicted_amplitude
 from fno_runner.physics import amplitude_of, far_field, local_probe, object_update
+from fno_runner.reconstruct.inference import predicted_amplitude
+from fno_runner.reconstruct.stitching import average
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.score.floors import iterate
-from fno_runner.stitching import average
 from fno_runner.train.training import build_model, train
 from tests.scans import simulate_scan, write_raw
 

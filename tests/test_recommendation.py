@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT
 from agent.analysis.series import Series, series
 from agent.report.words import advice, to_json
+from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT
 from agent.study.records import table
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult

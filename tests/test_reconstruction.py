@@ -11,12 +11,12 @@ import torch
 from fno_runner.config import N, RunConfig
 from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.scan import load_scan
-from fno_runner.inference import predict, predicted_amplitude
 from fno_runner.physics import far_field
+from fno_runner.reconstruct.inference import predict, predicted_amplitude
+from fno_runner.reconstruct.stitching import stitch, tile
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.score.floors import floors, iterate
 from fno_runner.score.metrics import r_factor
-from fno_runner.stitching import stitch, tile
 
 CPU = torch.device("cpu")
 SMALL = RunConfig(width=4, modes=6, blocks=2)

@@ -24,12 +24,12 @@ from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
-from fno_runner.inference import predict
+from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.weights import load_weights, write_weights
 from fno_runner.result import RunResult, run_folder, write_result
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.timing import timed_predict
 from fno_runner.train.training import build_model
-from fno_runner.weights import load_weights, write_weights
 
 CPU = torch.device("cpu")
 SLOW = 1000.0

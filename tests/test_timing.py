@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fno_runner import inference
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.errors import DivergedError
-from fno_runner.inference import predict
+from fno_runner.reconstruct import inference
+from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.score import timing
 from fno_runner.score.timing import Times, is_enough, repeat_timed, timed_predict

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.intervals import by_size, mean_intervals
-from agent.analysis.quality import numbers
+from agent.study.quality import numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import SCAN_COLUMNS
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from agent.analysis.configurations import CONFIGURATION
 from agent.analysis.intervals import grouped_mean_interval
-from agent.analysis.quality import Criterion, numbers
+from agent.study.quality import Criterion, numbers
 
 FEWEST = 4
 """With fewer configurations nothing is said of importance."""

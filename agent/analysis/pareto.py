@@ -12,7 +12,7 @@ import pandas as pd
 
 from agent.analysis.configurations import COST, FLOPS, TIME, devices, seconds
 from agent.analysis.intervals import front_probabilities, mean_intervals, on_front
-from agent.analysis.quality import (
+from agent.study.quality import (
     PHASE_PSNR,
     PHASE_SSIM,
     R_HELD_OUT,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from agent.analysis.configurations import COST
 from agent.analysis.pareto import front
-from agent.analysis.quality import (
+from agent.study.quality import (
     PHASE_SSIM,
     R_FROM_OBJECT,
     R_HELD_OUT,

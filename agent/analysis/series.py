@@ -14,8 +14,8 @@ import pandas as pd
 from agent.analysis.configurations import CONFIGURATION, COST, configurations
 from agent.analysis.effects import Effect, effects
 from agent.analysis.pareto import Front, fronts
-from agent.analysis.quality import Criterion, numbers
 from agent.analysis.recommendation import Choice, Recommendation, choose_by, recommend
+from agent.study.quality import Criterion, numbers
 from fno_runner.config import RunConfig
 
 MUST_AGREE = (

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.configurations import CONFIGURATION, COST
-from agent.analysis.quality import numbers
 from agent.analysis.series import Series
 from agent.report.reconstructions import (
     RECON,
@@ -21,6 +20,7 @@ from agent.report.reconstructions import (
     Reconstruction,
     read_reconstruction,
 )
+from agent.study.quality import numbers
 from agent.study.records import read_record
 from fno_runner.errors import UserError
 from fno_runner.result import RECORD, run_folder

@@ -16,13 +16,13 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from agent.analysis.configurations import COST, TIME, label
-from agent.analysis.quality import Criterion, numbers
 from agent.analysis.series import Series
 from agent.report.gallery import NAMED_ROLES, Gallery
 from agent.report.page_data import is_reference, page_data, thumbnails
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult
 from agent.report.words import advice
+from agent.study.quality import Criterion, numbers
 from agent.study.sweepfile import Range, Sweep
 
 FOLDER = Path(__file__).parent

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from agent.analysis.configurations import CONFIGURATION, COST, FLOPS, NAMED, TIME, devices, label
 from agent.analysis.pareto import Front
-from agent.analysis.quality import numbers
 from agent.analysis.series import Series
 from agent.report.effects_plot import in_order, is_ordered, note
 from agent.report.gallery import NAMED_ROLES, Gallery, history
@@ -26,6 +25,7 @@ from agent.report.pareto_plot import (
     quality_label,
 )
 from agent.report.reconstructions import limits_of, thumbnail
+from agent.study.quality import numbers
 
 Json = dict[str, Any]
 

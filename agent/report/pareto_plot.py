@@ -20,8 +20,8 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 
 from agent.analysis.configurations import COST, FLOPS, TIME, devices
 from agent.analysis.pareto import Axis, Front
-from agent.analysis.quality import numbers
 from agent.analysis.series import Series
+from agent.study.quality import numbers
 from fno_runner.config import RunConfig, choices
 from fno_runner.files import write_atomically
 

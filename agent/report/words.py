@@ -11,8 +11,8 @@ import numpy as np
 
 from agent.analysis.configurations import CONFIGURATION, COST, FLOPS, STATISTICS, TIME
 from agent.analysis.pareto import Front
-from agent.analysis.quality import Criterion, numbers
 from agent.analysis.series import Series
+from agent.study.quality import Criterion, numbers
 
 SCHEMA_VERSION = 1
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from agent.analysis.quality import VALIDATION
+from agent.study.quality import VALIDATION
 from fno_runner.config import load_config
 from fno_runner.errors import Kind, UnbelievableError, UserError, printable
 from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, RunResult

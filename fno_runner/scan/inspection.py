@@ -12,9 +12,9 @@ from jaxtyping import Complex64, Float64
 from fno_runner.config import N
 from fno_runner.data.frames import Scan
 from fno_runner.files import write_atomically
+from fno_runner.reconstruct.stitching import COVERED
 from fno_runner.scan.iterative import Fit
 from fno_runner.score.metrics import align
-from fno_runner.stitching import COVERED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

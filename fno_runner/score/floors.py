@@ -13,9 +13,9 @@ from fno_runner.batches import Inputs, mask_of
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.files import write_text_atomically
 from fno_runner.physics import local_probe, object_update, subpixel_remainder
+from fno_runner.reconstruct.stitching import stitch
 from fno_runner.reconstructor import input_scale_factor
 from fno_runner.score.metrics import score
-from fno_runner.stitching import stitch
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
 """Object updates from vacuum, on each pattern alone; none at all leaves a flat phase."""

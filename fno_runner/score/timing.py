@@ -19,7 +19,7 @@ from jaxtyping import Complex64
 
 from fno_runner.data.dataset import Patterns
 from fno_runner.device import halve_until_it_fits, keep_freed_memory
-from fno_runner.inference import predict
+from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstructor import Reconstructor
 
 T = TypeVar("T")

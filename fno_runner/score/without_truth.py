@@ -8,11 +8,11 @@ from jaxtyping import Bool, Complex64
 
 from fno_runner.config import CENTRE, N
 from fno_runner.data.dataset import Dataset, Freeform
-from fno_runner.inference import predicted_amplitude
 from fno_runner.physics import poisson_deviance, shift_probe
+from fno_runner.reconstruct.inference import predicted_amplitude
+from fno_runner.reconstruct.stitching import COVERED, average
 from fno_runner.result import Metrics
 from fno_runner.score.metrics import align, crop_to, first_below, r_factor
-from fno_runner.stitching import COVERED, average
 
 HALVES_THRESHOLD = 1 / 7
 """Of the Fourier ring correlation of two halves of the data (Banterle et al., 2013)."""

@@ -1,0 +1,1 @@
+"""A trained network at work: its weights on disk, inference in slices, stitching."""
