@@ -6,6 +6,7 @@ docs/architecture.md has the plan of the rooms in words.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -113,3 +114,11 @@ def test_the_top_of_agent_holds_commands_only() -> None:
 def test_a_file_is_one_idea(folder: str) -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert not {path.name: n for path, n in lengths.items() if n > LONGEST_FILE}
+
+
+def test_the_documents_name_files_that_exist() -> None:
+    named = re.compile(r"`((?:agent|fno_runner|tests|benchmarks)/[\w/.]*)`")
+    for document in (ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        places = named.findall(document.read_text())
+        missing = [place for place in places if not (ROOT / place).exists()]
+        assert not missing, f"{document.name} names {missing}"
