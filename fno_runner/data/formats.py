@@ -12,14 +12,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from fno_runner.config import N
-from fno_runner.data.frames import Measured, Scan, bring_to_size
+from fno_runner.data.frames import Scan, bring_to_size
 from fno_runner.data.hdf5 import Hdf5, content_hash, is_hdf5, open_hdf5
+from fno_runner.data.measured import InMemory, Kind, Measured
 from fno_runner.data.npz import array_names, fingerprint, read_array
+from fno_runner.data.recording import clean
 from fno_runner.errors import UserError
 
 HC = 1.98644586e-25
@@ -30,8 +31,6 @@ METRES = {"distance": (1e-4, 1e3), "pixel": (1e-7, 1e-2), "travel": (0.0, 1.0)}
 """Detector distances, detector pixels and lengths of a scan that can be [m]."""
 CXI_INFORMATION = 0xFFFF
 """Bits of a CXI mask that name a fault; the higher ones only tell of signal."""
-
-Kind = Literal["amplitude", "intensity"]
 
 
 class Npz:
@@ -81,7 +80,7 @@ def read_scan(path: Path, kind: Kind | None = None, start: str | None = None) ->
             measured = replace(measured, probe=_modes(arrays.read(name)))
     if kind is not None:
         measured = replace(measured, kind=kind)
-    return bring_to_size(measured)
+    return bring_to_size(clean(measured))
 
 
 def fingerprint_scan(path: Path) -> str:
@@ -151,7 +150,7 @@ def load_raw_npz(path: Path, arrays: Arrays) -> Measured:
     return Measured(
         path,
         "raw NPZ",
-        data,
+        InMemory(data),
         "amplitude",
         np.stack(columns, axis=1),
         side,
@@ -227,7 +226,7 @@ def load_cxi(path: Path, arrays: Arrays) -> Measured:
     return Measured(
         path,
         "CXI",
-        data,
+        InMemory(data),
         "intensity",
         moved[:, 1::-1] / pixel,
         N,
@@ -281,7 +280,7 @@ def load_ptychodus(path: Path, arrays: Arrays) -> Measured:
     return Measured(
         path,
         "ptychodus product",
-        data[frames],
+        InMemory(data[frames]),
         "intensity",
         positions[rows],
         data.shape[-1],
