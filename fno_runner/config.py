@@ -23,67 +23,107 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     # --- the network -------------------------------------------------------------------------
-    architecture: Literal["fno", "hybrid"] = Field("fno", description="network family")
+    architecture: Literal["fno", "hybrid"] = Field("fno", description="the family of networks")
     input_transform: Literal["none", "log1p", "sqrt"] = Field(
-        "sqrt", description="what the network sees of the diffraction amplitude"
+        "sqrt", description="what is done to the diffraction amplitude before the network sees it"
     )
     conditioning: Literal["projection", "amplitude"] = Field(
         "projection",
-        description="input beside the amplitude: one magnitude projection, or nothing",
+        description="what the network sees beside the amplitude: one magnitude projection, or nothing",
     )
-    modes: int = Field(12, ge=1, le=N, description="kept Fourier modes a dimension")
+    modes: int = Field(
+        12, ge=1, le=N, description="Fourier modes that a layer keeps in each dimension"
+    )
     width: int = Field(32, ge=1, le=512, description="channels of the first Fourier layer")
-    blocks: int = Field(4, ge=1, le=8, description="Fourier blocks (hybrid: encoder levels, ≤ 5)")
-    cnn_blocks: int = Field(2, ge=0, le=8, description="3×3 convolutions after the Fourier blocks")
+    blocks: int = Field(
+        4,
+        ge=1,
+        le=8,
+        description="Fourier blocks; of a hybrid the levels of its encoder, at most 5",
+    )
+    cnn_blocks: int = Field(
+        2, ge=0, le=8, description="3×3 convolutions after the Fourier blocks (fno)"
+    )
 
     # --- training ----------------------------------------------------------------------------
     epochs: int = Field(20, ge=1, le=100_000, description="passes over the training patterns")
-    batch_size: int = Field(16, ge=1, le=65_536, description="patterns a training step")
-    learning_rate: float = Field(3e-3, gt=0, le=1, description="peak of the one-cycle schedule")
-    grad_clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
-    loss: Literal["mae", "poisson"] = Field(
-        "mae", description="misfit: amplitude MAE or Poisson negative log-likelihood"
+    batch_size: int = Field(16, ge=1, le=65_536, description="patterns in a training step")
+    learning_rate: float = Field(
+        3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="of weights, order and validation split")
+    grad_clip: float = Field(1.0, gt=0, description="a longer gradient is scaled down to this norm")
+    loss: Literal["mae", "poisson"] = Field(
+        "mae",
+        description="mean absolute error of the amplitude, or Poisson negative log-likelihood",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="seed of the initial weights, the order of patterns and the validation split",
+    )
     replicates: int = Field(
-        1, ge=1, le=64, description="train as many networks, of seed, seed + 1, and so on"
+        1, ge=1, le=64, description="train this many networks, with seed, seed + 1, and so on"
     )
     train_patterns: int | None = Field(
-        None, ge=16, description="train on this many patterns, drawn by seed (default: all)"
+        None,
+        ge=16,
+        description="train on this many patterns, drawn with the seed (default: on all)",
     )
 
     # --- inference and machine ---------------------------------------------------------------
     precision: Literal["float32", "tf32", "bf16"] = Field(
-        "float32", description="of the network's products; tf32 is float32 without a GPU"
+        "float32",
+        description="number format of the network's products; without a GPU tf32 is float32",
     )
-    infer_batch_size: int = Field(128, ge=1, le=1_048_576, description="patterns a slice")
+    infer_batch_size: int = Field(
+        128, ge=1, le=1_048_576, description="patterns that inference works on at a time"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
 
     # --- data: simulated grid lines ----------------------------------------------------------
     nimgs_train: int = Field(2, ge=1, le=64, description="simulated training objects")
     nimgs_test: int = Field(1, ge=1, le=16, description="simulated test objects")
-    nphotons: float = Field(1e9, ge=1, le=1e15, description="mean count of a pattern [photons]")
-    data_seed: int = Field(0, ge=0, lt=2**31, description="of objects and photon noise")
-    probe_radius: float = Field(11.0, gt=1, le=N / 2, description="pupil radius [FFT bins]")
-    probe_stop: float = Field(0.3, ge=0, lt=1, description="central stop [pupil radii]")
-    probe_defocus: float = Field(6.0, ge=-50, le=50, description="at the pupil's edge [rad]")
-    probe_astigmatism: float = Field(1.5, ge=-50, le=50, description="at the pupil's edge [rad]")
-    probe_coma: float = Field(1.0, ge=-50, le=50, description="at the pupil's edge [rad]")
+    nphotons: float = Field(1e9, ge=1, le=1e15, description="mean number of photons in a pattern")
+    data_seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of the simulated objects and of the photon noise"
+    )
+    probe_radius: float = Field(11.0, gt=1, le=N / 2, description="radius of the pupil [FFT bins]")
+    probe_stop: float = Field(
+        0.3, ge=0, lt=1, description="radius of the central stop [pupil radii]"
+    )
+    probe_defocus: float = Field(
+        6.0, ge=-50, le=50, description="defocus of the probe at the edge of the pupil [rad]"
+    )
+    probe_astigmatism: float = Field(
+        1.5, ge=-50, le=50, description="astigmatism of the probe at the edge of the pupil [rad]"
+    )
+    probe_coma: float = Field(
+        1.0, ge=-50, le=50, description="coma of the probe at the edge of the pupil [rad]"
+    )
 
-    probe_curvature: float = Field(0.0142, ge=-0.1, le=0.1, description="wavefront [rad/px²]")
+    probe_curvature: float = Field(
+        0.0142, ge=-0.1, le=0.1, description="curvature of the probe's parabolic phase [rad/px²]"
+    )
 
     # --- paths -------------------------------------------------------------------------------
     train_npz: str | None = Field(None, min_length=1, description="training patterns (NPZ)")
     test_npz: str | None = Field(None, min_length=1, description="test patterns (NPZ)")
     val_npz: str | None = Field(
-        None, min_length=1, description="patterns of a third object, to choose by (NPZ)"
+        None,
+        min_length=1,
+        description="patterns of a third object, by which configurations are chosen (NPZ)",
     )
-    scan: str | None = Field(None, min_length=1, description="a scan (NPZ, CXI, ptychodus)")
-    data_dir: str = Field("outputs/datasets", min_length=1, description="cache of simulated data")
+    scan: str | None = Field(
+        None, min_length=1, description="an experimental scan (docs/real-data.md names the formats)"
+    )
+    data_dir: str = Field(
+        "outputs/datasets", min_length=1, description="folder that keeps simulated data"
+    )
     output_dir: str = Field(
         "outputs/fno_hyperparam_study/single",
         min_length=1,
-        description="the study's folder; the run's is runs/<run_id> in it",
+        description="folder of the study; the run leaves runs/<run_id> in it",
     )
 
     @model_validator(mode="after")
