@@ -29,7 +29,7 @@ class RunConfig(BaseModel):
     )
     conditioning: Literal["projection", "amplitude"] = Field(
         "projection",
-        description="what the network sees beside the amplitude: one magnitude projection, or nothing",
+        description="what the network sees beside the amplitude: one projection, or nothing",
     )
     modes: int = Field(
         12, ge=1, le=N, description="Fourier modes that a layer keeps in each dimension"
