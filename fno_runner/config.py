@@ -42,7 +42,7 @@ class RunConfig(BaseModel):
         description="Fourier blocks; of a hybrid the levels of its encoder, at most 5",
     )
     cnn_blocks: int = Field(
-        2, ge=0, le=8, description="3×3 convolutions after the Fourier blocks (fno)"
+        2, ge=0, le=8, description="3×3 convolutions between the Fourier blocks and the output"
     )
 
     # --- training ----------------------------------------------------------------------------

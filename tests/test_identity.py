@@ -11,7 +11,7 @@ from pydantic import Field
 from fno_runner.config import RunConfig
 from fno_runner.identity import run_id
 
-RECORDS = sorted((Path(__file__).parent / "records").glob("*/runs/*/result.json"))
+RECORDS = sorted((Path(__file__).parent / "records").rglob("runs/*/result.json"))
 
 
 class LaterConfig(RunConfig):

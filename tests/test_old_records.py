@@ -1,4 +1,9 @@
-"""Records of an earlier schema, as a real quickstart at commit 624ba5e wrote them, still export."""
+"""Studies of earlier versions still export, and what they said they still say.
+
+`schema1` is a quickstart of commit 624ba5e. `version_0_1` has two studies of commit 1526a4b, with
+the tables that it made of them: the quickstart, and eight points that were trained too shortly or
+at far too high a learning rate, of which all but one seed collapsed or diverged.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,12 @@ import pytest
 
 from agent.export import export, main
 from agent.report.terminal import CSV, RECOMMENDATION
-from fno_runner.result import run_folder, write_result
+from fno_runner.result import RunResult, run_folder, write_result
 from tests.test_export import make, rows
 
-SCHEMA_1 = Path(__file__).parent / "records" / "schema1"
+RECORDS = Path(__file__).parent / "records"
+SCHEMA_1 = RECORDS / "schema1"
+VERSION_0_1 = RECORDS / "version_0_1"
 
 
 @pytest.fixture
@@ -43,3 +50,28 @@ def test_records_of_both_schemas_are_not_mixed_unasked(
     assert main([str(study), "--allow-mixed"]) == 0
     groups = {row["group"] for row in rows(study / CSV)}
     assert groups == {"epochs 1, schema 1", "epochs 20, schema 2"}
+
+
+@pytest.fixture(params=["quickstart", "mostly_collapsed"])
+def exported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """A study of version 0.1, exported by this version, and what version 0.1 exported of it."""
+    shutil.copytree(VERSION_0_1 / request.param, tmp_path / "study")
+    assert main([str(tmp_path / "study"), "--output-dir", str(tmp_path / "now")]) in (0, 1)
+    return tmp_path / "now", tmp_path / "study" / "expected"
+
+
+@pytest.mark.parametrize("name", ["study_results.csv", "study_configs.csv"])
+def test_the_tables_of_version_0_1_are_unchanged(exported: tuple[Path, Path], name: str) -> None:
+    now, then = (rows(folder / name) for folder in exported)
+    assert len(now) == len(then)
+    for row, before in zip(now, then, strict=True):
+        assert [key for key in row if key in before] == list(before), "columns keep their order"
+        assert {key: row[key] for key in before} == before
+
+
+def test_a_record_of_version_0_1_is_written_again_as_it_was() -> None:
+    records = sorted(VERSION_0_1.glob("*/runs/*/result.json"))
+    assert len(records) == 12
+    for path in records:
+        text = path.read_text()
+        assert json.loads(RunResult.model_validate_json(text).to_json()) == json.loads(text)
