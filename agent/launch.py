@@ -17,13 +17,12 @@ import wandb
 from rich.console import Console
 from rich.text import Text
 
-from agent.scheduling.slots import ALL, MAX_PER_GPU, NONE, Slot, plan_slots, usable_gpus
+from agent.scheduling.slots import ALL, MAX_PER_GPU, MAX_UNFIT, NONE, Slot, plan_slots, usable_gpus
 from agent.server.client import Server, parse_sweep_place
 from agent.server.supervisor import (
     AT_END,
     DIED,
     MAX_DEATHS,
-    MAX_UNFIT,
     STOP_GRACE_S,
     UNFIT,
     Keeper,

@@ -22,8 +22,27 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")
 
 
-ON_CPU = ("can't allocate memory", "could not create a primitive")
-"""What PyTorch's allocator says on a CPU; and oneDNN, of which a convolution needs memory, too."""
+OUT_OF_MEMORY = re.compile(
+    r"out of memory"  # PyTorch's allocator of a GPU, the CUDA runtime, its driver
+    r"|\w+_ALLOC(ATION)?_FAILED"  # cuBLAS, cuDNN, cuFFT, cuSOLVER
+    r"|can't allocate memory|not enough memory"  # PyTorch's allocator of a CPU
+    r"|could not create a primitive"  # oneDNN, of which a convolution needs memory, too
+)
+"""The words in which the libraries say that memory does not suffice."""
+BROKEN_OFF = "due to a previous error during capture"
+"""What the end of a CUDA graph's capture says; the error that broke it off is its context."""
+DEVICE_FAILURE = re.compile(
+    r"CUDA (driver )?error(?!: CUBLAS)|No CUDA GPUs are available|CUDA call failed lazily"
+    r"|(CUBLAS|CUDNN)_STATUS_(NOT_INITIALIZED|EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+    r"|CUFFT_(SETUP_FAILED|EXEC_FAILED|INTERNAL_ERROR)"
+)
+"""The words of a card that fails, as against an operation that a library does not have: busy or
+unavailable, fallen off the bus, an ECC error, a failed launch, MPS without its daemon."""
+CONTEXT_BYTES = 2**30
+"""What a process may hold on a card beside PyTorch's memory: context, libraries, kernels. More than
+this is other processes' memory."""
+PROBE_SIDE = 1024
+"""Side of the matrices that `check_device` multiplies."""
 
 
 # Of <malloc.h>.
@@ -85,12 +104,12 @@ def halve_until_it_fits(work: Callable[[int], T], batch_size: int) -> tuple[T, i
         what `work` returned, and the size it succeeded with.
 
     Raises:
-        RuntimeError: not even one at a time fits (torch.OutOfMemoryError on a GPU).
+        RuntimeError, MemoryError: not even one at a time fits.
     """
     while True:
         try:
             return work(batch_size), batch_size
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if batch_size == 1 or not is_out_of_memory(error):
                 raise
         # Only here has the failed attempt let go of its tensors: the error holds its frames.
@@ -100,11 +119,73 @@ def halve_until_it_fits(work: Callable[[int], T], batch_size: int) -> tuple[T, i
             torch.cuda.empty_cache()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch could not allocate, on a GPU or (a plain RuntimeError) on the CPU."""
-    if isinstance(error, torch.OutOfMemoryError):
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, on a GPU or on the CPU, in whichever library's words."""
+    if BROKEN_OFF in str(error) and error.__context__ is not None:
+        return is_out_of_memory(error.__context__)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(words in str(error) for words in ON_CPU)
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def machine_failure(error: BaseException, device: torch.device) -> str | None:
+    """Why an error on `device` is this machine's and not the point's, in a line; None if it is not.
+
+    It is where the card fails, and where memory ran out of which other processes hold a part.
+    """
+    if device.type != "cuda":
+        return None
+    first_line = str(error).partition("\n")[0]
+    if is_out_of_memory(error):
+        others = memory_of_others(device)
+        if others == 0:
+            return None
+        whose = "" if others is None else f" (other processes hold {others / 2**30:.1f} GiB)"
+        return f"{first_line}{whose}"
+    is_failure = isinstance(error, torch.AcceleratorError | torch.cuda.DeferredCudaCallError) or (
+        isinstance(error, RuntimeError) and DEVICE_FAILURE.search(str(error)) is not None
+    )
+    return f"the GPU failed: {first_line}" if is_failure else None
+
+
+def memory_of_others(device: torch.device) -> int | None:
+    """How much of a card's memory other processes hold [bytes]; None where the card does not say.
+
+    By cudaMemGetInfo, less what this process reserved and may have beside it (`CONTEXT_BYTES`).
+    """
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:
+        return None
+    return max(0, total - free - torch.cuda.memory_reserved(device) - CONTEXT_BYTES)
+
+
+def check_device(device: torch.device, need_bytes: int = 0) -> None:
+    """Let a card compute something, before a point is spent on it; nothing on a CPU.
+
+    Args:
+        need_bytes: the memory that the point will take on the card.
+
+    Raises:
+        MachineError: it is busy or broken, it computes nonsense, or too little memory is free.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        ones = torch.ones(PROBE_SIDE, PROBE_SIDE, device=device)
+        is_right = bool((ones @ ones == PROBE_SIDE).all())  # integers, so exact in every precision
+        torch.cuda.synchronize(device)
+        name = torch.cuda.get_device_name(device)
+        free, total = torch.cuda.mem_get_info(device)
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
+        raise MachineError(f"the GPU cannot be used: {str(error).splitlines()[0]}") from error
+    if not is_right:
+        raise MachineError(f"{name}: a product of matrices came out wrong: the GPU is broken")
+    if free < need_bytes:
+        raise MachineError(
+            f"{name}: the point needs about {need_bytes / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
+        )
 
 
 def keep_freed_memory(keep: bool = True) -> None:

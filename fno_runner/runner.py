@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +13,19 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import psutil
 import torch
 
 from fno_runner.config import RunConfig
 from fno_runner.data import load_dataset
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.data.npz import write_npz
-from fno_runner.device import allow_tf32, halve_until_it_fits, pick_device
+from fno_runner.device import (
+    allow_tf32,
+    check_device,
+    halve_until_it_fits,
+    machine_failure,
+    pick_device,
+)
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder
 from fno_runner.identity import run_id
@@ -38,7 +41,6 @@ from fno_runner.result import (
     RunResult,
     SeedResult,
     Status,
-    run_folder,
     write_result,
 )
 from fno_runner.score.floors import floors
@@ -48,6 +50,7 @@ from fno_runner.score.timing import Timing, timed_predict
 from fno_runner.score.without_truth import score_without_truth
 from fno_runner.train.checkpoint import held_checkpoints
 from fno_runner.train.training import OnEpoch, OnStep, Trained, train
+from fno_runner.working_folder import working_folder
 
 log = logging.getLogger("fno_runner")
 
@@ -75,9 +78,9 @@ def preflight(config: RunConfig) -> Dataset:
 
     Raises:
         UserError: input that cannot be used; nothing was written.
-        MachineError: no such device, or the disk is full or refuses.
+        MachineError: no such device, or it is busy or broken; the disk is full or refuses.
     """
-    pick_device(config.device)
+    check_device(pick_device(config.device))
     folder = make_folder(Path(config.output_dir))
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
@@ -105,10 +108,26 @@ def run(
 
     Raises:
         UserError: input that cannot be used; nothing was written.
-        MachineError: no such device, or the disk refuses.
+        MachineError: no such device, or it fails; the disk refuses.
     """
-    start = perf_counter()
     device = pick_device(config.device)
+    try:
+        return _run(config, dataset, device, on_step, on_epoch)
+    except Exception as error:
+        if reason := machine_failure(error, device):
+            raise MachineError(reason) from error
+        raise
+
+
+def _run(
+    config: RunConfig,
+    dataset: Dataset | None,
+    device: torch.device,
+    on_step: OnStep | None,
+    on_epoch: OnEpoch | None,
+) -> Outcome:
+    """`run`, but for an error of the device, which is raised as it came."""
+    start = perf_counter()
     allow_tf32(config.precision == "tf32")
     identifier = run_id(config)
     output_dir = Path(config.output_dir)
@@ -124,11 +143,11 @@ def run(
     if dataset.validation is not None:
         result.provenance["validation_object"] = dataset.validation.fingerprint
     with (
-        _working_folder(output_dir, identifier) as (folder, publish),
+        working_folder(output_dir, identifier) as (folder, publish),
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
     ):
         log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
-        with _recorded(result):
+        with _recorded(result, device):
             if dataset.reference is not None:
                 # First, so that a run that fails in training has them as well.
                 result.metrics_against = dataset.reference_kind
@@ -156,7 +175,7 @@ def run(
 
 
 @contextmanager
-def _recorded(result: RunResult | SeedResult) -> Iterator[None]:
+def _recorded(result: RunResult | SeedResult, device: torch.device) -> Iterator[None]:
     """Make what goes wrong with the point itself the result's status and error."""
     try:
         yield
@@ -165,6 +184,8 @@ def _recorded(result: RunResult | SeedResult) -> Iterator[None]:
     except DivergedError as error:
         result.status, result.error = "diverged", ErrorInfo.of(error)
     except Exception as error:
+        if machine_failure(error, device):
+            raise
         result.status, result.error = "failed", ErrorInfo.of(error)
         log.exception("the run failed")
 
@@ -209,7 +230,7 @@ def _evaluate(
     for one, network in zip(config.replicas(), trained, strict=True):
         seed = SeedResult(seed=one.seed, status="failed", history=network.history)
         seeds.append(seed)
-        with _recorded(seed):
+        with _recorded(seed, device):
             timed = "finished" not in first
             reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
             write_weights(folder / _weights_name(one), network.model, network.scale)
@@ -324,48 +345,3 @@ def _title(config: RunConfig) -> str:
         f"{config.architecture}, {config.input_transform}, {config.conditioning}, "
         f"modes {config.modes}, width {config.width}, seed {config.seed}"
     )
-
-
-@contextmanager
-def _working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
-    """A folder to work in, with a log; `publish` gives it its final name in one rename.
-
-    A run that is interrupted leaves no folder under its final name.
-    """
-    final = run_folder(output_dir, identifier)
-    folder = final.with_name(f"{identifier}.{socket.gethostname()}-{os.getpid()}.partial")
-    make_folder(folder)
-    made = folder.stat()
-    _remove_remains(folder)
-    handler = logging.FileHandler(folder / "log.txt")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-
-    def publish() -> Path:
-        found = folder.stat() if folder.exists() else None
-        if found is None or (found.st_dev, found.st_ino) != (made.st_dev, made.st_ino):
-            # What was written before is gone, and what came after would be half a run.
-            raise MachineError(f"{folder}: vanished while the run was in progress")
-        if final.exists():
-            attic = make_folder(output_dir / "superseded")
-            number = len(list(attic.glob(f"{identifier}-*"))) + 1
-            final.rename(attic / f"{identifier}-{number}")
-        folder.rename(final)
-        return final
-
-    try:
-        yield folder, publish
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_remains(folder: Path) -> None:
-    """Remove what killed processes of this host left of the same run."""
-    identifier = folder.name.split(".")[0]
-    for other in folder.parent.glob(f"{identifier}.{socket.gethostname()}-*.partial"):
-        pid = other.name.removesuffix(".partial").rpartition("-")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(other, ignore_errors=True)

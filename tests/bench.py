@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from agent.local import main
-from agent.scheduling import child, claims, driver, identity
+from agent.scheduling import child, claims, driver
 from agent.scheduling import queue as queue_module
 from agent.study.sweepfile import Point
+from fno_runner import process
 from fno_runner.config import load_config
 from fno_runner.result import RunResult
 
@@ -47,9 +48,10 @@ if what == "random":
     time.sleep(random.random() * 0.3)
 if what == "slow":
     time.sleep(random.random() * 1.5)
-if what in ("1", "3"):
+times = pathlib.Path(starts).read_text().count(record["run_id"])
+if what in ("1", "3") or (what == "busy once" and times % 2):
     print("error: no such device", file=sys.stderr)
-    sys.exit(int(what))
+    sys.exit(int(what) if what in ("1", "3") else 3)
 time.sleep(0.02)
 record["status"] = "failed" if what == "fail" else "finished"
 if what == "fail":
@@ -181,7 +183,7 @@ def be_told(content: Mapping[str, Any]) -> None:
     """
     child.start_point = stand_in_for(content["runs"])
     if host := content.get("host"):
-        identity._place = lambda: host  # type: ignore[assignment]
+        process._place = lambda: host  # type: ignore[assignment]
     for module in (claims, queue_module, driver):
         for name in ("BEAT_S", "SILENT_S"):
             if hasattr(module, name) and name.lower() in content:

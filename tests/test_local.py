@@ -12,7 +12,7 @@ import pytest
 
 from agent.local import main
 from agent.scheduling import child
-from agent.scheduling.slots import shared_slots
+from agent.scheduling.slots import MAX_UNFIT, shared_slots
 from agent.study.sweepfile import Point
 from tests.bench import SWEEP, Bench, is_alive, stand_in_for
 
@@ -83,9 +83,21 @@ def test_a_broken_machine_costs_no_point(bench: Bench, capsys: pytest.CaptureFix
     captured = capsys.readouterr()
     assert captured.err == "error: no such device\n"
     assert "4 missing" in captured.out
-    assert len(bench.starts()) == 2
+    assert len(bench.starts()) == 2 * MAX_UNFIT
     assert bench.records() == {}
     assert bench.run() == 0
+
+
+def test_a_machine_that_was_busy_for_a_moment_costs_nothing(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run(w8="busy once", w16="busy once", w24="fail") == 1
+    assert bench.statuses() == {**ALL_DONE, 24: "failed"}
+    assert "worker0: no such device; the point goes back" in capsys.readouterr().out
+    # Nor is a point forgotten that was to be run again.
+    assert bench.run("--retry-failed", w24="fail") == 1
+    assert bench.run("--retry-failed", w24="busy once") == 0
+    assert bench.statuses() == ALL_DONE
 
 
 def test_a_limit_ends_the_call_early(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.scheduling import stop_with_parent
 from agent.study.records import one_line, read_record
 from agent.study.sweepfile import Point
 from fno_runner.config import load_config
@@ -125,14 +125,7 @@ def start_point(
     """
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "agent.scheduling.stop_with_parent",
-                "-m",
-                "agent.run",
-                *arguments(point, study),
-            ],
+            stop_with_parent.command("-m", "agent.run", *arguments(point, study)),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
-from agent.scheduling.identity import Identity, Listener
+from agent.scheduling.listener import Listener
 from fno_runner.errors import MachineError
 from fno_runner.files import make_folder, write_text_atomically
+from fno_runner.process import Identity
 
 BEAT_S = 10.0
 """A driver says so often that it lives [s]."""

@@ -14,7 +14,7 @@ from agent.scheduling.child import Child
 from agent.scheduling.claims import BEAT_S
 from agent.scheduling.display import Display
 from agent.scheduling.queue import Queue, Ticket
-from agent.scheduling.slots import Slot
+from agent.scheduling.slots import MAX_UNFIT, Slot
 from agent.study.records import one_line, read_record, read_records, row
 from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
@@ -69,8 +69,10 @@ class Driver:
         self._beat_at = float("-inf")
         self._lost: set[str] = set()
         self._stopped: Counter[str] = Counter()
+        self._unfit: Counter[str] = Counter()
+        self._owed: set[str] = set()
         self.broken: list[str] = []
-        """What runs said of this machine, where they found it unfit."""
+        """Why slots were given up, as the last of their runs said it."""
 
     def run(self, retry_failed: bool = False) -> int | None:
         """Work until nothing is left to take; the signal that ended it early, or None.
@@ -158,7 +160,11 @@ class Driver:
         assert self._grid is not None
         known = statuses(self._folder, self._queue)
         settled = {"finished"} if retry_failed else set(known.values())
-        return {i: point for i, point in self._grid.items() if known.get(i) not in settled}
+        return {
+            i: point
+            for i, point in self._grid.items()
+            if known.get(i) not in settled or i in self._owed
+        }
 
     def _start(self, ticket: Ticket) -> None:
         slot = self._free[0]
@@ -170,6 +176,7 @@ class Driver:
             self._queue.give_back(ticket)
             raise
         self._free.remove(slot)
+        self._owed.discard(ticket.run_id)
         self._running[process] = ticket, slot
         self._queue.started(ticket, process.process.pid)
         self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
@@ -200,16 +207,14 @@ class Driver:
                 else:
                     self._settle(process, process.write_death())
             elif record is None and status == NO_MACHINE:
-                self._give_back(process)  # and its slot gets no other
-                line = process.last_line().removeprefix("error: ")
-                self.broken.append(line or "the run found this machine unfit")
-                self._display.note(f"a worker stops: {self.broken[-1]}")
+                self._give_up(self._give_back(process), process.last_line())
             else:
                 self._settle(process, record or process.write_death())
 
     def _settle(self, process: Child, record: RunResult) -> None:
         ticket, slot = self._running.pop(process)
         self._free.append(slot)
+        self._unfit[slot.name] = 0
         metric = self._sweep.metric
         self._queue.finish(ticket, record.status, None if metric is None else value(record, metric))
         self._ended[record.run_id] = record.status
@@ -219,6 +224,20 @@ class Driver:
         elif (score := value(record, metric or Metric("ssim_phase", True))) is not None:
             headline = f"{metric.name if metric else 'ssim_phase'} {score:.4g}"
         self._display.ended(record.run_id, record.status, headline)
+
+    def _give_up(self, slot: Slot, last_line: str) -> None:
+        """A run found the machine unfit: after `MAX_UNFIT` of them in a row its slot gets no more.
+
+        A card that was busy for a moment, or whose MPS daemon is starting again, is not lost.
+        """
+        reason = last_line.removeprefix("error: ") or "the run found this machine unfit"
+        self._unfit[slot.name] += 1
+        if self._unfit[slot.name] < MAX_UNFIT:
+            self._free.append(slot)
+            self._display.note(f"{slot.name}: {reason}; the point goes back")
+        else:
+            self.broken.append(reason)
+            self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
 
     def _forget(self, process: Child) -> Slot:
         """Another driver has the point: this one's attempt at it leaves nothing but its slot."""
@@ -231,6 +250,7 @@ class Driver:
         """The point goes back to the queue; the slot that it had."""
         ticket, slot = self._running.pop(process)
         self._queue.give_back(ticket)
+        self._owed.add(ticket.run_id)
         self._ask_again = float("-inf")
         self._display.returned(ticket.run_id)
         return slot

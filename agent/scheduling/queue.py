@@ -18,10 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agent.scheduling.claims import SILENT_S, Claims
-from agent.scheduling.identity import Identity, Listener
 from agent.scheduling.journal import JOURNAL, JournalLock
+from agent.scheduling.listener import Listener
 from agent.study.sweepfile import INT_UNIFORM, LOG_UNIFORM, Point, Range, Sweep, Value
 from fno_runner.errors import MachineError, UserError
+from fno_runner.process import Identity
 
 CLAIMS = "claims"
 UNCLAIMED_S = 10.0

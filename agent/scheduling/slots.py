@@ -16,6 +16,8 @@ from fno_runner.errors import MachineError, UserError
 ALL, NONE = "all", "none"
 MAX_PER_GPU, MAX_WORKERS = 64, 256
 ORDER = "CUDA_DEVICE_ORDER"
+MAX_UNFIT = 3
+"""A slot stops after so many runs in a row that found their machine or its data unfit."""
 
 
 @dataclass(frozen=True)

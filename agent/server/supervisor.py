@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from pathlib import Path
 
 import psutil
 
-from agent.scheduling.slots import Slot
+from agent.scheduling import stop_with_parent
+from agent.scheduling.slots import MAX_UNFIT, Slot
 from agent.server.output import LineReader
 from agent.server.slot_report import SLOT_REPORT, read_report
 from agent.server.tracker import FINISH_WAIT_S
 from fno_runner.errors import MachineError
 
-MAX_UNFIT = 3
-"""A slot stops after so many runs in a row that found their machine or its data unfit."""
 MAX_DEATHS = 8
 """A slot stops after its agent has died so often with no point recorded in between."""
 AGAIN_S, AGAIN_MOST_S = 10.0, 600.0
@@ -130,10 +128,9 @@ class Keeper:
         count = () if self._count is None else ("--count", str(self._count - self.recorded))
         try:
             self._agent = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "agent.scheduling.stop_with_parent"),
-                    *("-m", "wandb", "agent", "--forward-signals", *count, self._sweep),
-                ],
+                stop_with_parent.command(
+                    "-m", "wandb", "agent", "--forward-signals", *count, self._sweep
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
