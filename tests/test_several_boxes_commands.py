@@ -1,4 +1,4 @@
-"""README's section "On several GPU boxes": its commands, as written, against a loopback server."""
+"""The whole way of docs/several-boxes.md: its commands, as written, against a loopback server."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.wandb_backend import WandbBackend
 
 
 def section(title: str) -> str:
-    found = re.search(rf"^## {title}\n(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
+    found = re.search(
+        rf"^## {title}\n(.*?)^## ", (ROOT / "docs" / "several-boxes.md").read_text(), re.M | re.S
+    )
     assert found
     return found[1]
 
 
 @pytest.mark.slow
-def test_the_commands_of_readme_run_as_written(
+def test_the_commands_of_the_document_run_as_written(
     tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
 ) -> None:
-    login, sweep, agent, launch, retry, export, dashboard, sync = commands(
-        section("On several GPU boxes")
-    )
+    login, sweep, agent, launch, retry, export, dashboard, sync = commands(section("The whole way"))
     boxes = [tmp_path / "box1", tmp_path / "box2"]
     for box in boxes:
         box.mkdir()
