@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fno_runner.config import N, RunConfig, load_config
 from fno_runner.files import write_text_atomically
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -103,6 +104,17 @@ class RunResult(BaseModel):
     history: list[dict[str, float | int | None]] = []
     provenance: dict[str, str | float | int | bool | None] = {}
     seeds: list[SeedResult] = []
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The configuration that was run.
+
+        A record without `patch_size` is of version 0.1, which cut every pattern to 64 px.
+
+        Raises:
+            UserError: it is none that this program knows.
+        """
+        return load_config({"patch_size": N, **self.config})
 
     def to_json(self) -> str:
         """Strict JSON (RFC 8259): null where a number is not finite."""

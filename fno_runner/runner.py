@@ -129,10 +129,11 @@ def _run(
     """`run`, but for an error of the device, which is raised as it came."""
     start = perf_counter()
     allow_tf32(config.precision == "tf32")
-    identifier = run_id(config)
-    output_dir = Path(config.output_dir)
     if dataset is None:
         dataset = preflight(config)
+    config = config.of_size(dataset.test.size)
+    identifier = run_id(config)
+    output_dir = Path(config.output_dir)
     loaded = perf_counter()
     result = RunResult(
         run_id=identifier,
@@ -142,6 +143,8 @@ def _run(
     )
     if dataset.validation is not None:
         result.provenance["validation_object"] = dataset.validation.fingerprint
+    if dataset.counts_held is not None:
+        result.provenance["counts_held"] = dataset.counts_held
     with (
         working_folder(output_dir, identifier) as (folder, publish),
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,

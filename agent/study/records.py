@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from agent.study.quality import VALIDATION
-from fno_runner.config import load_config
 from fno_runner.errors import Kind, UnbelievableError, UserError, printable
 from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, RunResult
 
@@ -137,7 +136,7 @@ def parts(result: RunResult) -> Parts:
     Raises:
         UserError: the result's config is none that `fno_runner` knows.
     """
-    config = load_config(result.config).model_dump()
+    config = result.run_config.model_dump()
     metrics = validation = {}
     if result.status in MEASURED:
         metrics = _pairs(result.metrics)
@@ -229,7 +228,7 @@ def read_record(path: Path, run_id: str | None = None) -> RunResult:
         raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
     try:
         check_cost(result.model_params, result.inference_time_s)
-        load_config(result.config)
+        _ = result.run_config
     except ValueError as error:
         raise UnbelievableError("foreign", str(error)) from None
     except UserError as error:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Complex64, Float32
 
-from fno_runner.config import CENTRE, N
+from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Raster
 from fno_runner.physics import shift_probe
 
@@ -35,7 +35,7 @@ def stitch(
 def tile(patches: Complex64[np.ndarray, "b n n"], raster: Raster) -> Complex64[np.ndarray, "o h w"]:
     """The central step × step pixels of every patch, side by side, row by row."""
     step = raster.step
-    border = (N - step) // 2
+    border = (patches.shape[-1] - step) // 2
     centres = patches[:, border : border + step, border : border + step]
     tiles = centres.reshape(-1, raster.rows, raster.cols, step, step)  # (O, R, C, step, step)
     tiles = tiles.transpose(0, 1, 3, 2, 4)  # (O, R, step, C, step)
@@ -56,7 +56,8 @@ def average(
     Returns:
         the object (zero where no patch reaches) and the summed weight.
     """
-    first = positions - CENTRE
+    size = patches.shape[-1]
+    first = positions - centre(size)
     corner = np.rint(first)
     remainder = torch.from_numpy(first - corner)
     light = shift_probe(torch.from_numpy(probe), remainder).abs().square()
@@ -64,7 +65,7 @@ def average(
     total = np.zeros(shape, np.complex64)
     weight = np.zeros(shape, np.float32)
     for patch, light, (row, col) in zip(patches, intensity, corner.astype(int), strict=True):
-        window = slice(row, row + N), slice(col, col + N)
+        window = slice(row, row + size), slice(col, col + size)
         total[window] += light * patch
         weight[window] += light
     np.divide(total, weight, out=total, where=weight > 0)
