@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fno_runner.config import N, RunConfig, load_config
+from fno_runner.errors import UnbelievableError, UserError
 from fno_runner.files import write_text_atomically
 
 SCHEMA_VERSION: Literal[2] = 2
 """Raised where a program that reads strictly cannot read what a later one writes. 2: validation."""
 KNOWN_SCHEMAS = (1, 2)
 RECORD = "result.json"
+MAX_BYTES = 64 * 2**20
+"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
+RECON = "recon.npz"
+"""The object of the test patterns, its mask, the training's probe, and what the object is compared
+with, if anything."""
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]
 FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed")
@@ -160,6 +167,86 @@ def write_result(result: RunResult, folder: Path) -> Path:
     path = folder / RECORD
     write_text_atomically(path, result.to_json())
     return path
+
+
+def read_record(path: Path, run_id: str | None = None) -> RunResult:
+    """One record, believed only when all of it fits.
+
+    Args:
+        run_id: what its folder says; None where its folder says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        UnbelievableError: it is not believed; says why in one line.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+        raise UnbelievableError("foreign", "not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise UnbelievableError(
+            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise UnbelievableError("empty", "empty")
+    try:
+        result = RunResult.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise _reason(error) from None
+    if "schema_version" not in result.model_fields_set:
+        raise UnbelievableError("foreign", "has no schema_version")
+    if run_id is not None and result.run_id != run_id:
+        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
+    if not _is_finite(result.model_dump()):
+        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
+    try:
+        check_cost(result.model_params, result.inference_time_s)
+        _ = result.run_config
+    except ValueError as error:
+        raise UnbelievableError("foreign", str(error)) from None
+    except UserError as error:
+        raise UnbelievableError("foreign", f"config: {error}") from None
+    return result
+
+
+def check_cost(model_params: object, inference_time_s: object) -> None:
+    """Doubt what a run is said to cost; None is no doubt.
+
+    Raises:
+        ValueError: parameters that are no count, or a time that is not positive.
+    """
+    if model_params is not None and not (
+        isinstance(model_params, int) and 0 < model_params < 2**63
+    ):
+        raise ValueError("model_params is not a count")
+    if inference_time_s is not None and not (
+        isinstance(inference_time_s, int | float) and inference_time_s > 0
+    ):
+        raise ValueError("inference_time_s is not positive")
+
+
+def _reason(error: ValidationError) -> UnbelievableError:
+    errors = error.errors(include_url=False)
+    for item in errors:
+        if item["loc"] == ("schema_version",):
+            version = item["input"]
+            later = isinstance(version, int) and version > SCHEMA_VERSION
+            known = " and ".join(map(str, KNOWN_SCHEMAS))
+            reason = f"schema_version is {version!r}; known are {known}"
+            return UnbelievableError("future" if later else "foreign", reason)
+    place = ".".join(str(step) for step in errors[0]["loc"])
+    torn = errors[0]["type"] == "json_invalid"
+    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+    return UnbelievableError("torn" if torn else "foreign", reason)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in nested dicts and lists are finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _mean(values: Sequence[Any]) -> Any:

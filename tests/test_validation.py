@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from agent.server.rows import mirror
-from agent.study.records import read_record, row
+from agent.study.records import row
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.data.gridlines import simulate
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.provenance import code
-from fno_runner.result import RECORD
+from fno_runner.result import RECORD, read_record
 from fno_runner.runner import run
 from tests.test_mirrored import of_server
 

@@ -21,9 +21,8 @@ from agent.report.reconstructions import (
     read_reconstruction,
 )
 from agent.study.quality import numbers
-from agent.study.records import read_record
 from fno_runner.errors import UserError
-from fno_runner.result import RECORD, run_folder
+from fno_runner.result import RECORD, read_record, run_folder
 
 WIDTH = 24
 """Of a picture [letters]."""

@@ -19,14 +19,13 @@ from agent.study.records import (
     Cell,
     Parts,
     assemble,
-    check_cost,
     one_line,
     parts,
 )
 from fno_runner.config import PATHS, N, RunConfig, load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
-from fno_runner.result import RunResult, Status
+from fno_runner.result import RunResult, Status, check_cost
 
 INCOMPLETE, REJECTED = "incomplete", "rejected"
 """Statuses of an ended run whose summary lacks its result, and of one that is not believed."""

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from agent.study.quality import VALIDATION
 from fno_runner.errors import Kind, UnbelievableError, UserError, printable
-from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, RunResult
+from fno_runner.result import RECORD, RunResult, read_record
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
-
-MAX_BYTES = 64 * 2**20
-"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
 
 COLUMNS = (
     "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
@@ -178,86 +171,6 @@ def parts(result: RunResult) -> Parts:
 def one_line(text: str) -> str:
     """`text` with runs of white space as one space and unprintable characters as escapes."""
     return printable(" ".join(text.split()))
-
-
-def check_cost(model_params: Cell, inference_time_s: Cell) -> None:
-    """Doubt what a run is said to cost; None is no doubt.
-
-    Raises:
-        ValueError: parameters that are no count, or a time that is not positive.
-    """
-    if model_params is not None and not (
-        isinstance(model_params, int) and 0 < model_params < 2**63
-    ):
-        raise ValueError("model_params is not a count")
-    if inference_time_s is not None and not (
-        isinstance(inference_time_s, int | float) and inference_time_s > 0
-    ):
-        raise ValueError("inference_time_s is not positive")
-
-
-def read_record(path: Path, run_id: str | None = None) -> RunResult:
-    """One record, believed only when all of it fits.
-
-    Args:
-        run_id: what its folder says; None where its folder says nothing.
-
-    Raises:
-        OSError: it cannot be read.
-        UnbelievableError: it is not believed; says why in one line.
-    """
-    facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
-        raise UnbelievableError("foreign", "not a regular file")
-    if facts.st_size > MAX_BYTES:
-        raise UnbelievableError(
-            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
-        )
-    content = path.read_bytes()
-    if not content.strip():
-        raise UnbelievableError("empty", "empty")
-    try:
-        result = RunResult.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise _reason(error) from None
-    if "schema_version" not in result.model_fields_set:
-        raise UnbelievableError("foreign", "has no schema_version")
-    if run_id is not None and result.run_id != run_id:
-        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
-    if not _is_finite(result.model_dump()):
-        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
-    try:
-        check_cost(result.model_params, result.inference_time_s)
-        _ = result.run_config
-    except ValueError as error:
-        raise UnbelievableError("foreign", str(error)) from None
-    except UserError as error:
-        raise UnbelievableError("foreign", f"config: {error}") from None
-    return result
-
-
-def _reason(error: ValidationError) -> UnbelievableError:
-    errors = error.errors(include_url=False)
-    for item in errors:
-        if item["loc"] == ("schema_version",):
-            version = item["input"]
-            later = isinstance(version, int) and version > SCHEMA_VERSION
-            known = " and ".join(map(str, KNOWN_SCHEMAS))
-            reason = f"schema_version is {version!r}; known are {known}"
-            return UnbelievableError("future" if later else "foreign", reason)
-    place = ".".join(str(step) for step in errors[0]["loc"])
-    torn = errors[0]["type"] == "json_invalid"
-    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
-    return UnbelievableError("torn" if torn else "foreign", reason)
-
-
-def _is_finite(value: object) -> bool:
-    """Whether all numbers in nested dicts and lists are finite."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _pairs(metrics: Any) -> dict[str, float | None]:
