@@ -1,0 +1,42 @@
+"""Which configuration gets the next seed, so that the choice becomes sure with few runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+FIRST = 5
+"""The scatter of seeds is estimated from at least so many second seeds, of the most promising
+configurations, before anything is said of probabilities."""
+
+
+def next_seed(
+    probability: Array, value: Array, counts: npt.NDArray[np.int_], may: npt.NDArray[np.bool_]
+) -> int | None:
+    """The configuration whose next seed tells most about the choice; None where none may help.
+
+    Top-two sampling (Russo, 2020, doi:10.1287/opre.2019.1911) in expectation: half of the seeds go
+    to the choice, half to whatever else may turn out to be it, as probably as it may. The
+    configuration that is farthest behind its share is next.
+
+    Args:
+        probability: of being the choice (k,); NaN where it is not compared or not known.
+        value: what the choice maximises (k,), of the means; NaN where unknown.
+        counts: seeds so far, those under way included (k,).
+        may: which configurations may have another seed (k,).
+    """
+    known = np.isfinite(probability)
+    if not known.any() or np.maximum(counts - 1, 0).sum() < FIRST:
+        valued = np.flatnonzero(np.isfinite(value))
+        first = valued[np.argsort(-value[valued], kind="stable")][:FIRST]
+        lacking = first[may[first] & (counts[first] < 2)]
+        if lacking.size:
+            return int(lacking[0])
+    p = np.nan_to_num(probability)
+    odds = np.divide(p, 1 - p, out=np.zeros_like(p), where=p < 1)
+    share = p * (1 + odds.sum() - odds) / 2
+    wanted = np.where(may & known, share / np.maximum(counts, 1), 0.0)
+    best = int(np.argmax(wanted))
+    return best if wanted[best] > 0 else None

@@ -1,0 +1,91 @@
+"""Contenders against the choice: better, worse, equal or undecided; several tests allowed for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from agent.analysis.means import CONFIDENCE, Means
+
+Array = npt.NDArray[np.float64]
+Verdict = Literal["better", "worse", "equal", "undecided"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better than the choice a contender is.
+
+    config: the contender's row.
+    gain: by how much its mean is better; negative where it is worse.
+    low, high: ends of the interval of the gain, at the level that Holm's procedure gives it.
+    p: that a difference of zero would look like this one or larger, adjusted (Holm).
+    verdict: "equal" where it is shown to be within the margin of practical equality, "better" or
+        "worse" where it is shown to be that, "undecided" where seeds do not tell.
+    """
+
+    config: int
+    gain: float
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+
+
+def differences(
+    quality: Means, sign: int, choice: int, contenders: Sequence[int], margin: float
+) -> list[Difference]:
+    """Each contender against the choice, by the seeds that they share.
+
+    Two families of t tests, each at 5 % in all by Holm's procedure (1979): that there is no
+    difference, and that there is one of at least the margin (two one-sided tests, Schuirmann 1987).
+
+    Args:
+        sign: what the quality is multiplied by so that more is better.
+        contenders: rows of configurations whose means have errors, as the choice's has.
+        margin: a difference within it does not matter, in the quality's unit.
+    """
+    if not contenders:
+        return []
+    against = [quality.difference(row, choice) for row in contenders]
+    gain = sign * np.array([difference for difference, _, _ in against])
+    error = np.array([error for _, error, _ in against])
+    freedom = np.array([freedom for _, _, freedom in against])
+    # Seeds that leave no room at all decide everything.
+    error = np.maximum(error, np.finfo(float).tiny)
+    differs = np.asarray(2 * stats.t.sf(np.abs(gain) / error, freedom))
+    matters = np.asarray(stats.t.sf((margin - np.abs(gain)) / error, freedom))
+    adjusted, same = holm(differs), holm(matters)
+    reach = stats.t.isf(_levels(differs) / 2, freedom) * error
+    verdicts: list[Verdict] = []
+    for p, p_same, better in zip(adjusted, same, gain > 0, strict=True):
+        if p_same <= 1 - CONFIDENCE:
+            verdicts.append("equal")
+        elif p <= 1 - CONFIDENCE:
+            verdicts.append("better" if better else "worse")
+        else:
+            verdicts.append("undecided")
+    return [
+        Difference(row, float(g), float(g - r), float(g + r), float(p), verdict)
+        for row, g, r, p, verdict in zip(contenders, gain, reach, adjusted, verdicts, strict=True)
+    ]
+
+
+def holm(p: Array) -> Array:
+    """p values adjusted for as many tests (Holm, 1979)."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
+
+
+def _levels(p: Array) -> Array:
+    """The level at which Holm's procedure tests each of the hypotheses."""
+    levels = np.empty(len(p))
+    levels[np.argsort(p, kind="stable")] = (1 - CONFIDENCE) / np.arange(len(p), 0, -1)
+    return levels

@@ -1,0 +1,184 @@
+"""What is known of configurations' means: intervals, draws, and differences between two of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from agent.analysis.scatter import Scale, Scatter, moderated
+
+Array = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+DRAWS = 4000
+"""The error of a probability found by so many is below 0.008 (one standard error)."""
+MOST_DRAWN = 2**24
+"""Numbers drawn at most: of more than 4,194 configurations there are fewer draws."""
+CHUNK = 2**18
+"""Numbers held at once."""
+MOST_FREEDOM = 1e9
+"""Of a χ² that is drawn; more is as good as a constant."""
+SURE = 0.9
+"""Seeds count as correlated only as far as they show with this confidence: too much correlation
+would make differences look surer than they are."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means of k configurations over their seeds, and how sure each is.
+
+    A mean's error is t-distributed: the moderated standard deviation over √n, with its degrees of
+    freedom. Errors of configurations that share seeds are correlated by what the seeds show.
+
+    mean: (k,); NaN where there is no number.
+    error: the standard error of the mean (k,); NaN where it is not known, 0 of what seeds do not
+        change.
+    freedom: its degrees of freedom (k,).
+    counts: how many numbers each mean is over (k,).
+    scatter: of the seeds.
+    seeds: which seeds each mean is over (k, s).
+    correlation: of two configurations' numbers of one seed [0 to 1].
+    """
+
+    mean: Array
+    error: Array
+    freedom: Array
+    counts: npt.NDArray[np.int_]
+    scatter: Scatter
+    seeds: npt.NDArray[np.bool_]
+    correlation: float
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+        """Ends of each mean's interval by Student's t; NaN where the error is not known."""
+        reach = stats.t.ppf((1 + confidence) / 2, self.freedom) * self.error
+        return self.mean - reach, self.mean + reach
+
+    def draws(self, rows: npt.NDArray[np.intp], stream: int = 0) -> Iterator[Array]:
+        """Means as they may be, a row a draw, in parts (some, len(rows)); the same every time.
+
+        What has no known error stands still.
+
+        Args:
+            rows: the configurations that are drawn.
+            stream: draws of different streams are independent.
+        """
+        error = np.nan_to_num(self.error[rows])
+        freedom = np.minimum(np.nan_to_num(self.freedom[rows], nan=1.0), MOST_FREEDOM)
+        shares = np.sqrt(self.correlation) * np.sqrt(self.counts[rows])[:, None]
+        weights = shares * self.seeds[rows] / np.maximum(self.counts[rows], 1)[:, None]
+        # What the shared part leaves of an error of variance 1.
+        own = np.sqrt(np.maximum(0, 1 - np.square(weights).sum(axis=1)))
+        together = bool(self.correlation > 0)
+        some = max(1, CHUNK // max(1, len(rows)))
+        for first in range(0, count_of_draws(len(rows)), some):
+            rng = np.random.default_rng([stream, len(rows), first])
+            count = min(some, count_of_draws(len(rows)) - first)
+            normal = own * rng.standard_normal((count, len(rows)))
+            if together:
+                normal += rng.standard_normal((count, weights.shape[1])) @ weights.T
+            chi = rng.chisquare(freedom, (count, len(rows)))
+            yield self.mean[rows] + error * normal * np.sqrt(freedom / chi)
+
+    def difference(self, of: int, to: int) -> tuple[float, float, float]:
+        """mean[of] − mean[to], its standard error, and the error's degrees of freedom (Welch)."""
+        first, second = self.error[of] ** 2, self.error[to] ** 2
+        common = int(np.sum(self.seeds[of] & self.seeds[to]))
+        shared = self.correlation * common / math.sqrt(self.counts[of] * self.counts[to])
+        variance = first + second - 2 * shared * self.error[of] * self.error[to]
+        parts = first**2 / self.freedom[of] + second**2 / self.freedom[to]
+        freedom = (first + second) ** 2 / parts if parts > 0 else math.inf
+        return float(self.mean[of] - self.mean[to]), math.sqrt(max(variance, 0.0)), float(freedom)
+
+    def probability_above(self, row: int, threshold: float) -> float:
+        """How probably a configuration's mean is at least a threshold; NaN where unknown."""
+        error = self.error[row]
+        if error == 0:
+            return float(self.mean[row] >= threshold)
+        return float(stats.t.cdf((self.mean[row] - threshold) / error, self.freedom[row]))
+
+
+def count_of_draws(rows: int) -> int:
+    """So many draws are made of so many configurations."""
+    return min(DRAWS, max(1, MOST_DRAWN // max(1, rows)))
+
+
+def means(values: Array, scale: Scale, terms: Array) -> Means:
+    """The means of k configurations.
+
+    Args:
+        values: a column a seed (k, s); NaN where a configuration lacks the number.
+        scale: where the scatter is expected to be even (agent.analysis.scatter).
+        terms: what the scatter may follow (k, t).
+    """
+    seeds = np.isfinite(values)
+    n = seeds.sum(axis=1)
+    total = np.where(seeds, values, 0).sum(axis=1)
+    mean = np.divide(total, n, out=np.full(len(values), math.nan), where=n > 0)
+    off = np.where(seeds, values - mean[:, None], 0)
+    own = np.sqrt(
+        np.divide(
+            np.square(off).sum(axis=1), n - 1, out=np.full(len(values), math.nan), where=n > 1
+        )
+    )
+    scatter = moderated(own, n, mean, scale, terms)
+    error = np.divide(scatter.std, np.sqrt(n), out=np.full(len(values), math.nan), where=n > 0)
+    standard = np.divide(
+        off, scatter.std[:, None], out=np.zeros_like(off), where=(scatter.std > 0)[:, None]
+    )
+    return Means(
+        mean=mean,
+        error=error,
+        freedom=np.where(n > 0, scatter.freedom, math.nan),
+        counts=n,
+        scatter=scatter,
+        seeds=seeds,
+        correlation=seed_correlation(np.where((n > 1)[:, None] & seeds, standard, math.nan)),
+    )
+
+
+def known(values: Array) -> Means:
+    """Numbers that no seed changes, such as counts."""
+    nothing, none = np.full(len(values), math.nan), np.zeros(len(values))
+    return Means(
+        mean=values,
+        error=np.where(np.isfinite(values), 0.0, math.nan),
+        freedom=np.full(len(values), math.inf),
+        counts=np.isfinite(values).astype(int),
+        scatter=Scatter(nothing, none, none, nothing, nothing),
+        seeds=np.zeros((len(values), 1), bool),
+        correlation=0.0,
+    )
+
+
+def seed_correlation(residuals: Array) -> float:
+    """How far a seed moves all configurations together: a lower bound of the correlation.
+
+    Two-way analysis of variance, configurations and seeds, over the seeds that most configurations
+    have: the mean square of seeds over that of the rest is F-distributed. The bound is the one that
+    is exceeded with confidence `SURE`; 0 where seeds show nothing.
+
+    Args:
+        residuals: each configuration's numbers less its mean, in standard deviations (k, s); NaN
+            where there is none.
+    """
+    patterns, which, count = np.unique(
+        np.isfinite(residuals), axis=0, return_inverse=True, return_counts=True
+    )
+    worth = count * np.maximum(patterns.sum(axis=1) - 1, 0)
+    most = int(np.argmax(worth)) if worth.size else 0
+    if not worth.size or worth[most] == 0 or count[most] < 2:
+        return 0.0
+    block = residuals[np.ravel(which) == most][:, patterns[most]]
+    k, n = block.shape
+    by_seed = block.mean(axis=0)
+    seeds = k * float(np.square(by_seed).sum()) / (n - 1)
+    rest = float(np.square(block - by_seed).sum()) / ((k - 1) * (n - 1))
+    if rest == 0:
+        return 0.0
+    ratio = seeds / rest / stats.f.ppf(SURE, n - 1, (k - 1) * (n - 1))
+    return max(0.0, float((ratio - 1) / (ratio + k - 1)))
