@@ -20,19 +20,18 @@ from agent.analysis.configurations import CONFIGURATION, configurations
 from agent.scheduling.slots import add_slot_options, slot_words
 from agent.study.quality import numbers
 from agent.study.records import read_records, table
-from agent.study.sweepfile import METRICS, Metric, Sweep, parse_sweep, read_sweep
+from agent.study.sweepfile import Metric, Sweep, parse_sweep, read_sweep
 from fno_runner.cli import Parser, command
-from fno_runner.config import N, RunConfig
-from fno_runner.data import patch_size_of
+from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_atomically, write_text_atomically
+from fno_runner.score.quantities import QUANTITIES
 
 ROOT = Path("outputs/transfer")
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 FEWEST = 4
 """Of fewer configurations no rank correlation says anything."""
-LOWER_IS_BETTER = ("r_", "deviance_", "mae_", "mse_", "resolution_", "model_params", "inference_")
 
 HELP = """\
 Run one grid twice, on simulated grid lines and on a scan, and compare how the two rank its
@@ -79,22 +78,15 @@ def _main(args: argparse.Namespace) -> int:
         raise UserError(f"{args.sweep}: has a 'scan' already; --scan names it")
     if not args.scan.is_file():
         raise UserError(f"{args.scan}: no such file")
-    if "bin" in sweep.parameters:
-        raise UserError(
-            f"{args.sweep}: has a 'bin', which simulated data do not know; "
-            f"python -m fno_runner.data probe --bin writes a binned scan"
-        )
-    size = patch_size_of(RunConfig(scan=str(args.scan)))
     folder: Path = make_folder(args.folder or ROOT / f"{sweep.study_id}-{args.scan.stem}")
-    measures = (_metric(args.metric), _metric(args.scan_metric))
+    measures = (_metric(args.metric, "scan"), _metric(args.scan_metric, "validation"))
     studies = []
     for name, scan, measure in zip(
         ("simulated", "scan"), (None, args.scan.resolve()), measures, strict=True
     ):
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
-        asked = _with(sweep, name, scan, measure, size)
-        write_text_atomically(file, json.dumps(asked, indent=1) + "\n")
+        write_text_atomically(file, json.dumps(_with(sweep, name, scan, measure), indent=1) + "\n")
         status = local.main([str(file), "--study", str(studies[-1]), *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
@@ -218,17 +210,13 @@ def _configurations(study: Path) -> pd.DataFrame:
     return configurations(table(read_records(study).results))[0]
 
 
-def _with(
-    sweep: Sweep, name: str, scan: Path | None, metric: Metric, size: int
-) -> dict[str, object]:
-    """The sweep on one kind of data, as its file would have it, patterns of one size in both."""
+def _with(sweep: Sweep, name: str, scan: Path | None, metric: Metric) -> dict[str, object]:
+    """The sweep on one kind of data, as its file would have it."""
     mapping = sweep.as_mapping()
     goal = {"name": metric.name, "goal": "maximize" if metric.maximize else "minimize"}
     parameters = dict(mapping["parameters"])
     if scan is not None:
         parameters["scan"] = {"value": str(scan)}
-    if size != N:
-        parameters.setdefault("patch_size", {"value": size})
     changed = {**mapping, "name": f"{sweep.name} {name}", "metric": goal, "parameters": parameters}
     parse_sweep(changed, name)
     return changed
@@ -246,10 +234,23 @@ def _write_csv(found: Transfer, folder: Path, measure: Metric, scan_measure: Met
     return path
 
 
-def _metric(name: str) -> Metric:
-    if name not in METRICS:
-        raise UserError(f"metric '{name}' is not known; known are {', '.join(METRICS)}")
-    return Metric(name, not name.startswith(LOWER_IS_BETTER))
+def _metric(name: str, not_of: str) -> Metric:
+    """What a ranking is by, and which way is better.
+
+    Args:
+        not_of: what the data has none of: a simulation no scan's scores, a scan no validation.
+
+    Raises:
+        UserError: there is no such metric, or the data has none, or no way of it is better.
+    """
+    quantity = QUANTITIES.get(name)
+    if quantity is None:
+        raise UserError(f"metric '{name}' is not known{suggestion(name, QUANTITIES)}")
+    if quantity.of == not_of:
+        raise UserError(f"metric '{name}' is none of this data: only a {not_of} has it")
+    if quantity.better is None:
+        raise UserError(f"metric '{name}' ranks nothing: neither more nor less of it is better")
+    return Metric(name, quantity.better == "higher")
 
 
 def _parser() -> Parser:

@@ -67,8 +67,7 @@ def measure_networks(scan_file: Path, study: Path) -> dict[str, tuple[str, float
         config = result.config
         keys = ("architecture", "input_transform", "modes", "width", "precision")
         words = " ".join(str(config[key]) for key in keys)
-        r = result.metrics["r_factor"]
-        assert isinstance(r, dict)
+        r = result.metrics.scan["r_factor"]
         assert r["train"] is not None
         told[name] = words, r["train"], retiming.models[name].times.inference_patterns_per_s
     return told

@@ -73,9 +73,9 @@ def _pearson(architecture: str, precision: str) -> tuple[list[float], float]:
         result = run(config).result
     values = []
     for seed in result.seeds:
-        pair = seed.metrics["pearson"]
-        assert isinstance(pair, tuple) and pair[1] is not None
-        values.append(pair[1])
+        pearson = seed.metrics.pairs["pearson"][1]
+        assert pearson is not None
+        values.append(pearson)
     return values, float(result.timing["train_time_s"] or 0)
 
 

@@ -20,7 +20,7 @@ from benchmarks.turns import in_turns
 from fno_runner.config import RunConfig
 from fno_runner.data import load_dataset
 from fno_runner.errors import MachineError
-from fno_runner.result import RunResult, run_folder, write_result
+from fno_runner.result import Metrics, RunResult, run_folder, write_result
 
 RECORDS = 300
 OURS = "ours"
@@ -139,7 +139,7 @@ def _record(number: int) -> RunResult:
         run_id=f"{number:012x}",
         status="finished",
         config=config.model_dump(),
-        metrics={**pairs},
+        metrics=Metrics({**pairs}),
         metrics_against="truth",
         model_params=1000 * (number + 1),
         inference_time_s=0.1 + number / 100,

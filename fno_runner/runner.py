@@ -34,11 +34,11 @@ from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
 from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.stitching import stitch
-from fno_runner.reconstruct.weights import WEIGHTS, weights_of_seed, write_weights
+from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.result import (
-    RECON,
     ErrorInfo,
     Metrics,
+    Pair,
     RunResult,
     SeedResult,
     Status,
@@ -130,11 +130,10 @@ def _run(
     """`run`, but for an error of the device, which is raised as it came."""
     start = perf_counter()
     allow_tf32(config.precision == "tf32")
-    if dataset is None:
-        dataset = preflight(config)
-    config = config.of_size(dataset.test.size)
     identifier = run_id(config)
     output_dir = Path(config.output_dir)
+    if dataset is None:
+        dataset = preflight(config)
     loaded = perf_counter()
     result = RunResult(
         run_id=identifier,
@@ -144,8 +143,6 @@ def _run(
     )
     if dataset.validation is not None:
         result.provenance["validation_object"] = dataset.validation.fingerprint
-    if dataset.counts_held is not None:
-        result.provenance["counts_held"] = dataset.counts_held
     with (
         working_folder(output_dir, identifier) as (folder, publish),
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
@@ -237,7 +234,7 @@ def _evaluate(
         with _recorded(seed, device):
             timed = "finished" not in first
             reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
-            write_weights(folder / weights_of_seed(one.seed), network.model, network.scale)
+            write_weights(folder / _weights_name(one), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:
             log.info("seed %d %s", one.seed, seed.status)
@@ -247,12 +244,11 @@ def _evaluate(
         return
     result.inference_time_s = shown.timing["inference_time_s"]
     result.timing |= shown.timing
-    (folder / weights_of_seed(shown.config.seed)).rename(folder / WEIGHTS)
-    # The probe, because a network that sees amplitudes only is good for this one.
-    arrays = {"object": shown.objects, "mask": shown.mask, "probe": dataset.train.probe}
+    (folder / _weights_name(shown.config)).rename(folder / WEIGHTS)
+    arrays = {"object": shown.objects, "mask": shown.mask}
     if dataset.reference is not None:
         arrays["reference"] = dataset.reference
-    write_npz(folder / RECON, arrays)
+    write_npz(folder / "recon.npz", arrays)
     draw_reconstruction(
         folder / "recon.png",
         _title(shown.config),
@@ -286,11 +282,11 @@ def _evaluate_seed(
     else:
         patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
     objects, mask = stitch(patches, dataset)
-    metrics: Metrics = {}
-    if dataset.reference is not None:
-        metrics |= score(objects, dataset.reference, mask)
+    metrics = Metrics()
     if isinstance(dataset.geometry, Freeform):
-        metrics |= score_without_truth(patches, dataset, config.infer_batch_size)
+        metrics = score_without_truth(patches, dataset, config.infer_batch_size)
+    if dataset.reference is not None:
+        metrics.pairs |= score(objects, dataset.reference, mask)
     _check_finite(metrics)
     if dataset.validation is not None:
         seed.validation = _validate(config, dataset.validation, device, trained)
@@ -302,7 +298,7 @@ def _evaluate_seed(
 
 def _validate(
     config: RunConfig, validation: Dataset, device: torch.device, trained: Trained
-) -> Metrics:
+) -> dict[str, Pair]:
     """The metrics of the validation object, reconstructed and scored as the test object is."""
     assert validation.reference is not None
     network = (trained.model, validation.test, trained.scale, device)
@@ -316,21 +312,21 @@ def _check_finite(metrics: Metrics) -> None:
     Raises:
         DivergedError: a metric is no number, though there are numbers that it could be of.
     """
-    for name, values in metrics.items():
-        # A small object has no five scales, and one that is perfect has no noise.
-        if name not in ("ms_ssim", "psnr"):
-            for value in values.values() if isinstance(values, dict) else values:
-                if value is not None and not math.isfinite(value):
-                    raise DivergedError(f"the metric {name} is {value}")
+    # A small object has no five scales, and one that is perfect has no noise.
+    values: dict[str, tuple[float | None, ...]] = dict(metrics.pairs)
+    values = {name: pair for name, pair in values.items() if name not in ("ms_ssim", "psnr")}
+    values |= {name: tuple(numbers.values()) for name, numbers in metrics.scan.items()}
+    for name, numbers in values.items():
+        for number in numbers:
+            if number is not None and not math.isfinite(number):
+                raise DivergedError(f"the metric {name} is {number}")
 
 
 def _collapse(metrics: Metrics) -> ErrorInfo | None:
     """What is wrong with a phase that recovered nothing, whatever its other metrics say."""
-    if "pearson" not in metrics:
+    if "pearson" not in metrics.pairs:
         return None
-    correlation, spread = (metrics[name] for name in ("pearson", "std_ratio"))
-    assert isinstance(correlation, tuple) and isinstance(spread, tuple)
-    phase_correlation, phase_spread = correlation[1], spread[1]
+    phase_correlation, phase_spread = (metrics.pairs[key][1] for key in ("pearson", "std_ratio"))
     assert phase_correlation is not None and phase_spread is not None
     if phase_correlation >= COLLAPSED_PEARSON and phase_spread >= COLLAPSED_STD_RATIO:
         return None
@@ -339,6 +335,10 @@ def _collapse(metrics: Metrics) -> ErrorInfo | None:
         message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
         f"spread {phase_spread:.3f} of the truth's",
     )
+
+
+def _weights_name(config: RunConfig) -> str:
+    return f"model-seed{config.seed}.safetensors"
 
 
 def _title(config: RunConfig) -> str:

@@ -9,17 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fno_runner.result import Pair
 from fno_runner.runner import Outcome
+from fno_runner.score.quantities import FLOORS, QUANTITIES
 from fno_runner.train.progress import Epoch
 
-FLOOR_NAMES = {"flat_phase": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
-SCAN_ROWS = {
-    "train": "training frames",
-    "held_out": "held-out frames",
-    "region": "held-out region",
-    "held_out_from_object": "held-out frames, from the object",
-}
+SCAN_ROWS = ("train", "held_out", "region", "held_out_from_object")
 PHASE_ROWS = ("ssim", "psnr", "mae", "pearson", "frc50")
 
 
@@ -74,17 +68,16 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     table.add_column("amplitude", justify="right")
     table.add_column("phase", justify="right")
     for name in result.floors:
-        table.add_column(FLOOR_NAMES.get(name, name), justify="right")
-    units = {"psnr": " [dB]", "mae": " [rad]", "frc50": " [1/px]"}
+        table.add_column(FLOORS.get(name.removesuffix("_phase"), name), justify="right")
     for name in PHASE_ROWS:
-        if isinstance(pair := result.metrics.get(name), tuple):
-            floors = [_number(_phase(floor[name])) for floor in result.floors.values()]
-            table.add_row(name + units.get(name, ""), _number(pair[0]), _number(pair[1]), *floors)
-    if isinstance(r := result.metrics.get("r_factor"), dict):
-        for key, words in SCAN_ROWS.items():
-            if (value := r.get(key)) is not None:
-                table.add_row(f"R, {words}", "", _number(value))
-    if isinstance(resolution := result.metrics.get("resolution"), dict):
+        if (pair := result.metrics.pairs.get(name)) is not None:
+            floors = [_number(floor[name][1]) for floor in result.floors.values()]
+            heading = QUANTITIES[f"{name}_phase"].heading.removeprefix("phase ")
+            table.add_row(heading, _number(pair[0]), _number(pair[1]), *floors)
+    for key in SCAN_ROWS:
+        if (value := result.metrics.scan.get("r_factor", {}).get(key)) is not None:
+            table.add_row(QUANTITIES[f"r_{key}"].label, "", _number(value))
+    if resolution := result.metrics.scan.get("resolution"):
         nm = "" if resolution["nm"] is None else f" = {resolution['nm']:.1f} nm"
         table.add_row("resolution (halves)", "", f"{_number(resolution['px'])} px{nm}")
     if table.row_count:
@@ -104,10 +97,6 @@ def log_to_terminal() -> None:
     """Show this program's warnings and notes as lines on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("fno_runner").setLevel(logging.INFO)
-
-
-def _phase(pair: Pair) -> float | None:
-    return pair[1]
 
 
 def _number(value: float | None) -> str:

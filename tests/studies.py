@@ -15,7 +15,7 @@ from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION, ExportResult
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.identity import run_id
-from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result
+from fno_runner.result import ErrorInfo, Metrics, RunResult, run_folder, write_result
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>-->"
 FLOORS = {
@@ -86,12 +86,12 @@ def with_losses(results: list[RunResult]) -> list[RunResult]:
     """The same with a collapsed, a diverged and two failed runs; one has a hostile message."""
     results[4].status = "collapsed"
     results[4].error = ErrorInfo(type="Collapsed", message="the phase recovered nothing")
-    results[4].metrics |= {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
+    results[4].metrics.pairs |= {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
     for number, status, message in ((7, "diverged", "loss is nan in epoch 3"),
                                     (11, "failed", HOSTILE),
                                     (12, "failed", "CUDA out of memory")):  # fmt: skip
         changes = {"status": status, "error": ErrorInfo(type="RuntimeError", message=message),
-                   "metrics": {}, "floors": {}, "inference_time_s": None}  # fmt: skip
+                   "metrics": Metrics(), "floors": {}, "inference_time_s": None}  # fmt: skip
         results[number] = results[number].model_copy(update=changes)
     return results
 
@@ -106,8 +106,8 @@ def save(study: Path, results: Sequence[RunResult], pictures: bool = True) -> Pa
         folder.mkdir(parents=True)
         write_result(one, folder)
         if pictures and one.status in ("finished", "collapsed"):
-            quality = one.metrics["ssim"][1]  # type: ignore[index]
-            noise = np.random.default_rng(0).normal(0, 1 - quality, reference.shape)  # type: ignore[operator]
+            quality = one.metrics.pairs["ssim"][1] or 0
+            noise = np.random.default_rng(0).normal(0, 1 - quality, reference.shape)
             arrays = {
                 "object": (reference * np.exp(0.3j * noise)).astype(np.complex64),
                 "mask": np.ones(reference.shape, bool),

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.export import export
-from agent.study.records import read_records
+from agent.study.records import read_record, read_records
 from agent.study.sweepfile import read_sweep
 from fno_runner.config import RunConfig
 from fno_runner.data import load_dataset
 from fno_runner.data.npz import array_names, fingerprint, read_array
 from fno_runner.errors import UnbelievableError, UserError
-from fno_runner.result import read_record, run_folder, write_result
+from fno_runner.result import run_folder, write_result
 from tests import faults
 from tests.bench import SWEEP, Bench
 from tests.test_records import UNBELIEVABLE, make, put

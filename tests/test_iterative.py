@@ -15,12 +15,13 @@ from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import read_array
 from fno_runner.data.scan import load_scan
-from fno_runner.result import SCAN_COLUMNS, Metrics
+from fno_runner.result import Metrics
 from fno_runner.scan.command import main
 from fno_runner.scan.inspection import diameter, poisson_floor, step
 from fno_runner.scan.iterative import orthogonal_modes, reconstruct, residual
 from fno_runner.scan.orientation import check, orient
 from fno_runner.score.metrics import score
+from fno_runner.score.quantities import QUANTITIES
 from fno_runner.score.without_truth import score_without_truth
 from tests.conftest import SHARED
 from tests.scans import Simulated, simulate_scan, write_cxi, write_raw
@@ -156,15 +157,14 @@ def true_patches(simulated: Simulated) -> np.ndarray:
 def test_the_truth_scores_as_well_as_noise_allows(raw: Path, simulated: Simulated) -> None:
     dataset = load_scan(raw, 0)
     metrics = scores(true_patches(simulated), dataset)
-    r = metrics["r_factor"]
-    assert isinstance(r, dict)
+    r = metrics.scan["r_factor"]
     floor = poisson_floor(read_scan(raw))
     for name in ("train", "held_out", "region"):
         assert r[name] == pytest.approx(floor, rel=0.25)
     # Stitched and cut out again it predicts the same.
     assert r["held_out_from_object"] == pytest.approx(floor, rel=0.3)
-    assert metrics["frc_halves"] == (0.5, 0.5)
-    assert metrics["resolution"] == {"px": 1.0, "nm": None}
+    assert metrics.pairs["frc_halves"] == (0.5, 0.5)
+    assert metrics.scan["resolution"] == {"px": 1.0, "nm": None}
 
 
 def test_patches_that_disagree_are_found_out(raw: Path, simulated: Simulated) -> None:
@@ -175,20 +175,19 @@ def test_patches_that_disagree_are_found_out(raw: Path, simulated: Simulated) ->
     noise = rng.normal(size=good.shape) + 1j * rng.normal(size=good.shape)
     clean, noisy = scores(good, dataset), scores(good + 0.5 * noise, dataset)
     for name in ("r_factor", "deviance"):
-        before, after = clean[name], noisy[name]
-        assert isinstance(before, dict) and isinstance(after, dict)
+        before, after = clean.scan[name], noisy.scan[name]
         assert all(
             (after[key] or 0) > (value or 0) for key, value in before.items() if value is not None
         )
-    pair = noisy["frc_halves"]
-    assert isinstance(pair, tuple) and pair[1] is not None and pair[1] < 0.3
+    assert (noisy.pairs["frc_halves"][1] or 1) < 0.3
 
 
 def test_every_score_has_a_column(raw: Path, simulated: Simulated) -> None:
-    from agent.study.records import _pairs
+    from agent.study.records import columns_of
 
     metrics = scores(true_patches(simulated), load_scan(raw, 0))
-    assert set(_pairs(metrics)) == set(SCAN_COLUMNS)
+    of_scan = {column for column, quantity in QUANTITIES.items() if quantity.of == "scan"}
+    assert set(columns_of(metrics)) == of_scan
 
 
 # --- python -m fno_runner.data --------------------------------------------------------------------

@@ -26,6 +26,7 @@ from fno_runner.errors import MachineError, UserError
 from fno_runner.files import write_text_atomically
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.result import Metrics
 from fno_runner.runner import run
 from fno_runner.score.metrics import score
 from fno_runner.train import training
@@ -255,7 +256,7 @@ def test_a_number_that_is_none_ends_in_divergence(
     assert result.status == "diverged"
     assert result.error is not None
     assert any(word in result.error.message for word in ("nan", "inf", "not finite"))
-    assert result.metrics == {}
+    assert result.metrics == Metrics()
     faults.count("numbers that are none")
 
 

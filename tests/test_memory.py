@@ -58,7 +58,7 @@ def test_inference_halves_its_slices_until_they_fit(tiny_config: RunConfig) -> N
     assert result.timing["infer_batch_size_asked"] == 324
     used = result.timing["infer_batch_size"]
     assert isinstance(used, int) and used in (162, 81, 40, 20, 10, 5, 2, 1)
-    assert result.metrics["ssim"]
+    assert result.metrics.pairs["ssim"]
 
 
 def test_it_halves_down_to_one_and_then_gives_up() -> None:

@@ -171,11 +171,11 @@ def test_a_study_without_a_finished_run_has_a_page_with_the_reasons(tmp_path: Pa
 
 @pytest.mark.parametrize("against", ["reference", None])
 def test_what_nobody_knows_is_not_called_truth(against: str | None, tmp_path: Path) -> None:
-    scan: Metrics = {"r_factor": {"train": 0.08, "held_out": 0.09}}
+    scan = Metrics(scan={"r_factor": {"train": 0.08, "held_out": 0.09}})
     runs = []
     for width in (32, 48):
         run = result(width=width, metrics_against=against, floors={})
-        run.metrics = scan if against is None else {**run.metrics, **scan}
+        run.metrics = scan if against is None else Metrics(run.metrics.pairs, scan.scan)
         runs.append(run)
     study = save(tmp_path / "x", runs, pictures=against is not None)
     text = Elements(page_of(study)).text

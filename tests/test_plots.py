@@ -55,7 +55,10 @@ def the_study() -> list[RunResult]:
         for n, (a, t, m, w) in enumerate(grid, start=1)
     ]
     for n in (4, 40):
-        runs[n].status, runs[n].metrics = "collapsed", {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
+        runs[n].status, runs[n].metrics.pairs = (
+            "collapsed",
+            {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)},
+        )
     return runs
 
 
@@ -90,7 +93,7 @@ def test_the_study_is_drawn_point_by_point_with_units_and_floors() -> None:
         low, high = axes.get_ylim()
         assert all(low < y < high for _, y in points(axes))
     first, second, _ = figure.axes
-    assert {"50 proj.", "↓ 1 proj. 0.041", "↓ flat 0.021"} <= set(words(first))
+    assert {"50 projections", "↓ 1 projection 0.041", "↓ flat phase 0.021"} <= set(words(first))
     assert {"↓ 50 proj. 19.3", "↓ 1 proj. 15.8", "↓ flat 14.1"} <= set(words(second))
     assert legend(figure)[:5] == ["input none", "input log1p", "input sqrt", "fno", "hybrid"]
 
@@ -160,7 +163,7 @@ def test_times_of_two_devices_are_in_two_panels() -> None:
         run(n, provenance={"device_name": name})
         for n, name in ((1, "GPU"), (2, "GPU"), (3, "CPU"))
     ]  # fmt: skip
-    runs[0].status, runs[0].metrics = "collapsed", {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
+    runs[0].status, runs[0].metrics.pairs = "collapsed", {"ssim": (0.1, 0.02), "psnr": (9.0, 14.0)}
     figure = draw(runs)
     timed = [axes for axes in figure.axes if "time" in axes.get_xlabel()]
     assert [axes.get_xlabel().split("\n")[1] for axes in timed] == ["on CPU", "on GPU"]
@@ -195,9 +198,9 @@ def test_a_scan_shows_r_and_its_front_falls() -> None:
     ]
     figure = draw(runs)
     assert [axes.get_ylabel() for axes in figure.axes] == [
-        "R factor, held-out frames",
-        "R factor, training frames",
-        "R factor, held-out frames",
+        "R on held-out frames",
+        "R on training frames",
+        "R on held-out frames",
     ]
     falling = np.asarray(figure.axes[0].lines[0].get_data()[1], dtype=float)
     assert (np.diff(falling)[:-1] < 0).all()

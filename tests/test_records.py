@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.study.records import COLUMNS, one_line, read_records, row, table
+from agent.study.records import COLUMNS, MAX_BYTES, one_line, read_records, row, table
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
-from fno_runner.result import MAX_BYTES, ErrorInfo, RunResult, run_folder, write_result
+from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result
 
 
 def make(number: int = 1, **changes: Any) -> RunResult:
@@ -172,12 +172,12 @@ def test_a_name_used_twice_is_kept_if_it_says_something_else() -> None:
     cells = row(
         make(
             config=config,
-            timing={"infer_batch_size": 64, "status": "slow"},
+            timing={"infer_batch_size": 64, "modes": 7},
             provenance={"device": "cuda:0", "status": "finished"},
         )
     )
     assert (cells["infer_batch_size"], cells["device"]) == (64, "auto")
-    assert (cells["provenance_device"], cells["timing_status"]) == ("cuda:0", "slow")
+    assert (cells["provenance_device"], cells["timing_modes"]) == ("cuda:0", 7)
     assert "config_infer_batch_size" not in cells and "provenance_status" not in cells
 
 

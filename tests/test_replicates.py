@@ -115,8 +115,9 @@ def test_a_run_records_every_seed(
     assert [seed.seed for seed in result.seeds] == [0, 1, 2]
     assert [seed.status for seed in result.seeds] == ["diverged", "finished", "finished"]
     assert result.status == "finished" and result.error is None
-    metrics: list[Any] = [result.metrics, *(seed.metrics for seed in result.seeds)]
-    (_, mean), (_, a), (_, b) = (metrics[k]["ssim"] for k in (0, 2, 3))
+    metrics = [result.metrics, *(seed.metrics for seed in result.seeds)]
+    mean, a, b = (metrics[k].pairs["ssim"][1] for k in (0, 2, 3))
+    assert a is not None and b is not None
     assert a != b and mean == pytest.approx((a + b) / 2)
     assert [len(seed.history) for seed in result.seeds] == [1, 2, 2]
     assert result.history == result.seeds[0].history and epochs == [1]
@@ -145,21 +146,22 @@ def test_a_run_records_every_seed(
     assert summary(result)["ssim_phase"] == mean and summary(result)["status"] == "finished"
 
 
-MEASURED: Metrics = {"psnr": (1.0, None), "r_factor": {"train": 0.1}}
-OTHER: Metrics = {"psnr": (3.0, 4.0), "r_factor": {"train": 0.3}}
+NOTHING = Metrics()
+MEASURED = Metrics({"psnr": (1.0, None)}, {"r_factor": {"train": 0.1}})
+OTHER = Metrics({"psnr": (3.0, 4.0)}, {"r_factor": {"train": 0.3}})
 
 
 @pytest.mark.parametrize(
     ("seeds", "status", "metrics"),
     [
         (
-            [("diverged", {}), ("finished", MEASURED), ("finished", OTHER)],
+            [("diverged", NOTHING), ("finished", MEASURED), ("finished", OTHER)],
             "finished",
-            {"psnr": (2.0, None), "r_factor": {"train": 0.2}},
+            Metrics({"psnr": (2.0, None)}, {"r_factor": {"train": 0.2}}),
         ),
         ([("collapsed", MEASURED), ("collapsed", MEASURED)], "collapsed", MEASURED),
-        ([("collapsed", MEASURED), ("diverged", {})], "diverged", {}),
-        ([("failed", {}), ("diverged", {})], "failed", {}),
+        ([("collapsed", MEASURED), ("diverged", NOTHING)], "diverged", NOTHING),
+        ([("failed", NOTHING), ("diverged", NOTHING)], "failed", NOTHING),
     ],
 )
 def test_what_a_run_says_of_its_seeds(
@@ -180,7 +182,8 @@ def test_what_a_run_says_of_its_seeds(
     assert result.status == status
     assert (result.error is None) == (status == "finished")
     assert result.error is None or result.error.message == status
-    assert result.metrics == metrics or result.metrics == pytest.approx(metrics)
+    assert result.metrics.pairs == metrics.pairs
+    assert result.metrics.scan == {key: pytest.approx(r) for key, r in metrics.scan.items()}
     assert RunResult.model_validate_json(result.to_json()) == result
 
 

@@ -65,8 +65,8 @@ def test_two_devices_never_share_a_time(tmp_path: Path) -> None:
 
 def test_a_metric_that_half_of_the_runs_lack(tmp_path: Path) -> None:
     runs = [seeded(n, s, 0.6 + n / 50 + s / 100) for n in (1, 2) for s in (0, 1)]
-    runs[0].metrics["psnr"] = (None, None)
-    runs[2].metrics["psnr"] = (None, None)
+    runs[0].metrics.pairs["psnr"] = (None, None)
+    runs[2].metrics.pairs["psnr"] = (None, None)
     (one,) = export(put(tmp_path, runs)).series
     assert one.configs["psnr_phase_n"].tolist() == [1, 1]
     assert one.configs["ssim_phase_n"].tolist() == [2, 2]

@@ -140,5 +140,5 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_metrics_know_which_way_is_better() -> None:
-    assert transfer._metric("r_held_out") == Metric("r_held_out", False)
-    assert transfer._metric("ssim_phase") == Metric("ssim_phase", True)
+    assert transfer._metric("r_held_out", "validation") == Metric("r_held_out", False)
+    assert transfer._metric("ssim_phase", "scan") == Metric("ssim_phase", True)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from agent.server.rows import mirror
-from agent.study.records import row
+from agent.study.records import read_record, row
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.data.gridlines import simulate
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.provenance import code
-from fno_runner.result import RECORD, read_record
+from fno_runner.result import RECORD
 from fno_runner.runner import run
 from tests.test_mirrored import of_server
 
@@ -30,7 +30,7 @@ def test_the_same_object_validates_as_it_tests(
     )
     outcome = run(config)
     assert plain.validation == {} and "validation_object" not in plain.provenance
-    assert outcome.result.validation == outcome.result.metrics == plain.metrics
+    assert outcome.result.validation == outcome.result.metrics.pairs == plain.metrics.pairs
     assert [e["train_loss"] for e in outcome.result.history] == [
         e["train_loss"] for e in plain.history
     ]

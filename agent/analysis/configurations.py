@@ -14,7 +14,7 @@ import pandas as pd
 from agent.analysis.intervals import by_size, mean_intervals
 from agent.study.quality import numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
-from fno_runner.result import SCAN_COLUMNS
+from fno_runner.score.quantities import COSTS, QUANTITIES
 
 CONFIGURATION = tuple(
     key
@@ -30,15 +30,12 @@ COST = "model_params"
 """What the recommendation saves: trainable parameters, counted as real numbers."""
 FLOPS = "flops_per_pattern"
 TIME = "inference_time_s"
-TIMES = ("train_time_s", TIME, "latency_s")
+TIMES = tuple(cost.column for cost in COSTS if cost.unit == "s")
 """Means of these are over runs of one device, and a run counts once however many seeds it has."""
 
 STATISTICS = ("mean", "std", "low", "high", "n")
 """Of each metric: mean, standard deviation (n − 1), ends of the 95 % interval of the mean,
 how many numbers."""
-
-LIMITS = {"ssim": (-1.0, 1.0), "ms_ssim": (-1.0, 1.0), "pearson": (-1.0, 1.0), "frc50": (0.0, 0.5)}
-"""Where a mean can be at all; an interval is cut there. Other metrics: 0 to infinity, PSNR: any."""
 
 
 def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
@@ -92,8 +89,8 @@ def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
         table[key] = [_first(known, rows) for rows in members]
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
-    metrics = [str(c) for c in runs if str(c).endswith("_phase")]
-    metrics += [c for c in (*SCAN_COLUMNS, *TIMES) if c in runs]
+    metrics = [str(c) for c in runs if str(c).endswith("_phase") and c in QUANTITIES]
+    metrics += [c for c, q in QUANTITIES.items() if c in runs and (q.of == "scan" or c in TIMES)]
     for metric in dict.fromkeys(metrics):
         measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
         samples = [measured[rows] for rows in (timed if metric in TIMES else counted)]
@@ -182,7 +179,7 @@ def _statistics(metric: str, samples: list[npt.NDArray[np.float64]]) -> dict[str
     """The columns of `STATISTICS`."""
     known = [sample[np.isfinite(sample)] for sample in samples]
     low, high = mean_intervals(known)
-    least, most = _limits(metric)
+    quantity = QUANTITIES[metric]  # an interval ends where a mean cannot be
     mean, std = (np.full(len(known), math.nan) for _ in range(2))
     for rows, values in by_size(known):
         if values.shape[1] > 0:
@@ -192,17 +189,10 @@ def _statistics(metric: str, samples: list[npt.NDArray[np.float64]]) -> dict[str
     return {
         "mean": mean.tolist(),
         "std": std.tolist(),
-        "low": np.maximum(low, least).tolist(),
-        "high": np.minimum(high, most).tolist(),
+        "low": np.maximum(low, quantity.low).tolist(),
+        "high": np.minimum(high, quantity.high).tolist(),
         "n": [s.size for s in known],
     }
-
-
-def _limits(metric: str) -> tuple[float, float]:
-    name = metric.removeprefix("val_").removesuffix("_phase").removesuffix("_2pi")
-    if name == "psnr":
-        return -math.inf, math.inf
-    return LIMITS.get(name, (0.0, math.inf))
 
 
 def _natural(name: str) -> str:

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from agent.analysis.effects import Effect
 from agent.analysis.series import Series
-from agent.report.pareto_plot import LEAST_SPANS, MAX_SERIES, OKABE_ITO, STYLE, quality_label
+from agent.report.pareto_plot import MAX_SERIES, OKABE_ITO, STYLE, quality_label
 
 PANEL = (2.5, 2.9)
 """Width and height of a panel [in]."""
@@ -41,8 +41,8 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
                 _panel(panel, effect)
             for panel in row[len(keys) :]:
                 panel.set_visible(False)
-            row[0].set_ylabel(quality_label(one, one.criterion.column))
-            _widen(row[0], LEAST_SPANS[one.criterion.column])
+            row[0].set_ylabel(quality_label(one, one.criterion))
+            _widen(row[0], one.criterion.least_span)
             if one.name:
                 row[0].annotate(
                     one.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",

@@ -21,8 +21,9 @@ from agent.report.reconstructions import (
     read_reconstruction,
 )
 from agent.study.quality import numbers
+from agent.study.records import read_record
 from fno_runner.errors import UserError
-from fno_runner.result import RECORD, read_record, run_folder
+from fno_runner.result import RECORD, run_folder
 
 WIDTH = 24
 """Of a picture [letters]."""
@@ -109,7 +110,7 @@ def comparison(found: Gallery) -> Comparison | None:
         above = f"{one.role}\n" if one.role in NAMED_ROLES else ""
         columns.append(
             Column(
-                f"{above}{criterion.name} {value:.3f}\n{_wrapped(words)}",
+                f"{above}{criterion.label} {value:.3f}\n{_wrapped(words)}",
                 found.reconstructions[one.config],
                 one.role == "recommended",
             )

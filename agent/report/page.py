@@ -187,7 +187,7 @@ def _tile(one: Series, config: int, criterion: Criterion) -> Json:
     seeds = one.configs["n_seeds"][config]
     note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
     against = " against the reference" if is_reference(one) else ""
-    return {"value": f"{mean:.4f}", "name": criterion.name + against, "note": note}
+    return {"value": f"{mean:.4f}", "name": criterion.label + against, "note": note}
 
 
 def _gallery(found: Gallery) -> Json | None:
@@ -207,7 +207,7 @@ def _gallery(found: Gallery) -> Json | None:
     for one in shown:
         name = found.one.configs["configuration"][one.config]
         role = f"{one.role}: " if one.role in NAMED_ROLES else ""
-        caption = f"{role}{name}, {criterion.name} {one.run[criterion.column]:.4f}"
+        caption = f"{role}{name}, {criterion.label} {one.run[criterion.column]:.4f}"
         chosen = one.role == "recommended"
         pictures.append({"source": sources[one.config], "caption": caption, "chosen": chosen})
     return {"name": found.one.name, "pictures": pictures}

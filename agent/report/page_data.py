@@ -17,7 +17,6 @@ from agent.report.effects_plot import in_order, is_ordered, note
 from agent.report.gallery import NAMED_ROLES, Gallery, history
 from agent.report.pareto_plot import (
     COLOURS,
-    LEAST_SPANS,
     MAX_SERIES,
     OKABE_ITO,
     SHAPES,
@@ -26,22 +25,15 @@ from agent.report.pareto_plot import (
 )
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.study.quality import numbers
+from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 
 Json = dict[str, Any]
 
-METRICS: dict[str, Json] = {
-    "ssim_phase": {"label": "phase SSIM", "digits": 4, "better": "higher"},
-    "psnr_phase": {"label": "phase PSNR", "unit": "dB", "digits": 2, "better": "higher"},
-    "mae_phase": {"label": "phase MAE", "unit": "rad", "digits": 4, "better": "lower"},
-    "pearson_phase": {"label": "phase Pearson", "digits": 4, "better": "higher"},
-    "val_ssim_phase": {"label": "validation phase SSIM", "digits": 4, "better": "higher"},
-    "r_held_out": {"label": "R, held-out frames", "digits": 4, "better": "lower"},
-    "r_train": {"label": "R, training frames", "digits": 4, "better": "lower"},
-    TIME: {"label": "inference", "unit": "s", "better": "lower", "log": True},
-    "latency_s": {"label": "latency", "unit": "s", "better": "lower", "log": True},
-    "train_time_s": {"label": "training", "unit": "s", "better": "lower", "log": True},
-}
-"""Means over seeds, with their intervals; digits: behind the point, else four significant ones."""
+METRICS = (
+    *("ssim_phase", "psnr_phase", "mae_phase", "pearson_phase", "val_ssim_phase"),
+    *("r_held_out", "r_train", TIME, "latency_s", "train_time_s"),
+)
+"""Means over seeds, with their intervals."""
 
 PLAIN: dict[str, Json] = {
     "label": {"label": "configuration"},
@@ -49,9 +41,8 @@ PLAIN: dict[str, Json] = {
     "n_seeds": {"label": "seeds", "digits": 0, "better": "higher"},
     "n_lost": {"label": "not finished", "digits": 0, "better": "lower"},
     "on_front": {"label": "on the front", "unit": "%", "digits": 0, "better": "higher"},
-    COST: {"label": "parameters", "digits": 0, "better": "lower", "log": True},
-    FLOPS: {"label": "FLOPs a pattern", "better": "lower", "log": True},
 }
+"""Columns that are no quantities of a run; digits: behind the point, else four significant ones."""
 PARALLEL = (COST, TIME, "ssim_phase", "psnr_phase", "r_held_out", "r_train")
 """Axes behind those of the configuration."""
 ONLY_IN_DETAIL = ("mae_phase", "pearson_phase", "latency_s")
@@ -59,9 +50,6 @@ ONLY_IN_DETAIL = ("mae_phase", "pearson_phase", "latency_s")
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down",
            "P": "cross"}  # fmt: skip
 """What plotly calls matplotlib's markers."""
-
-FLOOR_NAMES = {"flat": "flat phase", "projection_1": "1 projection",
-               "projection_50": "50 projections"}  # fmt: skip
 MOST_CURVES = 7
 MOST_COLLAPSED = 500
 """Collapsed runs drawn in one plot."""
@@ -87,7 +75,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
     ]
     rows = _rows(all_series, varied)
     columns = {key: {"label": key.replace("_", " "), "digits": 0} for key in (*NAMED, *varied)}
-    columns |= PLAIN | METRICS
+    columns |= PLAIN | {key: _column(QUANTITIES[key]) for key in (COST, FLOPS, *METRICS)}
     told = [
         _series(one, first, rows, columns) for one, first in zip(all_series, offsets, strict=False)
     ]
@@ -105,7 +93,11 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
             for architecture, shape in SHAPES.items()
             for transform, colour in COLOURS.items()
         },
-        "spans": LEAST_SPANS,
+        "spans": {
+            front.quality.column: front.quality.least_span
+            for one in all_series
+            for front in one.fronts
+        },
         "table": ["label", *counts, *(key for key in measured if key not in ONLY_IN_DETAIL)],
         "detail": [*measured, *counts],
         "parallel": [*NAMED, *varied, *(key for key in PARALLEL if key in known)],
@@ -126,6 +118,12 @@ def thumbnails(found: Gallery) -> dict[int, str]:
     first = next(iter(found.reconstructions.values()))
     limits = limits_of(first.phase if first.against is None else first.against[1])
     return {config: thumbnail(one.phase, limits) for config, one in found.reconstructions.items()}
+
+
+def _column(quantity: Quantity) -> Json:
+    column = {"label": quantity.label, "better": quantity.better, "log": quantity.logarithmic}
+    column |= {"unit": quantity.unit} if quantity.unit else {}
+    return column | ({} if quantity.digits is None else {"digits": quantity.digits})
 
 
 def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list[Any]]:
@@ -186,7 +184,7 @@ def _series(one: Series, first: int, rows: dict[str, list[Any]], columns: dict[s
         "recommended": None if chosen is None else first + chosen.config,
         "fronts": found,
         "floors": {
-            y: {FLOOR_NAMES[key]: value for key, value in floors(one.runs, y).items()}
+            y: {FLOORS[key]: value for key, value in floors(one.runs, y).items()}
             for y in sorted({front.quality.column for front in one.fronts})
         },
     }
@@ -196,7 +194,7 @@ def _effects(one: Series) -> Json:
     """Main effects on what is reported, the most important key first."""
     return {
         "name": one.name,
-        "quality": quality_label(one, one.criterion.column),
+        "quality": quality_label(one, one.criterion),
         "factors": [
             {
                 "name": effect.key,

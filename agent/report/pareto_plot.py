@@ -18,12 +18,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
-from agent.analysis.configurations import COST, FLOPS, TIME, devices
+from agent.analysis.configurations import devices
 from agent.analysis.pareto import Axis, Front
 from agent.analysis.series import Series
 from agent.study.quality import numbers
 from fno_runner.config import RunConfig, choices
 from fno_runner.files import write_atomically
+from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 """Colours that the colour-blind tell apart (Okabe and Ito, 2008), its black kept for the front."""
@@ -45,24 +46,6 @@ MOST_BARS = 500
 """With more configurations their intervals would hide them."""
 
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-
-
-COSTS = {
-    COST: "trainable parameters",
-    TIME: "inference time of the test set [s]",
-    FLOPS: "floating-point operations a pattern",
-}
-QUALITIES = {
-    "ssim_phase": "phase SSIM",
-    "psnr_phase": "phase PSNR [dB]",
-    "r_held_out": "R factor, held-out frames",
-    "r_train": "R factor, training frames",
-}
-LEAST_SPANS = {"ssim_phase": 0.05, "psnr_phase": 1.0, "r_held_out": 0.005, "r_train": 0.005}
-"""Less of a quality than this never fills a panel: noise would look like a difference."""
-
-FLOORS = {"flat": "flat", "projection_1": "1 proj.", "projection_50": "50 proj."}
-"""Reconstructions that took no network, and what the picture calls them."""
 
 
 def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
@@ -149,17 +132,19 @@ def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
     return agreed
 
 
-def quality_label(one: Series, column: str) -> str:
+def quality_label(one: Series, quality: Quantity) -> str:
     """A quality with its unit, and what it is against where that is not the truth."""
-    compared = "reference" in set(one.runs["metrics_against"]) and column.endswith("_phase")
-    return QUALITIES[column] + (" against the reference" if compared else "")
+    compared = "reference" in set(one.runs["metrics_against"]) and quality.of == "object"
+    return quality.axis + (" against the reference" if compared else "")
 
 
 def _panel(axes: Axes, one: Series, front: Front) -> None:
     cost, quality = front.cost.mean, front.value.mean
     column, more_is_better = front.quality.column, front.quality.better == "higher"
-    axes.set_xlabel(COSTS[front.cost.column] + (f"\non {front.device}" if front.device else ""))
-    axes.set_ylabel(quality_label(one, column))
+    axes.set_xlabel(
+        QUANTITIES[front.cost.column].axis + (f"\non {front.device}" if front.device else "")
+    )
+    axes.set_ylabel(quality_label(one, front.quality))
     known = np.isfinite(cost) & np.isfinite(quality)
     lost = one.collapsed
     if front.device is not None:
@@ -242,7 +227,7 @@ def _view(
 ) -> tuple[float, float]:
     """Limits of the y axis: all `values`, and of the others what is less than a span away."""
     low, high = float(values.min()), float(values.max())
-    least = LEAST_SPANS[front.quality.column]
+    least = front.quality.least_span
     if high - low < least:
         low, high = (low + high - least) / 2, (low + high + least) / 2
     span = high - low

@@ -20,6 +20,7 @@ from agent.study.coverage import Attempts
 from agent.study.records import Rejected
 from agent.study.sweepfile import Sweep, point_name
 from fno_runner.result import Status
+from fno_runner.score.quantities import QUANTITIES
 
 CSV = "study_results.csv"
 CONFIGS = "study_configs.csv"
@@ -27,16 +28,11 @@ RECOMMENDATION = "recommendation.json"
 MOST_LINES = 10
 """So many failures, refused records and missing points are told in the terminal."""
 
-FRONT_COLUMNS = {
-    "model_params": ("parameters", "{:,}"),
-    "inference_time_s_mean": ("inference [s]", "{:.3g}"),
-    "ssim_phase_mean": ("phase SSIM", "{:.4f}"),
-    "psnr_phase_mean": ("phase PSNR [dB]", "{:.2f}"),
-    "mae_phase_mean": ("phase MAE [rad]", "{:.4f}"),
-    "val_ssim_phase_mean": ("val. phase SSIM", "{:.4f}"),
-    "r_held_out_mean": ("R held-out", "{:.4f}"),
-    "r_train_mean": ("R training", "{:.4f}"),
-}
+FRONT_COLUMNS = (
+    *("model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase"),
+    *("val_ssim_phase", "r_held_out", "r_train"),
+)
+"""The quantities that are told of a front's configurations, where they are known."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def report(result: ExportResult, console: Console) -> None:
         if one.name:
             console.print(Text(f"\n{one.name}", style="bold"))
         if one.incomplete:
-            left_out = f"{len(one.incomplete)} finished without parameters or {one.criterion.name}"
+            left_out = f"{len(one.incomplete)} finished without parameters or {one.criterion.label}"
             more = ", …" if len(one.incomplete) > MOST_LINES else ""
             say(f"{left_out}, left out: {', '.join(one.incomplete[:MOST_LINES])}{more}")
         if one.recommendation is None:
@@ -185,14 +181,15 @@ def _front_table(one: Series) -> Table:
     """The first front, cheapest configuration first; ➤ is the recommended one."""
     front = one.fronts[0]
     known = one.configs.columns[one.configs.notna().any()]
-    shown = {column: spelt for column, spelt in FRONT_COLUMNS.items() if column in known}
+    columns = {"model_params": "model_params"} | {c: f"{c}_mean" for c in FRONT_COLUMNS[1:]}
+    shown = {QUANTITIES[c]: column for c, column in columns.items() if column in known}
     printed = Table(
-        title=f"front: trainable parameters against {front.quality.name}", title_justify="left"
+        title=f"front: trainable parameters against {front.quality.label}", title_justify="left"
     )
     for heading in ("", "configuration"):
         printed.add_column(heading)
     # Text: [s] is a unit, no markup.
-    for heading in ("seeds", *(heading for heading, _ in shown.values()), "on the front"):
+    for heading in ("seeds", *(quantity.heading for quantity in shown), "on the front"):
         printed.add_column(Text(heading), justify="right")
     for position in front.members:
         row = one.configs.iloc[position]
@@ -201,7 +198,7 @@ def _front_table(one: Series) -> Table:
         printed.add_row(
             "➤" if chosen else "",
             *(row["configuration"], str(row["n_seeds"])),
-            *("–" if pd.isna(row[c]) else form.format(row[c]) for c, (_, form) in shown.items()),
+            *("–" if pd.isna(row[c]) else q.shown(row[c]) for q, c in shown.items()),
             "–" if pd.isna(probability) else f"{100 * probability:.0f} %",
             style="bold" if chosen else "",
         )

@@ -65,7 +65,7 @@ def rule(one: Series) -> str:
     )
     return (
         f"fewest trainable parameters among the {chosen.near} of "
-        f"{_count(chosen.compared, 'configuration')} whose mean {by.name} is within {near} "
+        f"{_count(chosen.compared, 'configuration')} whose mean {by.label} is within {near} "
         f"of the best ({best:.4g})"
     )
 
@@ -148,8 +148,8 @@ def _interval(one: Series, config: int, criterion: Criterion) -> str:
         numbers(one.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
     )
     if not math.isfinite(low):
-        return f"{criterion.name} {mean:.4f}"
-    return f"{criterion.name} {mean:.4f} [{low:.4f}, {high:.4f}]"
+        return f"{criterion.label} {mean:.4f}"
+    return f"{criterion.label} {mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _margin(one: Series) -> str:
@@ -177,7 +177,7 @@ def _price(one: Series) -> str:
         device = one.configs["time_device"][chosen.config]
         prices.append(f"{slower:.3g} × the inference time" + (f" on {device}" if device else ""))
     return (
-        f"{names[chosen.next_better]} is {gain:.4f} better in {by.name} and takes "
+        f"{names[chosen.next_better]} is {gain:.4f} better in {by.label} and takes "
         f"{' and '.join(prices)}"
     )
 
@@ -195,7 +195,7 @@ def _standing(one: Series, front: Front) -> str:
     chosen = one.recommendation
     assert chosen is not None
     names = one.configs["configuration"].tolist()
-    what = f"the front of parameters and {front.quality.name}"
+    what = f"the front of parameters and {front.quality.label}"
     said = [f"{'on' if chosen.config in front.members else 'not on'} {what}"]
     probability = front.probability[chosen.config]
     if np.isfinite(probability):

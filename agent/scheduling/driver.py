@@ -15,13 +15,13 @@ from agent.scheduling.claims import BEAT_S
 from agent.scheduling.display import Display
 from agent.scheduling.queue import Queue, Ticket
 from agent.scheduling.slots import MAX_UNFIT, Slot
-from agent.study.records import one_line, read_records, row
+from agent.study.records import one_line, read_record, read_records, row
 from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
 from fno_runner.identity import run_id
-from fno_runner.result import RECORD, RunResult, read_record, run_folder
+from fno_runner.result import RECORD, RunResult, run_folder
 from fno_runner.stop import SIGNALS, heard
 
 POLL_S = 0.1

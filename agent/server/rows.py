@@ -19,13 +19,15 @@ from agent.study.records import (
     Cell,
     Parts,
     assemble,
+    check_cells,
     one_line,
     parts,
 )
-from fno_runner.config import PATHS, N, RunConfig, load_config
+from fno_runner.config import PATHS, RunConfig, load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
-from fno_runner.result import RunResult, Status, check_cost
+from fno_runner.result import RunResult, Status
+from fno_runner.score.quantities import QUANTITIES, floor_of
 
 INCOMPLETE, REJECTED = "incomplete", "rejected"
 """Statuses of an ended run whose summary lacks its result, and of one that is not believed."""
@@ -46,24 +48,13 @@ STATES = {
 
 LEFTOVERS = ("epoch", "train_loss", "val_loss", "epoch_time_s")
 """The history's last values, which the client puts into every summary beside the result's."""
+GROUPS = ("metrics", "floors", "timing", "config", "provenance")
+"""Of a row's columns, behind those of the contract."""
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 """How the wire spells a number that is not finite."""
 
-GROUPS = {
-    "floors": re.compile(r".+_(amp|phase)_.+"),
-    "metrics": re.compile(r".+_(amp|phase)|r_.+|metrics_against"),
-    "timing": re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|.+_(s|bytes)"),
-    "provenance": re.compile(r".+"),
-}
-"""The group of columns that a flat key of a summary belongs to: the first that fits."""
-NUMBERS = COLUMNS[COLUMNS.index("model_params") : COLUMNS.index("status")]
-BOUNDS = (
-    (re.compile(r"(val_)?((ms_)?ssim|pearson)_.+"), -1.0, 1.0),
-    (re.compile(r"(val_)?(mae|mse|r)_.+|.+_(s|bytes)"), 0.0, 2.0**63),
-    (re.compile(r".+"), -(2.0**63), 2.0**63),
-)
-"""What a number may be, by its key: the first that fits."""
-ROUNDING = 1e-6
+TIMING = re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|.+_(s|bytes)")
+"""Keys of a summary that say how long something took, and how that was found."""
 MAX_REASON = 300
 """A longer reason is cut [characters]."""
 
@@ -118,8 +109,7 @@ def mirror(run: ServerRun) -> Mirror:
     for key in cells.keys() - set(COLUMNS):
         groups[_group(key)][key] = cells[key]
     groups["config"] = {key: cell for key, cell in config.items() if key not in COLUMNS}
-    order = ("metrics", "floors", "timing", "config", "provenance")
-    return Mirror(run, [{key: said.get(key) for key in COLUMNS}, *(groups[g] for g in order)])
+    return Mirror(run, [{key: said.get(key) for key in COLUMNS}, *groups.values()])
 
 
 def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]]) -> Merged:
@@ -251,29 +241,12 @@ def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
     status = cells.get("status")
     if status not in get_args(Status):
         raise ValueError(f"status={summary['status']!r}: allowed is {', '.join(get_args(Status))}")
-    for key, cell in cells.items():
-        _check(key, cell)
-    check_cost(cells.get("model_params"), cells.get("inference_time_s"))
+    check_cells(cells)
     return {k: cell for k, cell in cells.items() if status in MEASURED or not _is_metric(k)}
-
-
-def _check(key: str, cell: Cell) -> None:
-    """ValueError where a number is expected and there is none, or one that cannot be."""
-    if cell is None:
-        return
-    if isinstance(cell, bool | str):
-        if key in NUMBERS or _is_metric(key) or _group(key) == "floors":
-            raise ValueError(f"{key}={cell!r} is not a number")
-        return
-    low, high = next((low, high) for keys, low, high in BOUNDS if keys.fullmatch(key))
-    if not low - ROUNDING <= cell <= high + ROUNDING:
-        raise ValueError(f"{key} is not within {low:g} … {high:g}")
 
 
 def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
     """A run's configuration as cells, and why it is none that this program knows, if so."""
-    if "run_id" in given:  # it has begun; without a size it was version 0.1's
-        given = {"patch_size": N, **given}
     given = {key: value for key, value in given.items() if key != "run_id"}
     if not given:
         return {}, "config: empty"
@@ -306,11 +279,16 @@ def _computed_name(run: ServerRun) -> str:
 
 
 def _is_metric(key: str) -> bool:
-    return _group(key) == "metrics" and key != "metrics_against"
+    return key in QUANTITIES and QUANTITIES[key].of != "cost"
 
 
 def _group(key: str) -> str:
-    return next(group for group, keys in GROUPS.items() if keys.fullmatch(key))
+    """The group of columns that a key of a summary belongs to."""
+    if _is_metric(key) or key == "metrics_against":
+        return "metrics"
+    if floor_of(key):
+        return "floors"
+    return "timing" if TIMING.fullmatch(key) else "provenance"
 
 
 def _cell(value: str | int | float | None) -> Cell:

@@ -14,10 +14,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.study.records import Rejected
+from agent.study.records import Rejected, read_record
 from fno_runner.errors import MachineError
 from fno_runner.files import write_text_atomically
-from fno_runner.result import RECORD, RunResult, read_record
+from fno_runner.result import RECORD, RunResult
 
 FOLDER = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-([A-Za-z0-9_-]+)")
 ADDRESS = "address.json"

@@ -16,6 +16,7 @@ from wandb_workspaces.reports.v2.interface import PanelTypes
 
 from agent.server.client import Place
 from agent.study.sweepfile import LOG_UNIFORM, Metric, Range, Sweep
+from fno_runner.score.quantities import QUANTITIES
 
 AXES = ("architecture", "input_transform", "modes", "width")
 """The axes of a sweep that sweeps nothing."""
@@ -169,4 +170,8 @@ def _axes(sweep: Sweep) -> tuple[str, ...]:
 
 def _quality(sweep: Sweep) -> Metric:
     """The sweep's metric, unless it is a cost, which is an axis of its own."""
-    return QUALITY if sweep.metric is None or sweep.metric.name in COSTS else sweep.metric
+    return (
+        QUALITY
+        if sweep.metric is None or QUANTITIES[sweep.metric.name].of == "cost"
+        else sweep.metric
+    )

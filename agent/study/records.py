@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.study.quality import VALIDATION
+from pydantic import ValidationError
+
+from fno_runner.config import load_config
 from fno_runner.errors import Kind, UnbelievableError, UserError, printable
-from fno_runner.result import RECORD, RunResult, read_record
+from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, Metrics, Pair, RunResult
+from fno_runner.score.quantities import QUANTITIES, VALIDATION, Quantity, floor_of
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
+
+MAX_BYTES = 64 * 2**20
+"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
 
 COLUMNS = (
     "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
@@ -24,6 +32,9 @@ COLUMNS = (
 
 MEASURED = ("finished", "collapsed")
 """Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
+
+NOT_NEGATIVE = ("_s", "_bytes")
+"""How the names of further times and sizes end, of which the table of quantities has no row."""
 
 Cell = str | int | float | None
 Parts = list[dict[str, Cell]]
@@ -129,10 +140,10 @@ def parts(result: RunResult) -> Parts:
     Raises:
         UserError: the result's config is none that `fno_runner` knows.
     """
-    config = result.run_config.model_dump()
+    config = load_config(result.config).model_dump()
     metrics = validation = {}
     if result.status in MEASURED:
-        metrics = _pairs(result.metrics)
+        metrics = columns_of(result.metrics)
         validation = {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
     contract: dict[str, Any] = {
         **config,
@@ -173,16 +184,101 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _pairs(metrics: Any) -> dict[str, float | None]:
-    """{"ssim": (1, 2), "r_factor": {"train": 3}} as ssim_amp, ssim_phase and r_train."""
-    flat: dict[str, float | None] = {}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            prefix = "r" if name == "r_factor" else name
-            flat |= {f"{prefix}_{key}": number for key, number in value.items()}
-        else:
-            flat[f"{name}_amp"], flat[f"{name}_phase"] = value
-    return flat
+def check_cells(cells: Mapping[str, Cell]) -> None:
+    """Doubt the numbers of a row, wherever they are from, by the table of quantities.
+
+    Raises:
+        ValueError: a cell is no number where there should be one, or is out of its bounds.
+    """
+    for column, cell in cells.items():
+        quantity = QUANTITIES.get(column) or floor_of(column)
+        if quantity is None:
+            if isinstance(cell, bool | str | None) and not column.endswith(NOT_NEGATIVE):
+                continue
+            low = 0.0 if column.endswith(NOT_NEGATIVE) else -math.inf
+            quantity = Quantity(column, column, "cost", None, low)
+        quantity.check(cell)
+
+
+def read_record(path: Path, run_id: str | None = None) -> RunResult:
+    """One record, believed only when all of it fits.
+
+    Args:
+        run_id: what its folder says; None where its folder says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        UnbelievableError: it is not believed; says why in one line.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+        raise UnbelievableError("foreign", "not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise UnbelievableError(
+            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise UnbelievableError("empty", "empty")
+    try:
+        result = RunResult.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise _reason(error) from None
+    if "schema_version" not in result.model_fields_set:
+        raise UnbelievableError("foreign", "has no schema_version")
+    if run_id is not None and result.run_id != run_id:
+        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
+    if not _is_finite(result.model_dump()):
+        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
+    try:
+        for record in (result, *(result.by_seed() if result.seeds else ())):
+            check_cells(row(record))
+    except ValueError as error:
+        raise UnbelievableError("foreign", str(error)) from None
+    except UserError as error:
+        raise UnbelievableError("foreign", f"config: {error}") from None
+    return result
+
+
+def _reason(error: ValidationError) -> UnbelievableError:
+    errors = error.errors(include_url=False)
+    for item in errors:
+        if item["loc"] == ("schema_version",):
+            version = item["input"]
+            later = isinstance(version, int) and version > SCHEMA_VERSION
+            known = " and ".join(map(str, KNOWN_SCHEMAS))
+            reason = f"schema_version is {version!r}; known are {known}"
+            return UnbelievableError("future" if later else "foreign", reason)
+    place = ".".join(str(step) for step in errors[0]["loc"])
+    torn = errors[0]["type"] == "json_invalid"
+    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+    return UnbelievableError("torn" if torn else "foreign", reason)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in nested dicts and lists are finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+
+
+def columns_of(metrics: Metrics) -> dict[str, float | None]:
+    """ssim_amp, ssim_phase, …, and of a scan r_train, …, by the table of quantities."""
+    columns = _pairs(metrics.pairs)
+    for name, numbers in metrics.scan.items():
+        prefix = "r" if name == "r_factor" else name
+        columns |= {f"{prefix}_{key}": number for key, number in numbers.items()}
+    return columns
+
+
+def _pairs(pairs: Mapping[str, Pair]) -> dict[str, float | None]:
+    return {
+        f"{name}_{part}": number
+        for name, pair in pairs.items()
+        for part, number in zip(("amp", "phase"), pair, strict=True)
+    }
 
 
 def _cell(value: Any) -> Cell:

@@ -14,16 +14,9 @@ from typing import Any, cast, get_args
 
 import yaml
 
-from fno_runner.config import (
-    RunConfig,
-    allowed,
-    choices,
-    load_config,
-    suggestion,
-    value_types,
-)
+from fno_runner.config import RunConfig, load_config, suggestion, value_types
 from fno_runner.errors import UserError
-from fno_runner.result import SCAN_COLUMNS
+from fno_runner.score.quantities import QUANTITIES
 
 MAX_BYTES = 256 * 2**10
 """A larger sweep file is refused unread [bytes]; a real one takes one or two kilobytes."""
@@ -33,12 +26,6 @@ MAX_LINE = 300
 """A longer error text is cut [characters]."""
 
 METHODS = ("grid", "random", "bayes")
-PAIRS = ("ssim", "ms_ssim", "psnr", "mae", "mse", "frc50", "pearson", "ssim_2pi", "std_ratio")
-METRICS = (
-    *(f"{name}_{part}" for name in PAIRS for part in ("phase", "amp")),
-    *(*SCAN_COLUMNS, "model_params", "inference_time_s"),
-)
-"""What a sweep can aim at: columns of the table of runs."""
 
 CARRIED = ("program", "command", "project", "entity", "description", "apiVersion", "kind")
 """Top-level keys for the `wandb` client; they decide nothing here."""
@@ -66,7 +53,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a sweep aims at: a column of the table of runs, and which way is better."""
+    """What a sweep aims at: a column of the table of quantities, and which way is better."""
 
     name: str
     maximize: bool
@@ -276,10 +263,7 @@ def _range(key: str, low: object, high: object, distribution: object) -> Range:
     assert isinstance(low, int | float) and isinstance(high, int | float)
     if not low < high:
         raise UserError(f"{key}: min {low} is not below max {high}")
-    field = RunConfig.model_fields[key]
-    if choices(field) is not None:
-        raise UserError(f"{key}: takes 'values' out of {allowed(field)}, not 'min' and 'max'")
-    types = value_types(field)
+    types = value_types(RunConfig.model_fields[key])
     takes_integers = not any(kind in (float, str) for kind in types)
     both_integers = isinstance(low, int) and isinstance(high, int)
     if distribution is None:
@@ -306,8 +290,8 @@ def _metric(entry: object) -> Metric | None:
         if option not in ("name", "goal"):
             raise UserError(f"metric: unknown key '{option}'{suggestion(option, ['name', 'goal'])}")
     name, goal = options.get("name"), options.get("goal")
-    if not isinstance(name, str) or name not in METRICS:
-        raise UserError(f"metric: unknown name {_shown(name)}{suggestion(str(name), [*METRICS])}")
+    if not isinstance(name, str) or name not in QUANTITIES:
+        raise UserError(f"metric: unknown name {_shown(name)}{suggestion(str(name), QUANTITIES)}")
     if goal not in ("maximize", "minimize"):
         # The server would minimize where nothing is said: the worst SSIM would win.
         raise UserError(f"metric: goal is {_shown(goal)}; allowed is maximize | minimize")

@@ -230,8 +230,7 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Re
         torch.manual_seed(config.seed)
         subpixel = isinstance(dataset.geometry, Freeform)
         mask = mask_of(dataset.train)
-        size = dataset.train.size
-        return Reconstructor(config, size=size, subpixel=subpixel, mask=mask).to(device)
+        return Reconstructor(config, subpixel=subpixel, mask=mask).to(device)
 
 
 @torch.inference_mode()
