@@ -29,7 +29,7 @@ from agent.study.retimes import (
     write_retiming,
 )
 from fno_runner.cli import Parser, command, count_of
-from fno_runner.config import RunConfig, load_config
+from fno_runner.config import RunConfig
 from fno_runner.data import load_dataset
 from fno_runner.data.cache import PARAMETERS
 from fno_runner.data.dataset import Dataset
@@ -197,7 +197,7 @@ class _Datasets:
         Raises:
             UserError: a data file cannot be used.
         """
-        names = ("scan", "train_npz", "test_npz", "data_dir", *PARAMETERS)
+        names = ("scan", "patch_size", "bin", "train_npz", "test_npz", "data_dir", *PARAMETERS)
         key = tuple(getattr(config, name) for name in names)
         if self._dataset is None or key != self._key:
             self._dataset, self._key = load_dataset(config), key
@@ -206,7 +206,7 @@ class _Datasets:
 
 def _time(study: Path, result: RunResult, device: torch.device, datasets: _Datasets) -> Timing:
     """One visit to one model, which is on the device no longer than that."""
-    config = load_config(result.config)
+    config = result.run_config
     dataset = datasets.of(config)
     model = build_model(config, dataset, device)
     scale = load_weights(run_folder(study, result.run_id) / WEIGHTS, model)

@@ -22,7 +22,8 @@ from agent.study.quality import numbers
 from agent.study.records import read_records, table
 from agent.study.sweepfile import Metric, Sweep, parse_sweep, read_sweep
 from fno_runner.cli import Parser, command
-from fno_runner.config import suggestion
+from fno_runner.config import N, RunConfig, suggestion
+from fno_runner.data import patch_size_of
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_atomically, write_text_atomically
 from fno_runner.score.quantities import QUANTITIES
@@ -78,6 +79,12 @@ def _main(args: argparse.Namespace) -> int:
         raise UserError(f"{args.sweep}: has a 'scan' already; --scan names it")
     if not args.scan.is_file():
         raise UserError(f"{args.scan}: no such file")
+    if "bin" in sweep.parameters:
+        raise UserError(
+            f"{args.sweep}: has a 'bin', which simulated data do not know; "
+            f"python -m fno_runner.data probe --bin writes a binned scan"
+        )
+    size = patch_size_of(RunConfig(scan=str(args.scan)))
     folder: Path = make_folder(args.folder or ROOT / f"{sweep.study_id}-{args.scan.stem}")
     measures = (_metric(args.metric, "scan"), _metric(args.scan_metric, "validation"))
     studies = []
@@ -86,7 +93,8 @@ def _main(args: argparse.Namespace) -> int:
     ):
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
-        write_text_atomically(file, json.dumps(_with(sweep, name, scan, measure), indent=1) + "\n")
+        asked = _with(sweep, name, scan, measure, size)
+        write_text_atomically(file, json.dumps(asked, indent=1) + "\n")
         status = local.main([str(file), "--study", str(studies[-1]), *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
@@ -210,13 +218,17 @@ def _configurations(study: Path) -> pd.DataFrame:
     return configurations(table(read_records(study).results))[0]
 
 
-def _with(sweep: Sweep, name: str, scan: Path | None, metric: Metric) -> dict[str, object]:
-    """The sweep on one kind of data, as its file would have it."""
+def _with(
+    sweep: Sweep, name: str, scan: Path | None, metric: Metric, size: int
+) -> dict[str, object]:
+    """The sweep on one kind of data, as its file would have it, patterns of one size in both."""
     mapping = sweep.as_mapping()
     goal = {"name": metric.name, "goal": "maximize" if metric.maximize else "minimize"}
     parameters = dict(mapping["parameters"])
     if scan is not None:
         parameters["scan"] = {"value": str(scan)}
+    if size != N:
+        parameters.setdefault("patch_size", {"value": size})
     changed = {**mapping, "name": f"{sweep.name} {name}", "metric": goal, "parameters": parameters}
     parse_sweep(changed, name)
     return changed

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.data import DataLoader, TensorDataset
 
-from fno_runner.config import N, RunConfig
+from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Patterns
 from fno_runner.physics import amplitude_mae
 from fno_runner.reconstructor import INPUT_TRANSFORMS, input_scale_factor
@@ -56,7 +56,8 @@ class FNO(nn.Module):
         super().__init__()
         width = config.width
         self.lift = _lifter(width)
-        self.blocks = nn.Sequential(*(Block(width, config.modes, N) for _ in range(config.blocks)))
+        blocks = (Block(width, config.modes, config.size) for _ in range(config.blocks))
+        self.blocks = nn.Sequential(*blocks)
         self.mix = nn.Conv2d(width, width, 1)
         self.refine = _refiner(width, config.cnn_blocks)
         self.head = nn.Conv2d(width, 2, 1)
@@ -72,11 +73,12 @@ class Hybrid(nn.Module):
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         width, modes, levels = config.width, config.modes, config.blocks
+        size = config.size
         widths = [width * 2**level for level in range(levels)]
         self.lift = _lifter(width)
-        self.encoder = nn.ModuleList(Block(c, modes, N >> k) for k, c in enumerate(widths))
+        self.encoder = nn.ModuleList(Block(c, modes, size >> k) for k, c in enumerate(widths))
         self.down = nn.ModuleList(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1) for c in widths[:-1])
-        self.bottleneck = Block(widths[-1], max(modes // 2, 1), N >> (levels - 1))
+        self.bottleneck = Block(widths[-1], max(modes // 2, 1), size >> (levels - 1))
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in widths[-2::-1])
         self.merge = nn.ModuleList(
             nn.Sequential(
@@ -111,7 +113,7 @@ class PlainReconstructor(nn.Module):
         self.network = FNO(config) if config.architecture == "fno" else Hybrid(config)
         self.transform = INPUT_TRANSFORMS[config.input_transform]
         self.scale = scale
-        self.to_unit = N / float(probe.abs().square().sum().sqrt())
+        self.to_unit = probe.shape[-1] / float(probe.abs().square().sum().sqrt())
         self.register_buffer("probe", probe, persistent=False)
 
     probe: Tensor

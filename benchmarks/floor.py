@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.machine import Rates
-from fno_runner.config import N, RunConfig
+from fno_runner.config import RunConfig
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.models.spectral import SpectralConv2d
 from fno_runner.reconstructor import Reconstructor
@@ -115,7 +115,7 @@ def _model(config: RunConfig) -> Reconstructor:
 
 def _of_one_pattern(model: Reconstructor, config: RunConfig) -> Tensor:
     """A forward pass on the CPU. Only the parameters' share does not grow with the batch."""
-    x, one = torch.ones(1, 1, N, N), torch.ones(1, 1, 1, 1)
+    x, one = torch.ones(1, 1, config.size, config.size), torch.ones(1, 1, 1, 1)
     probe = torch.from_numpy(zone_plate_probe(config))
     # A compiled network hides its operations; eager, it does the same ones.
     with torch.compiler.set_stance("force_eager"):

@@ -23,7 +23,7 @@ def measure(count: int) -> dict[str, float]:
     import psutil
     import torch
 
-    from fno_runner.config import CENTRE, N, RunConfig
+    from fno_runner.config import RunConfig, centre
     from fno_runner.data.dataset import Patterns
     from fno_runner.data.probe import zone_plate_probe
     from fno_runner.provenance import peak_memory_bytes
@@ -31,10 +31,10 @@ def measure(count: int) -> dict[str, float]:
     from fno_runner.reconstructor import Reconstructor
 
     config, cpu = RunConfig(width=32, modes=12), torch.device("cpu")
-    amplitude = np.random.default_rng(0).random((count, N, N), np.float32)
-    patterns = Patterns(
-        amplitude, np.full((count, 2), CENTRE, np.float32), zone_plate_probe(config)
-    )
+    size = config.size
+    amplitude = np.random.default_rng(0).random((count, size, size), np.float32)
+    positions = np.full((count, 2), centre(size), np.float32)
+    patterns = Patterns(amplitude, positions, zone_plate_probe(config))
     model = Reconstructor(config)
     before = psutil.Process().memory_info().rss
     patches = predict(model, patterns, 1.0, cpu, INFER_BATCH_SIZE)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.measurement import BASELINE
-from fno_runner.config import CENTRE, N, RunConfig, load_config
+from fno_runner.config import N, RunConfig, centre, load_config
 from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.probe import zone_plate_probe
 
@@ -93,7 +93,7 @@ def noise(train: int, test: int) -> Dataset:
 
     def patterns(count: int) -> Patterns:
         amplitude = rng.random((count, N, N), np.float32)
-        return Patterns(amplitude, np.full((count, 2), CENTRE, np.float32), probe)
+        return Patterns(amplitude, np.full((count, 2), centre(N), np.float32), probe)
 
     raster = Raster(step=10, rows=1, cols=test, scale=1.0)
     held_out = np.ones(test, bool)

@@ -93,7 +93,7 @@ def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
             *dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}")),
             dest=key,
             default=argparse.SUPPRESS,
-            metavar="|".join(words) if words else key.split("_")[-1].upper(),
+            metavar="|".join(map(str, words)) if words else key.split("_")[-1].upper(),
             help=f"{field.description}{default}".replace("%", "%%"),
         )
     values, unknown = parser.parse_known_args(argv)

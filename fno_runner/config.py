@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from fno_runner.errors import UserError
 
+SIZES = (64, 128, 256)
+"""Sides that a diffraction pattern, and with it an object patch, may have [px]."""
+BINNINGS = (1, 2, 4)
+"""So many pixels a side of a detector may be summed to one."""
 N = 64
-"""Side of a diffraction pattern and of an object patch [px]."""
-CENTRE = (N - 1) / 2
-"""Distance from a patch's first pixel to its centre [px]."""
+"""The side where nothing else is said [px]; version 0.1 knew no other."""
+SMALLEST_GRID = 4
+"""The side of the coarsest level that a hybrid may have [px]."""
+
+
+def centre(size: int) -> float:
+    """The distance from the first pixel of a patch of `size` px to its centre [px]."""
+    return (size - 1) / 2
 
 
 class RunConfig(BaseModel):
@@ -32,14 +42,17 @@ class RunConfig(BaseModel):
         description="what the network sees beside the amplitude: one projection, or nothing",
     )
     modes: int = Field(
-        12, ge=1, le=N, description="Fourier modes that a layer keeps in each dimension"
+        12,
+        ge=1,
+        le=SIZES[-1],
+        description="Fourier modes that a layer keeps in each dimension, at most patch_size",
     )
     width: int = Field(32, ge=1, le=512, description="channels of the first Fourier layer")
     blocks: int = Field(
         4,
         ge=1,
         le=8,
-        description="Fourier blocks; of a hybrid the levels of its encoder, at most 5",
+        description="Fourier blocks; of a hybrid the levels of its encoder",
     )
     cnn_blocks: int = Field(
         2, ge=0, le=8, description="3×3 convolutions between the Fourier blocks and the output"
@@ -81,6 +94,16 @@ class RunConfig(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
 
+    # --- data --------------------------------------------------------------------------------
+    patch_size: Literal[64, 128, 256] | None = Field(
+        None,
+        description="side of a pattern and of an object patch [px] (default: 64; of a scan, the "
+        "smallest that holds 99 % of its counts)",
+    )
+    bin: Literal[1, 2, 4] = Field(
+        1, description="detector pixels a side that are summed to one; for scans only"
+    )
+
     # --- data: simulated grid lines ----------------------------------------------------------
     nimgs_train: int = Field(2, ge=1, le=64, description="simulated training objects")
     nimgs_test: int = Field(1, ge=1, le=16, description="simulated test objects")
@@ -88,7 +111,12 @@ class RunConfig(BaseModel):
     data_seed: int = Field(
         0, ge=0, lt=2**31, description="seed of the simulated objects and of the photon noise"
     )
-    probe_radius: float = Field(11.0, gt=1, le=N / 2, description="radius of the pupil [FFT bins]")
+    probe_radius: float = Field(
+        11.0,
+        gt=1,
+        le=SIZES[-1] / 2,
+        description="radius of the pupil [FFT bins], at most patch_size / 2",
+    )
     probe_stop: float = Field(
         0.3, ge=0, lt=1, description="radius of the central stop [pupil radii]"
     )
@@ -103,7 +131,11 @@ class RunConfig(BaseModel):
     )
 
     probe_curvature: float = Field(
-        0.0142, ge=-0.1, le=0.1, description="curvature of the probe's parabolic phase [rad/px²]"
+        0.0142,
+        ge=-0.1,
+        le=0.1,
+        description="curvature of the probe's parabolic phase [rad/px²] for patch_size 64; for N "
+        "it is 64 / N of this",
     )
 
     # --- paths -------------------------------------------------------------------------------
@@ -134,9 +166,56 @@ class RunConfig(BaseModel):
             raise ValueError("val_npz goes with train_npz and test_npz")
         if self.scan is not None and self.train_npz is not None:
             raise ValueError("scan and train_npz exclude each other")
-        if self.architecture == "hybrid" and self.blocks > 5:
-            raise ValueError(f"blocks={self.blocks}: hybrid allows at most 5 (a 4×4 grid is left)")
+        if self.bin != 1 and self.scan is None:
+            raise ValueError(f"bin={self.bin}: sums pixels of a scan, and there is no scan")
+        self._check_size()
         return self
+
+    def _check_size(self) -> None:
+        """
+        Raises:
+            ValueError: a key is out of the bounds that the size of a pattern sets.
+        """
+        largest = self.patch_size or (N if self.is_simulated else SIZES[-1])
+        if self.modes > largest:
+            raise ValueError(
+                f"modes={self.modes}: allowed is an integer ≥ 1 and ≤ {largest} "
+                f"(patch_size={largest})"
+            )
+        if self.is_simulated and self.probe_radius > largest / 2:
+            raise ValueError(
+                f"probe_radius={self.probe_radius:g}: allowed is a number > 1 and "
+                f"≤ {largest / 2:g} (patch_size={largest})"
+            )
+        levels = (largest // SMALLEST_GRID).bit_length()
+        if self.architecture == "hybrid" and self.blocks > levels:
+            raise ValueError(
+                f"blocks={self.blocks}: hybrid allows at most {levels} "
+                f"(a {SMALLEST_GRID}×{SMALLEST_GRID} grid is left)"
+            )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the data are grid lines that this program makes."""
+        return self.scan is None and self.train_npz is None
+
+    @property
+    def size(self) -> int:
+        """N, the side of a pattern [px]: `patch_size`, or what it is where nothing is said."""
+        return self.patch_size or N
+
+    def of_size(self, size: int) -> RunConfig:
+        """This configuration with the `patch_size` that its data turned out to have.
+
+        Raises:
+            UserError: a key is out of the bounds that this size sets.
+        """
+        sized = self.model_copy(update={"patch_size": size})
+        try:
+            sized._check_size()
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return sized
 
     def replicas(self) -> list[RunConfig]:
         """This configuration once for each of its seeds, as one would run it with that alone."""
@@ -182,23 +261,33 @@ def suggestion(word: str, known: Mapping[str, Any] | list[str]) -> str:
 
 
 def value_types(field: FieldInfo) -> tuple[Any, ...]:
-    """The plain types a field takes: `int | None` gives (int, NoneType), a Literal gives (str,)."""
+    """The plain types a field takes: of `int | None` (int, NoneType), of a Literal its values'."""
+    types: dict[Any, None] = {}
+    for kind in _alternatives(field):
+        of_values = map(type, get_args(kind)) if get_origin(kind) is Literal else (kind,)
+        types |= dict.fromkeys(of_values)
+    return tuple(types)
+
+
+def choices(field: FieldInfo) -> tuple[Any, ...] | None:
+    """The words or numbers a field chooses from, or None where it is not a choice."""
+    literals = (kind for kind in _alternatives(field) if get_origin(kind) is Literal)
+    return next((get_args(kind) for kind in literals), None)
+
+
+def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
+    """`X | None` as (X, NoneType), anything else alone."""
     annotation = field.annotation
-    if get_origin(annotation) is Literal:
-        return (str,)
-    return get_args(annotation) or (annotation,)
-
-
-def choices(field: FieldInfo) -> tuple[str, ...] | None:
-    """The words a field chooses from, or None where it is not a choice."""
-    return get_args(field.annotation) if get_origin(field.annotation) is Literal else None
+    # A union with a Literal in it is still of the older kind.
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else (annotation,)
 
 
 def allowed(field: FieldInfo) -> str:
     """What a field takes, in words: its choices, or its type and bounds."""
     words = choices(field)
     if words:
-        return " | ".join(words)
+        return " | ".join(map(str, words))
     types = value_types(field)
     # `int | None` keeps its bounds in the annotation's metadata, a plain int in the field's.
     constraints = list(field.metadata)

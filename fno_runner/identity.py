@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.config import IN_NO_RUN_ID, N, RunConfig
+from fno_runner.data import patch_size_of
 from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.npz import fingerprint
 
@@ -58,16 +59,24 @@ def run_id(config: RunConfig) -> str:
 
     A hash (12 hex digits) of the configuration without paths, device, and keys newer than version
     0.1 that stand at their default; a data file counts by its content's fingerprint, not by where
-    it lies.
+    it lies. The size of the patterns counts as it is, whether it was given or found in a scan, but
+    for 64 px, which were all that version 0.1 knew; in NPZ files it is part of their content.
 
     Raises:
-        UserError: a data file that the configuration names cannot be read.
+        UserError: a data file that the configuration names cannot be read, or a key is out of the
+            bounds that the size of its patterns sets.
     """
     decisive: dict[str, Any] = {
         key: value
         for key, value in config.model_dump(exclude=set(IN_NO_RUN_ID)).items()
         if key in OF_VERSION_0_1 or value != type(config).model_fields[key].default
     }
+    decisive.pop("patch_size", None)
+    if config.train_npz is None:
+        size = patch_size_of(config)
+        config = config.of_size(size)
+        if size != N:
+            decisive["patch_size"] = size
     for key, content in CONTENT.items():
         if (path := getattr(config, key)) is not None:
             decisive[key] = content(Path(path))

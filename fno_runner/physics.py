@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from fno_runner.config import CENTRE
+from fno_runner.config import centre
 
 MODES_NDIM = 5
 """A local probe of so many axes has several modes: (B, C, M, N, N)."""
@@ -66,9 +66,12 @@ def shift_probe(
     return torch.fft.ifft2(torch.fft.fft2(probe) * ramp)
 
 
-def subpixel_remainder(positions: Float[Tensor, "b 1 2 c"]) -> Float[Tensor, "b c 2"]:
-    """What is left of a patch's first pixel's position [px] after rounding, in −0.5 … 0.5."""
-    first = positions[:, 0].transpose(1, 2) - CENTRE  # (B, C, 2)
+def subpixel_remainder(positions: Float[Tensor, "b 1 2 c"], size: int) -> Float[Tensor, "b c 2"]:
+    """What is left of a patch's first pixel's position [px] after rounding, in −0.5 … 0.5.
+
+    size: the patches' side [px]; positions are of their centres.
+    """
+    first = positions[:, 0].transpose(1, 2) - centre(size)  # (B, C, 2)
     return first - first.round()
 
 

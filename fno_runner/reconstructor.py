@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Complex64, Float32
 from torch import Tensor, nn
 
-from fno_runner.config import N, RunConfig
+from fno_runner.config import RunConfig
 from fno_runner.models import build_network
 from fno_runner.physics import (
     amplitude_of,
@@ -41,11 +41,13 @@ class Reconstructor(nn.Module):
         config: RunConfig,
         patches: int = 1,
         *,
+        size: int | None = None,
         subpixel: bool = False,
         mask: Bool[Tensor, "n n"] | None = None,
     ) -> None:
-        """`subpixel`: whether positions have fractions that the probe must be shifted by.
+        """`size`: side of the patterns [px], by default the configuration's.
 
+        subpixel: whether positions have fractions that the probe must be shifted by.
         mask: good pixels of the detector; at the others nothing is predicted, so no loss is there.
         """
         super().__init__()
@@ -55,7 +57,7 @@ class Reconstructor(nn.Module):
         self.precision = config.precision
         self.register_buffer("mask", mask, persistent=False)
         channels = 3 * patches if config.conditioning == "projection" else patches
-        self.network: nn.Module = build_network(config, channels, patches)
+        self.network: nn.Module = build_network(config, channels, patches, size)
 
     def forward(
         self,
@@ -92,10 +94,10 @@ class Reconstructor(nn.Module):
         self, x: Tensor, positions: Tensor, probe: Tensor, input_scale_factor: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised patch (B, C, N, N), normalised probe, and the factor from x to normalised."""
-        to_unit = N / probe.abs().square().sum().sqrt()
+        to_unit = probe.shape[-1] / probe.abs().square().sum().sqrt()
         scale = input_scale_factor * to_unit  # (B, 1, 1, 1)
         amplitude = x * scale  # mean square 1 over a dataset
-        shift = subpixel_remainder(positions) if self.subpixel else None
+        shift = subpixel_remainder(positions, x.shape[-1]) if self.subpixel else None
         local = local_probe(probe * to_unit, shift)
         channels = [self.transform(amplitude)]
         if self.conditioning == "projection":

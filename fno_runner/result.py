@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core.core_schema import (
     CoreSchema,
     is_instance_schema,
@@ -20,12 +21,19 @@ from pydantic_core.core_schema import (
     union_schema,
 )
 
+from fno_runner.config import N, RunConfig, load_config
+from fno_runner.errors import UnbelievableError, UserError
 from fno_runner.files import write_text_atomically
 
 SCHEMA_VERSION: Literal[2] = 2
 """Raised where a program that reads strictly cannot read what a later one writes. 2: validation."""
 KNOWN_SCHEMAS = (1, 2)
 RECORD = "result.json"
+MAX_BYTES = 64 * 2**20
+"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
+RECON = "recon.npz"
+"""The object of the test patterns, its mask, the training's probe, and what the object is compared
+with, if anything."""
 
 Status = Literal["finished", "failed", "diverged", "collapsed"]
 FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed")
@@ -140,6 +148,17 @@ class RunResult(BaseModel):
     provenance: dict[str, str | float | int | bool | None] = {}
     seeds: list[SeedResult] = []
 
+    @property
+    def run_config(self) -> RunConfig:
+        """The configuration that was run.
+
+        A record without `patch_size` is of version 0.1, which cut every pattern to 64 px.
+
+        Raises:
+            UserError: it is none that this program knows.
+        """
+        return load_config({"patch_size": N, **self.config})
+
     def to_json(self) -> str:
         """Strict JSON (RFC 8259): null where a number is not finite."""
         return json.dumps(_finite(self.model_dump()), indent=1, allow_nan=False) + "\n"
@@ -187,6 +206,67 @@ def write_result(result: RunResult, folder: Path) -> Path:
     path = folder / RECORD
     write_text_atomically(path, result.to_json())
     return path
+
+
+def read_result(path: Path, run_id: str | None = None) -> RunResult:
+    """One record, believed only when all of it fits.
+
+    Args:
+        run_id: what its folder says; None where its folder says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        UnbelievableError: it is not believed; says why in one line.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+        raise UnbelievableError("foreign", "not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise UnbelievableError(
+            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise UnbelievableError("empty", "empty")
+    try:
+        result = RunResult.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise _reason(error) from None
+    if "schema_version" not in result.model_fields_set:
+        raise UnbelievableError("foreign", "has no schema_version")
+    if run_id is not None and result.run_id != run_id:
+        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
+    if not _is_finite(result.model_dump()):
+        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
+    try:
+        _ = result.run_config
+    except UserError as error:
+        raise UnbelievableError("foreign", f"config: {error}") from None
+    return result
+
+
+def _reason(error: ValidationError) -> UnbelievableError:
+    errors = error.errors(include_url=False)
+    for item in errors:
+        if item["loc"] == ("schema_version",):
+            version = item["input"]
+            later = isinstance(version, int) and version > SCHEMA_VERSION
+            known = " and ".join(map(str, KNOWN_SCHEMAS))
+            reason = f"schema_version is {version!r}; known are {known}"
+            return UnbelievableError("future" if later else "foreign", reason)
+    place = ".".join(str(step) for step in errors[0]["loc"])
+    torn = errors[0]["type"] == "json_invalid"
+    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
+    return UnbelievableError("torn" if torn else "foreign", reason)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in nested dicts and lists are finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _mean(values: Sequence[Any]) -> Any:

@@ -34,8 +34,9 @@ from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
 from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.stitching import stitch
-from fno_runner.reconstruct.weights import WEIGHTS, write_weights
+from fno_runner.reconstruct.weights import WEIGHTS, weights_of_seed, write_weights
 from fno_runner.result import (
+    RECON,
     ErrorInfo,
     Metrics,
     Pair,
@@ -130,10 +131,11 @@ def _run(
     """`run`, but for an error of the device, which is raised as it came."""
     start = perf_counter()
     allow_tf32(config.precision == "tf32")
-    identifier = run_id(config)
-    output_dir = Path(config.output_dir)
     if dataset is None:
         dataset = preflight(config)
+    config = config.of_size(dataset.test.size)
+    identifier = run_id(config)
+    output_dir = Path(config.output_dir)
     loaded = perf_counter()
     result = RunResult(
         run_id=identifier,
@@ -143,6 +145,8 @@ def _run(
     )
     if dataset.validation is not None:
         result.provenance["validation_object"] = dataset.validation.fingerprint
+    if dataset.counts_held is not None:
+        result.provenance["counts_held"] = dataset.counts_held
     with (
         working_folder(output_dir, identifier) as (folder, publish),
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
@@ -234,7 +238,7 @@ def _evaluate(
         with _recorded(seed, device):
             timed = "finished" not in first
             reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
-            write_weights(folder / _weights_name(one), network.model, network.scale)
+            write_weights(folder / weights_of_seed(one.seed), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:
             log.info("seed %d %s", one.seed, seed.status)
@@ -244,11 +248,12 @@ def _evaluate(
         return
     result.inference_time_s = shown.timing["inference_time_s"]
     result.timing |= shown.timing
-    (folder / _weights_name(shown.config)).rename(folder / WEIGHTS)
-    arrays = {"object": shown.objects, "mask": shown.mask}
+    (folder / weights_of_seed(shown.config.seed)).rename(folder / WEIGHTS)
+    # The probe, because a network that sees amplitudes only is good for this one.
+    arrays = {"object": shown.objects, "mask": shown.mask, "probe": dataset.train.probe}
     if dataset.reference is not None:
         arrays["reference"] = dataset.reference
-    write_npz(folder / "recon.npz", arrays)
+    write_npz(folder / RECON, arrays)
     draw_reconstruction(
         folder / "recon.png",
         _title(shown.config),
@@ -335,10 +340,6 @@ def _collapse(metrics: Metrics) -> ErrorInfo | None:
         message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
         f"spread {phase_spread:.3f} of the truth's",
     )
-
-
-def _weights_name(config: RunConfig) -> str:
-    return f"model-seed{config.seed}.safetensors"
 
 
 def _title(config: RunConfig) -> str:

@@ -62,7 +62,7 @@ def test_arrays_have_the_peers_keys_and_layouts(simulated: dict[str, np.ndarray]
 
 @pytest.mark.parametrize(("split", "count"), [("train", 83**2), ("test", 33**2)])
 def test_raster_has_the_studys_number_of_patches(split: str, count: int) -> None:
-    assert len(raster_starts(STEP["train" if split == "train" else "test"])) == count
+    assert len(raster_starts(STEP["train" if split == "train" else "test"], N)) == count
 
 
 def test_diffraction_is_the_forward_model_with_poisson_noise(

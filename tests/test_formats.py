@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fno_runner.config import N
+from fno_runner.data.crop import resample_probe
 from fno_runner.data.formats import fingerprint_scan, read_scan
-from fno_runner.data.frames import resample_probe
 from fno_runner.data.scan import hold_out, load_scan
 from fno_runner.errors import UserError
 from tests.scans import (
@@ -110,7 +110,7 @@ def test_a_probe_keeps_its_counts_when_its_sampling_changes() -> None:
     """Padding the far field adds none, so Parseval holds; cropping gives the first probe back."""
     rng = np.random.default_rng(0)
     small = (rng.normal(size=(2, 32, 32)) + 1j * rng.normal(size=(2, 32, 32))).astype(np.complex64)
-    large = resample_probe(small)
+    large = resample_probe(small, N)
     assert large.shape == (2, N, N)
     powers = [np.square(np.abs(probe)).sum(axis=(1, 2)) for probe in (small, large)]
     np.testing.assert_allclose(powers[0], powers[1], rtol=1e-5)

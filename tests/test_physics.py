@@ -79,7 +79,7 @@ def test_subpixel_remainder() -> None:
     """A patch that starts at a whole pixel has no remainder."""
     positions = torch.tensor([[31.5, 41.5], [31.75, 40.9]])[:, None, :, None]  # (2, 1, 2, 1)
     expected = torch.tensor([[[0.0, 0.0]], [[0.25, 0.4]]])
-    torch.testing.assert_close(subpixel_remainder(positions), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(subpixel_remainder(positions, N), expected, rtol=0, atol=1e-5)
 
 
 def test_the_truth_needs_no_update() -> None:

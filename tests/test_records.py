@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.study.records import COLUMNS, MAX_BYTES, one_line, read_records, row, table
+from agent.study.records import COLUMNS, one_line, read_records, row, table
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
-from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result
+from fno_runner.result import MAX_BYTES, ErrorInfo, RunResult, run_folder, write_result
 
 
 def make(number: int = 1, **changes: Any) -> RunResult:

@@ -180,7 +180,7 @@ def test_command_line_runs_and_prints_a_table(tiny_config: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--modes", "0"], "modes=0: allowed is an integer ≥ 1 and ≤ 64"),
+        (["--modes", "0"], "modes=0: allowed is an integer ≥ 1 and ≤ 256"),
         (["--width", "-3"], "width=-3: allowed is an integer ≥ 1"),
         (["--width=wide"], "width=wide: allowed is an integer"),
         (["--architecture", "cnn"], "architecture='cnn': allowed is fno | hybrid"),

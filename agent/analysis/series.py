@@ -20,7 +20,7 @@ from fno_runner.config import RunConfig
 
 MUST_AGREE = (
     *("conditioning", "epochs", "train_patterns", "metrics_against"),
-    *("nimgs_train", "nimgs_test", "nphotons", "data_seed"),
+    *("patch_size", "bin", "nimgs_train", "nimgs_test", "nphotons", "data_seed"),
     *(key for key in RunConfig.model_fields if key.startswith("probe_")),
     "dataset",
     "group",

@@ -15,6 +15,7 @@ from agent.scheduling import stop_with_parent
 from agent.study.records import one_line, read_record
 from agent.study.sweepfile import Point
 from fno_runner.config import load_config
+from fno_runner.data import patch_size_of
 from fno_runner.errors import MachineError
 from fno_runner.files import make_folder
 from fno_runner.result import RECORD, ErrorInfo, RunResult, run_folder, write_result
@@ -70,6 +71,8 @@ class Child:
         if last := self.last_line():
             message += f"; its last line: {last}"
         config = load_config({**self.point, "output_dir": str(self.study)})
+        if config.train_npz is None:
+            config = config.of_size(patch_size_of(config))
         result = RunResult(
             run_id=self.run_id,
             status="failed",

@@ -64,14 +64,14 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
     try:
         stop.release()
         # What this machine or this input cannot do is found out before the point is spent.
-        identifier = run_id(config)
         dataset = preflight(config)
     except (UserError, SystemExit):
         stop.hold()
         hand_back(config)
         raise
     stop.hold()
-    with Tracker(config, identifier) as tracker, TerminalProgress(console) as progress:
+    config = config.of_size(dataset.test.size)
+    with Tracker(config, run_id(config)) as tracker, TerminalProgress(console) as progress:
         stop.release()
 
         def on_epoch(epoch: Epoch) -> None:

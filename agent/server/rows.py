@@ -23,7 +23,7 @@ from agent.study.records import (
     one_line,
     parts,
 )
-from fno_runner.config import PATHS, RunConfig, load_config
+from fno_runner.config import PATHS, N, RunConfig, load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.result import RunResult, Status
@@ -247,6 +247,8 @@ def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
 
 def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
     """A run's configuration as cells, and why it is none that this program knows, if so."""
+    if "run_id" in given:  # it has begun; without a size it was version 0.1's
+        given = {"patch_size": N, **given}
     given = {key: value for key, value in given.items() if key != "run_id"}
     if not given:
         return {}, "config: empty"

@@ -22,7 +22,6 @@ from agent.server.tracker import (
     summary,
 )
 from agent.study.records import one_line
-from fno_runner.config import load_config
 from fno_runner.result import RECORD
 
 PATIENCE = {
@@ -93,7 +92,7 @@ def complete(place: Place, run: LocalRun, begun: bool, rows: Sequence[Mapping[st
             disable_git=True,
             disable_code=True,
         ),
-        **({} if begun else introduction(load_config(run.result.config), run.result.run_id)),
+        **({} if begun else introduction(run.result.run_config, run.result.run_id)),
     )
     define_metrics(live)
     for entry in run.result.history:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from fno_runner.config import load_config
 from fno_runner.errors import Kind, UnbelievableError, UserError, printable
-from fno_runner.result import KNOWN_SCHEMAS, RECORD, SCHEMA_VERSION, Metrics, Pair, RunResult
+from fno_runner.result import RECORD, Metrics, Pair, RunResult, read_result
 from fno_runner.score.quantities import QUANTITIES, VALIDATION, Quantity, floor_of
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
-
-MAX_BYTES = 64 * 2**20
-"""A larger record is refused unread [bytes]; a real one takes some kilobytes."""
 
 COLUMNS = (
     "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
@@ -140,7 +133,7 @@ def parts(result: RunResult) -> Parts:
     Raises:
         UserError: the result's config is none that `fno_runner` knows.
     """
-    config = load_config(result.config).model_dump()
+    config = result.run_config.model_dump()
     metrics = validation = {}
     if result.status in MEASURED:
         metrics = columns_of(result.metrics)
@@ -210,26 +203,7 @@ def read_record(path: Path, run_id: str | None = None) -> RunResult:
         OSError: it cannot be read.
         UnbelievableError: it is not believed; says why in one line.
     """
-    facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
-        raise UnbelievableError("foreign", "not a regular file")
-    if facts.st_size > MAX_BYTES:
-        raise UnbelievableError(
-            "foreign", f"{facts.st_size} bytes; a record has at most {MAX_BYTES}"
-        )
-    content = path.read_bytes()
-    if not content.strip():
-        raise UnbelievableError("empty", "empty")
-    try:
-        result = RunResult.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise _reason(error) from None
-    if "schema_version" not in result.model_fields_set:
-        raise UnbelievableError("foreign", "has no schema_version")
-    if run_id is not None and result.run_id != run_id:
-        raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
-    if not _is_finite(result.model_dump()):
-        raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
+    result = read_result(path, run_id)
     try:
         for record in (result, *(result.by_seed() if result.seeds else ())):
             check_cells(row(record))
@@ -238,30 +212,6 @@ def read_record(path: Path, run_id: str | None = None) -> RunResult:
     except UserError as error:
         raise UnbelievableError("foreign", f"config: {error}") from None
     return result
-
-
-def _reason(error: ValidationError) -> UnbelievableError:
-    errors = error.errors(include_url=False)
-    for item in errors:
-        if item["loc"] == ("schema_version",):
-            version = item["input"]
-            later = isinstance(version, int) and version > SCHEMA_VERSION
-            known = " and ".join(map(str, KNOWN_SCHEMAS))
-            reason = f"schema_version is {version!r}; known are {known}"
-            return UnbelievableError("future" if later else "foreign", reason)
-    place = ".".join(str(step) for step in errors[0]["loc"])
-    torn = errors[0]["type"] == "json_invalid"
-    reason = f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]
-    return UnbelievableError("torn" if torn else "foreign", reason)
-
-
-def _is_finite(value: object) -> bool:
-    """Whether all numbers in nested dicts and lists are finite."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def columns_of(metrics: Metrics) -> dict[str, float | None]:

@@ -14,7 +14,14 @@ from typing import Any, cast, get_args
 
 import yaml
 
-from fno_runner.config import RunConfig, load_config, suggestion, value_types
+from fno_runner.config import (
+    RunConfig,
+    allowed,
+    choices,
+    load_config,
+    suggestion,
+    value_types,
+)
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import QUANTITIES
 
@@ -263,7 +270,10 @@ def _range(key: str, low: object, high: object, distribution: object) -> Range:
     assert isinstance(low, int | float) and isinstance(high, int | float)
     if not low < high:
         raise UserError(f"{key}: min {low} is not below max {high}")
-    types = value_types(RunConfig.model_fields[key])
+    field = RunConfig.model_fields[key]
+    if choices(field) is not None:
+        raise UserError(f"{key}: takes 'values' out of {allowed(field)}, not 'min' and 'max'")
+    types = value_types(field)
     takes_integers = not any(kind in (float, str) for kind in types)
     both_integers = isinstance(low, int) and isinstance(high, int)
     if distribution is None:

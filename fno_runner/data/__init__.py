@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
-from fno_runner.config import RunConfig
+from fno_runner.config import N, RunConfig
 from fno_runner.data.cache import load_simulated
 from fno_runner.data.dataset import Dataset, load_npz_pair
+from fno_runner.data.formats import size_of_scan
 from fno_runner.data.scan import load_scan
 
 
@@ -18,8 +20,34 @@ def load_dataset(config: RunConfig) -> Dataset:
         MachineError: the cache cannot be written.
     """
     if config.scan is not None:
-        return load_scan(Path(config.scan), config.data_seed)
+        return load_scan(Path(config.scan), config.data_seed, config.patch_size, config.bin)
     if config.train_npz is not None and config.test_npz is not None:
         validation = None if config.val_npz is None else Path(config.val_npz)
-        return load_npz_pair(Path(config.train_npz), Path(config.test_npz), validation)
+        return load_npz_pair(
+            Path(config.train_npz), Path(config.test_npz), validation, config.patch_size
+        )
     return load_simulated(config)
+
+
+def patch_size_of(config: RunConfig) -> int:
+    """N of simulated data or of a scan [px]: as configured, else 64, or what suits the scan.
+
+    A scan of more than 64 px has to be read for that, once in a process.
+
+    Raises:
+        UserError: the scan cannot be used.
+    """
+    if config.patch_size is not None or config.scan is None:
+        return config.patch_size or N
+    path = Path(config.scan)
+    try:
+        facts = path.stat()
+    except OSError:
+        return size_of_scan(path, config.bin)  # which says what is wrong with it
+    return _chosen(path, config.bin, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _chosen(path: Path, binning: int, size: int, changed: int) -> int:
+    """`size_of_scan`, remembered as long as the file is the same."""
+    return size_of_scan(path, binning)

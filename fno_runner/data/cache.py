@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fno_runner.config import N, RunConfig
+from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, load_npz_pair
 from fno_runner.data.gridlines import GENERATOR_VERSION, Split, simulate
 from fno_runner.data.npz import array_names, fingerprint, read_array, write_npz
@@ -40,23 +40,25 @@ PARAMETERS = (
 def load_simulated(config: RunConfig) -> Dataset:
     """Grid lines from `data_dir`/N64/gs1, made there when missing, damaged or of other parameters.
 
+    Every N has a folder of its own, and keeps what is there while another N is made.
+
     The lock is held while the files are read too: another process with other parameters may
     replace them at any other moment.
     """
-    folder = make_folder(Path(config.data_dir) / f"N{N}" / "gs1")
-    files = [folder / f"{split}.npz" for split in SPLITS]
+    folder = make_folder(Path(config.data_dir) / f"N{config.size}" / "gs1")
+    train, test, validation = files = [folder / f"{split}.npz" for split in SPLITS]
     with FileLock(folder / ".lock"):
         manifest = _read_manifest(folder)
         if manifest is not None and manifest.parameters == _parameters(config):
             try:
                 if manifest.content == _content(folder):
-                    return load_npz_pair(*files)
+                    return load_npz_pair(train, test, validation, config.size)
             except UserError:
                 pass  # which of them, and how, is found out now
             for split, path in zip(SPLITS, files, strict=True):
                 _set_aside_if_damaged(path, manifest.content[split])
         _make(folder, config)
-        return load_npz_pair(*files)
+        return load_npz_pair(train, test, validation, config.size)
 
 
 def _parameters(config: RunConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Complex64, Float32
 
-from fno_runner.config import N
+from fno_runner.config import SIZES
 from fno_runner.data.npz import array_names, fingerprint, read_array
 from fno_runner.errors import UserError
 
@@ -33,6 +33,11 @@ class Patterns:
 
     def __len__(self) -> int:
         return len(self.amplitude)
+
+    @property
+    def size(self) -> int:
+        """N, the side of a pattern [px]."""
+        return self.amplitude.shape[-1]
 
     def take(self, rows: np.ndarray) -> Patterns:
         """The patterns of these indices (or of this mask)."""
@@ -70,6 +75,7 @@ class Dataset:
     held_out: bool (B,), which of `test` were never trained on.
     region: bool (B,), of a scan the frames of one place that were not trained on either.
     pixel_size: of the object [m], where it is known.
+    counts_held: of a scan, the share of the detector's counts that its frames hold.
     reference: complex64 (objects, H, W), what the reconstruction is compared with, if anything:
         the `truth` of simulated data, or another method's `reference` reconstruction of a scan.
     fingerprint: of the files' content, but for the validation object's, which has its own.
@@ -85,20 +91,24 @@ class Dataset:
     fingerprint: str
     region: Bool[np.ndarray, " b"] | None = None
     pixel_size: float | None = None
+    counts_held: float | None = None
     validation: Dataset | None = None
 
 
-def load_npz_pair(train_npz: Path, test_npz: Path, val_npz: Path | None = None) -> Dataset:
+def load_npz_pair(
+    train_npz: Path, test_npz: Path, val_npz: Path | None = None, size: int | None = None
+) -> Dataset:
     """A grid-lines dataset from NPZ files in the layout of PtychoPINN's study.
 
     Args:
         val_npz: a third object, in the layout of the test file.
+        size: the side that the patterns are to have [px]; by default the training file's.
 
     Raises:
         UserError: a file is missing or damaged, lacks a key, has another N, or holds amplitudes
             that are negative or not finite.
     """
-    train = _read_patterns(train_npz)
+    train = _read_patterns(train_npz, size)
     trained = fingerprint(train_npz)[:16]
     dataset = _with_objects(train, test_npz, trained)
     if val_npz is None:
@@ -112,9 +122,9 @@ def _with_objects(train: Patterns, path: Path, trained: str) -> Dataset:
     Args:
         trained: the fingerprint of the training patterns.
     """
-    test = _read_patterns(path)
+    test = _read_patterns(path, train.size)
     truth = _complex(path, "YY_ground_truth")
-    if truth.ndim != 3 or truth.shape[0] < N // 2:
+    if truth.ndim != 3 or min(truth.shape) == 0:
         raise UserError(f"{path}: 'YY_ground_truth' is {truth.shape}, not (H, W, objects)")
     truth = np.ascontiguousarray(np.moveaxis(truth, -1, 0))
     scale = float(_finite(path, "norm_Y_I").reshape(-1)[0])
@@ -129,8 +139,13 @@ def _with_objects(train: Patterns, path: Path, trained: str) -> Dataset:
     )
 
 
-def read_amplitude(path: Path, names: tuple[str, ...]) -> Float32[np.ndarray, "b n n"]:
+def read_amplitude(
+    path: Path, names: tuple[str, ...], size: int | None = None
+) -> Float32[np.ndarray, "b n n"]:
     """Diffraction amplitudes under the first of these names that the file has.
+
+    Args:
+        size: N, the side that they are to have [px]; by default any of `SIZES`.
 
     Raises:
         UserError: none of the names, another N, or values that no amplitude can have.
@@ -142,8 +157,10 @@ def read_amplitude(path: Path, names: tuple[str, ...]) -> Float32[np.ndarray, "b
     amplitude = _finite(path, name)
     if amplitude.ndim == 4 and amplitude.shape[-1] == 1:
         amplitude = amplitude[..., 0]
-    if amplitude.ndim != 3 or amplitude.shape[1:] != (N, N) or len(amplitude) == 0:
-        raise UserError(f"{path}: '{name}' is {amplitude.shape}, not (patterns, {N}, {N}[, 1])")
+    sides = [(n, n) for n in (SIZES if size is None else (size,))]
+    if amplitude.ndim != 3 or amplitude.shape[1:] not in sides or len(amplitude) == 0:
+        wanted = "N, N[, 1]), N being 64, 128 or 256" if size is None else f"{size}, {size}[, 1])"
+        raise UserError(f"{path}: '{name}' is {amplitude.shape}, not (patterns, {wanted}")
     if amplitude.min() < 0:
         count = int((amplitude < 0).sum())
         raise UserError(f"{path}: '{name}' has {count} negative values; amplitudes are wanted")
@@ -152,8 +169,8 @@ def read_amplitude(path: Path, names: tuple[str, ...]) -> Float32[np.ndarray, "b
     return np.ascontiguousarray(amplitude, np.float32)
 
 
-def read_probe(path: Path, names: tuple[str, ...]) -> Complex64[np.ndarray, "n n"]:
-    """The probe under the first of these names that the file has.
+def read_probe(path: Path, names: tuple[str, ...], size: int) -> Complex64[np.ndarray, "n n"]:
+    """The probe, of `size` px a side, under the first of these names that the file has.
 
     Raises:
         UserError: none of the names, another size, not finite, or zero everywhere.
@@ -161,8 +178,8 @@ def read_probe(path: Path, names: tuple[str, ...]) -> Complex64[np.ndarray, "n n
     present = array_names(path)
     name = next((n for n in names if n in present), names[-1])
     probe = _complex(path, name)
-    if probe.shape != (N, N):
-        raise UserError(f"{path}: '{name}' is {probe.shape}, not ({N}, {N})")
+    if probe.shape != (size, size):
+        raise UserError(f"{path}: '{name}' is {probe.shape}, not ({size}, {size})")
     if not probe.any():
         raise UserError(f"{path}: '{name}' is zero everywhere")
     return probe
@@ -180,9 +197,9 @@ def read_coordinates(path: Path, name: str, count: int) -> np.ndarray:
     return coordinates.astype(np.float64)
 
 
-def _read_patterns(path: Path) -> Patterns:
-    amplitude = read_amplitude(path, ("diffraction",))
-    probe = read_probe(path, ("probe_simulated", "probeGuess"))
+def _read_patterns(path: Path, size: int | None) -> Patterns:
+    amplitude = read_amplitude(path, ("diffraction",), size)
+    probe = read_probe(path, ("probe_simulated", "probeGuess"), amplitude.shape[-1])
     positions = read_coordinates(path, "coords_offsets", len(amplitude))
     if positions.shape != (len(amplitude), 2):
         raise UserError(f"{path}: 'coords_offsets' is not (patterns, 1, 2, 1): gridsize 1 is read")
@@ -200,8 +217,8 @@ def _raster(path: Path, test: Patterns, truth: np.ndarray, scale: float) -> Rast
     first = test.positions[0]
     if (
         step < 1
-        or step > N
-        or (N - step) % 2
+        or step > test.size
+        or (test.size - step) % 2
         or (rows * step, cols * step) != truth.shape[1:]
         or len(test) != len(truth) * rows * cols
         or not np.allclose(

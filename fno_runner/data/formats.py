@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fno_runner.config import N
+from fno_runner.config import SIZES, N
+from fno_runner.data.crop import choose_size
 from fno_runner.data.frames import Scan, bring_to_size
 from fno_runner.data.hdf5 import Hdf5, content_hash, is_hdf5, open_hdf5
 from fno_runner.data.measured import InMemory, Kind, Measured
@@ -61,16 +62,41 @@ class Npz:
 Arrays = Npz | Hdf5
 
 
-def read_scan(path: Path, kind: Kind | None = None, start: str | None = None) -> Scan:
+def read_scan(
+    path: Path,
+    kind: Kind | None = None,
+    start: str | None = None,
+    size: int | None = None,
+    binning: int = 1,
+) -> Scan:
     """A scan of any known format, checked and brought to N × N.
 
     Args:
         kind: what the frames are, where they are not what the format says.
         start: the name of an array of the file to take as the probe, in place of its own.
+        size, binning: as `bring_to_size` takes them.
 
     Raises:
         UserError: the file is of no known format or cannot be used; says why in one line.
     """
+    measured = _measured(path, kind, start)
+    return bring_to_size(clean(measured), size, binning)
+
+
+def size_of_scan(path: Path, binning: int = 1) -> int:
+    """The size that `read_scan` brings a scan to by itself [px].
+
+    Raises:
+        UserError: the file is of no known format or cannot be used; says why in one line.
+    """
+    measured = _measured(path)
+    if max(measured.frames.shape[1:], default=0) <= SIZES[0] * binning:
+        return SIZES[0]  # whatever is in them: no need to read them
+    return choose_size(clean(measured), binning)
+
+
+def _measured(path: Path, kind: Kind | None = None, start: str | None = None) -> Measured:
+    """What a file's reader finds."""
     with open_arrays(path) as arrays:
         measured = loader(path, arrays)(path, arrays)
         if start is not None:
@@ -78,9 +104,7 @@ def read_scan(path: Path, kind: Kind | None = None, start: str | None = None) ->
             if name is None:
                 raise UserError(f"{path}: has no array '{start}'")
             measured = replace(measured, probe=_modes(arrays.read(name)))
-    if kind is not None:
-        measured = replace(measured, kind=kind)
-    return bring_to_size(clean(measured))
+    return measured if kind is None else replace(measured, kind=kind)
 
 
 def fingerprint_scan(path: Path) -> str:
@@ -126,7 +150,7 @@ def load_raw_npz(path: Path, arrays: Arrays) -> Measured:
     """`diff3d` or `diffraction` (amplitudes), `xcoords`, `ycoords` [px].
 
     Optional: `probeGuess`, `objectGuess`, `mask` (true is good), `background` (an intensity),
-    `pixel_size_m`.
+    `pixel_size_m`, `counts_held` (the share of the detector's counts that the frames have).
 
     Raises:
         UserError: an array is missing or damaged.
@@ -147,6 +171,7 @@ def load_raw_npz(path: Path, arrays: Arrays) -> Measured:
     probe = arrays.first("probeGuess")
     reference = arrays.first("objectGuess")
     pixel = arrays.first("pixel_size_m")
+    held = arrays.first("counts_held")
     return Measured(
         path,
         "raw NPZ",
@@ -159,6 +184,7 @@ def load_raw_npz(path: Path, arrays: Arrays) -> Measured:
         probe=None if probe is None else _modes(arrays.read(probe)),
         pixel_size=None if pixel is None else float(arrays.read(pixel).reshape(-1)[0]),
         reference=None if reference is None else _object(path, arrays.read(reference)),
+        counts_held=1.0 if held is None else float(arrays.read(held).reshape(-1)[0]),
     )
 
 

@@ -8,7 +8,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64
 
-from fno_runner.config import N
+from fno_runner.config import SIZES
+from fno_runner.data.crop import (
+    Crop,
+    all_good,
+    alternatives,
+    binned,
+    choose_size,
+    is_filled,
+    reason,
+    resample_probe,
+    window,
+)
 from fno_runner.data.recording import Recording
 from fno_runner.errors import UserError
 
@@ -27,6 +38,7 @@ class Scan:
     pixel_size: of the object [m], where the file tells.
     reference: complex64 (H, W), another method's object, at the same positions.
     source: which format and file.
+    crop: which part of the detector these frames are. alternatives: what others would hold.
     remarks: what a user should know, a line each.
     """
 
@@ -37,10 +49,17 @@ class Scan:
     pixel_size: float | None
     reference: Complex64[np.ndarray, "h w"] | None
     source: str
+    crop: Crop
+    alternatives: tuple[Crop, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.amplitude)
+
+    @property
+    def size(self) -> int:
+        """N, the side of a frame [px]."""
+        return self.amplitude.shape[-1]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,82 +67,88 @@ class Scan:
         if self.reference is not None:
             height, width = self.reference.shape
             return height, width
-        extent = np.ceil(self.positions.max(axis=0)).astype(int) + N // 2 + 1
+        extent = np.ceil(self.positions.max(axis=0)).astype(int) + self.size // 2 + 1
         return int(extent[0]), int(extent[1])
 
 
-def bring_to_size(recording: Recording) -> Scan:
-    """A recording as a `Scan` of N × N px, cropped or padded about its centre.
+def bring_to_size(recording: Recording, size: int | None = None, binning: int = 1) -> Scan:
+    """A recording as a `Scan` of N × N px: cropped or padded about its centre, or binned.
 
     Frames are read and cropped a block at a time. Padding counts as bad pixels.
 
+    Args:
+        size: N; by default `choose_size` chooses.
+        binning: this many detector pixels a side are summed to one, which is good where all are.
+            The object's pixel is as much smaller and its window as much narrower: what the probe
+            has beyond it is cut off.
+
     Raises:
-        UserError: it cannot be a scan; says why in one line.
+        UserError: it cannot be a scan, or fills less than half of N; says why in one line.
     """
     path = recording.path
-    remarks = list(recording.remarks)
-    height, width = recording.size
-    good = _window(recording.mask, recording.centre)
+    n = choose_size(recording, binning) if size is None else size
+    crop = Crop.of(recording, n, binning)
+    reach = crop.reach
+    if not is_filled(recording, n, binning):
+        height, width = recording.size
+        allowed = [str(n) for n in SIZES if is_filled(recording, n, binning)]
+        binned_by = "" if binning == 1 else f" with bin={binning}"
+        raise UserError(
+            f"{path}: patch_size={n}{binned_by}: allowed is {' | '.join(allowed) or 'none'}, of "
+            f"which frames of {height}×{width} px fill half"
+        )
+    good = all_good(window(recording.mask, recording.centre, reach), binning)
     if not good.any():
-        raise UserError(f"{path}: the mask hides every pixel of the central {N}×{N}")
-    if (height, width) != (N, N):
-        verb = "cropped" if min(height, width) > N else "brought"
-        remarks.append(f"frames of {height}×{width} px {verb} to {N}×{N}")
-    amplitude = np.empty((len(recording), N, N), np.float32)
+        raise UserError(f"{path}: the mask hides every pixel of the central {reach}×{reach}")
+    amplitude = np.empty((len(recording), n, n), np.float32)
     for rows, intensity in recording.intensities():
-        np.sqrt(_window(intensity, recording.centre), out=amplitude[rows])
+        counts = binned(window(intensity, recording.centre, reach), binning)
+        np.sqrt(counts * good, out=amplitude[rows], casting="same_kind")
     if not amplitude.any():
-        raise UserError(f"{path}: no counts at all within the central {N}×{N} good pixels")
+        raise UserError(f"{path}: no counts at all within the central {reach}×{reach} good pixels")
     if (amplitude == amplitude[0]).all():
         raise UserError(f"{path}: all {len(amplitude)} frames are equal; a scan's are not")
-    scale = N / recording.side
+    remarks = [*recording.remarks, *crop.remarks(recording)]
+    remarks += reason(recording, crop) if size is None else []
+    scale = reach / recording.side
     reference = recording.reference
-    if reference is not None and recording.side != N:
+    if reference is not None and recording.side != reach:
         reference = None
         remarks.append("the file's object is sampled otherwise and left out")
     probe, pixel = recording.probe, recording.pixel_size
     scan = Scan(
         amplitude=amplitude,
         mask=None if good.all() else good,
-        probe=None if probe is None else resample_probe(probe),
+        probe=None if probe is None else resample_probe(probe, n, binning),
         positions=recording.positions * scale,
         pixel_size=None if pixel is None else pixel / scale,
         reference=None if reference is None else reference.astype(np.complex64),
         source=f"{recording.format}: {path}",
+        crop=crop,
+        alternatives=tuple(alternatives(recording)),
         remarks=tuple(remarks),
     )
     return _placed(scan, path)
 
 
-def resample_probe(probe: Complex64[np.ndarray, "m s s"]) -> Complex64[np.ndarray, "m n n"]:
-    """A probe of S × S px as N × N px of the same extent: its far field cropped or padded."""
-    if probe.shape[-1] == N:
-        return probe.astype(np.complex64)
-    axes = (1, 2)
-    far = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(probe, axes), norm="ortho"), axes)
-    middle = (probe.shape[-1] // 2, probe.shape[-1] // 2)
-    near = np.fft.ifft2(np.fft.ifftshift(_window(far, middle), axes), norm="ortho")
-    return np.fft.fftshift(near, axes).astype(np.complex64)
-
-
 def _placed(scan: Scan, path: Path) -> Scan:
     """The scan with positions that fit in its object."""
-    positions = scan.positions
+    positions, half = scan.positions, scan.size // 2
     if not np.isfinite(positions).all():
         raise UserError(f"{path}: positions are not finite numbers")
     spread = np.ptp(positions, axis=0)
     if spread.max() < 1:
         raise UserError(f"{path}: all positions are within {spread.max():.2g} px; nothing overlaps")
-    if spread.max() + N > MAX_OBJECT:
+    if spread.max() + scan.size > MAX_OBJECT:
         raise UserError(
             f"{path}: positions reach over {spread.max():.4g} px; at most {MAX_OBJECT} px are an "
             f"object: are the units right?"
         )
     if scan.reference is None:
         # Any origin will do.
-        return replace(scan, positions=positions - np.floor(positions.min(axis=0)) + N // 2)
-    first = np.rint(positions) - N // 2
-    outside = (first < 0).any(axis=1) | (first + N > scan.reference.shape).any(axis=1)
+        return replace(scan, positions=positions - np.floor(positions.min(axis=0)) + half)
+    first = np.rint(positions) - half
+    outside = (first < 0).any(axis=1) | (first + scan.size > scan.reference.shape).any(axis=1)
     if outside.any():
         low, high = positions.min(axis=0), positions.max(axis=0)
         height, width = scan.reference.shape
@@ -133,16 +158,3 @@ def _placed(scan: Scan, path: Path) -> Scan:
             f"({int(outside.sum())} frames)"
         )
     return scan
-
-
-def _window(array: np.ndarray, centre: tuple[int, ...]) -> np.ndarray:
-    """The last two axes as N × N about `centre`, which comes to N/2; zeros where there is none."""
-    out = np.zeros((*array.shape[:-2], N, N), array.dtype)
-    into, out_of = [], []
-    for middle, side in zip(centre, array.shape[-2:], strict=True):
-        first = middle - N // 2
-        low, high = max(first, 0), min(first + N, side)
-        out_of.append(slice(low, high))
-        into.append(slice(low - first, high - first))
-    out[..., into[0], into[1]] = array[..., out_of[0], out_of[1]]
-    return out

@@ -1,8 +1,11 @@
 """The grid-lines dataset: objects of random lines, their raster scan, their diffraction patterns.
 
-After PtychoPINN's grid-lines study (N = 64, gridsize 1), with two differences: the phase is always
-on, and the probe is complex and asymmetric. The arrays have that study's names and layouts, so
-that its tools read these files and this program reads its own.
+After PtychoPINN's grid-lines study (gridsize 1), with two differences: the phase is always on, and
+the probe is complex and asymmetric. The arrays have that study's names and layouts, so that its
+tools read these files and this program reads its own.
+
+The objects, and the scan's steps, are the same for every N, as in that study: a larger pattern
+sees more of the object, and there are fewer of them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Complex64, Float32
 
-from fno_runner.config import N, RunConfig
+from fno_runner.config import RunConfig, centre
 from fno_runner.data.probe import zone_plate_probe
 
 Split = Literal["train", "test", "validation"]
@@ -56,9 +59,9 @@ def grid_lines_object(rng: np.random.Generator) -> Complex64[np.ndarray, "n n"]:
     return (a * np.exp(1j * phase)).astype(np.complex64)
 
 
-def raster_starts(step: int) -> np.ndarray:
-    """Top-left corners of the patches of one object, row by row: int (rows·cols, 2) [px]."""
-    along = np.arange(0, OBJECT - N + 1, step)
+def raster_starts(step: int, size: int) -> np.ndarray:
+    """Top-left corners of an object's patches, row by row: int (rows·cols, 2) [px]."""
+    along = np.arange(0, OBJECT - size + 1, step)
     rows, cols = np.meshgrid(along, along, indexing="ij")
     return np.stack([rows.ravel(), cols.ravel()], axis=1)
 
@@ -85,7 +88,8 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> Iterator[tupl
         coords_nominal, coords_true (B, 1, 2, 1): zero at gridsize 1.
         YY_full (n, OBJECT, OBJECT, 1) complex64; probeGuess, probe_simulated (N, N) complex64.
         norm_Y_I () float64: the objects' amplitude scale; the patches are divided by it.
-        But for training YY_ground_truth (330, 330, n) complex64: what stitching should give.
+        But for training YY_ground_truth (S, S, n) complex64: what stitching should give; S is 330
+            for N = 64, 270 for 128 and 140 for 256.
     """
     from scipy.ndimage import maximum_filter
 
@@ -96,12 +100,12 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> Iterator[tupl
     objects = np.stack(
         [grid_lines_object(np.random.default_rng(s)) for s in object_seeds.spawn(images)]
     )
-    step = STEP[split]
-    windows = np.lib.stride_tricks.sliding_window_view(objects, (N, N), axis=(1, 2))
+    step, size = STEP[split], config.size
+    windows = np.lib.stride_tricks.sliding_window_view(objects, (size, size), axis=(1, 2))
     windows = windows[:, ::step, ::step]  # (images, rows, cols, N, N), a view
     images, rows, cols = windows.shape[:3]
     # A maximum filter sees each pixel once, the windows see it (N / step)² times.
-    highest = maximum_filter(np.abs(objects), (1, N, N), origin=(0, -N // 2, -N // 2))
+    highest = maximum_filter(np.abs(objects), (1, size, size), origin=(0, -size // 2, -size // 2))
     norm = float(highest[:, ::step, ::step][:, :rows, :cols].mean(dtype=np.float64))
     probe = zone_plate_probe(config)
 
@@ -109,17 +113,17 @@ def simulate(config: RunConfig, split: Split, workers: int = 2) -> Iterator[tupl
     yield from {"probeGuess": probe, "probe_simulated": probe, "norm_Y_I": np.array(norm)}.items()
     if split != "train":
         side = rows * step
-        border = (N - step) // 2
+        border = (size - step) // 2
         truth = objects[:, border : border + side, border : border + side]
         yield "YY_ground_truth", np.ascontiguousarray(np.moveaxis(truth, 0, -1))
 
     count = images * rows * cols
-    offsets = np.tile(raster_starts(step) + (N - 1) / 2, (images, 1)).astype(np.float32)
+    offsets = np.tile(raster_starts(step, size) + centre(size), (images, 1)).astype(np.float32)
     yield "coords_offsets", offsets[:, None, :, None]
     for name in ("coords_nominal", "coords_true"):
         yield name, np.zeros((count, 1, 2, 1), np.float32)
 
-    diffraction = np.empty((count, N, N), np.float32)
+    diffraction = np.empty((count, size, size), np.float32)
     illuminated = np.empty_like(diffraction)
     phase = np.empty_like(diffraction)
     chunks = [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]

@@ -63,6 +63,7 @@ class Measured:
     mask: bool (H, W), true at good pixels.
     background: (H, W), an intensity that is subtracted.
     probe: (M, S, S), or (S, S). reference: (H', W'), another method's object.
+    counts_held: the share of the detector's counts that the frames have, where they are a part.
     remarks: what was assumed or chosen in reading, a line each.
     """
 
@@ -77,4 +78,5 @@ class Measured:
     probe: np.ndarray | None = None
     pixel_size: float | None = None
     reference: np.ndarray | None = None
+    counts_held: float = 1.0
     remarks: tuple[str, ...] = ()

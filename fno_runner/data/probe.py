@@ -16,15 +16,19 @@ def zone_plate_probe(config: RunConfig) -> Complex64[np.ndarray, "n n"]:
 
         defocus·r² + astigmatism·r²·cos 2θ + coma·r³·cos θ .
 
-    Its phase is a parabola, −curvature·(x² + y²) with x, y in px, as PtychoPINN's generator
+    Its phase is a parabola, −curvature·(x² + y²)·64/N with x, y in px, as PtychoPINN's generator
     smooths the phase of its probes: a diverging wave, whose far field is close to a picture of
     what it lights. Coma makes the modulus asymmetric, which matters: under a flat, real, symmetric
     probe O(r) and conj(O(−r)) give the same pattern, and nothing can tell them apart.
 
+    A larger N is a sample further from the focus: the beam is wider in proportion to N and in
+    proportion less curved, so that its light fills the same part of window and detector.
+
     Returns:
         complex64 (N, N), centred at pixel (N/2, N/2).
     """
-    k = np.fft.fftfreq(N, 1 / N)
+    size = config.size
+    k = np.fft.fftfreq(size, 1 / size)
     rows, cols = np.meshgrid(k, k, indexing="ij")
     r = np.hypot(rows, cols) / config.probe_radius
     theta = np.arctan2(rows, cols)
@@ -35,6 +39,7 @@ def zone_plate_probe(config: RunConfig) -> Complex64[np.ndarray, "n n"]:
     )
     pupil = ((config.probe_stop <= r) & (r <= 1)) * np.exp(1j * phase)
     modulus = np.abs(np.fft.fftshift(np.fft.ifft2(pupil)))
-    y, x = np.indices((N, N)) - N // 2
-    probe = modulus * np.exp(-1j * config.probe_curvature * (x**2 + y**2))
+    y, x = np.indices((size, size)) - size // 2
+    curvature = config.probe_curvature * N / size
+    probe = modulus * np.exp(-1j * curvature * (x**2 + y**2))
     return (probe / (4 * np.abs(probe).mean())).astype(np.complex64)

@@ -38,6 +38,7 @@ class Recording:
     probe: (M, S, S), its modes with the strongest first, S being the frames' side; None where the
         file has none.
     reference: (H', W'), another method's object, of the sampling with `side`.
+    counts_held: the share of the detector's counts that the file's frames have.
     remarks: what a user should know, a line each.
     """
 
@@ -51,6 +52,7 @@ class Recording:
     pixel_size: float | None
     probe: Shaped[np.ndarray, "m s s"] | None
     reference: np.ndarray | None
+    counts_held: float
     remarks: tuple[str, ...]
     _measured: Measured = field(repr=False)
 
@@ -124,6 +126,7 @@ def clean(measured: Measured) -> Recording:
         pixel_size=measured.pixel_size,
         probe=probe,
         reference=measured.reference,
+        counts_held=measured.counts_held,
         remarks=tuple(remarks),
         _measured=measured,
     )

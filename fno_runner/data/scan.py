@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fno_runner.config import CENTRE, N
+from fno_runner.config import N, centre
+from fno_runner.data.crop import Crop
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.data.formats import fingerprint_scan, read_scan
 from fno_runner.data.frames import Scan
@@ -21,16 +22,19 @@ REGION = 0.05
 """The share of the frames, in one place, that is never trained on either."""
 
 
-def load_scan(path: Path, seed: int) -> Dataset:
+def load_scan(path: Path, seed: int, size: int | None = None, binning: int = 1) -> Dataset:
     """A scan of any format that `formats` knows; it has to have a probe.
 
     A tenth of the frames, chosen by `seed`, is held out, and so are the frames of one place. The
     object is stitched from all frames.
 
+    Args:
+        size, binning: as `bring_to_size` takes them.
+
     Raises:
         UserError: the file cannot be used; says why.
     """
-    scan = read_scan(path)
+    scan = read_scan(path, size=size, binning=binning)
     for remark in scan.remarks:
         log.warning("%s: %s", path, remark)
     if scan.probe is None:
@@ -46,17 +50,24 @@ def load_scan(path: Path, seed: int) -> Dataset:
         geometry=Freeform(scan.shape),
         reference=None if scan.reference is None else scan.reference[None],
         reference_kind=None if scan.reference is None else "reference",
-        fingerprint=fingerprint_scan(path)[:32],
+        fingerprint=fingerprint_scan(path)[:32] + _of_frames(scan.crop),
         region=region,
         pixel_size=scan.pixel_size,
+        counts_held=scan.crop.counts,
     )
+
+
+def _of_frames(crop: Crop) -> str:
+    """What a file's frames were made to, as far as version 0.1 would not have: "-N128-bin2"."""
+    size = "" if crop.size == N else f"-N{crop.size}"
+    return size if crop.binning == 1 else f"{size}-bin{crop.binning}"
 
 
 def patterns_of(scan: Scan) -> Patterns:
     """All frames of a scan that has a probe."""
     assert scan.probe is not None
     # Patch [row − N/2, row + N/2) has its centre half a pixel before the row.
-    positions = (scan.positions - N // 2 + CENTRE).astype(np.float32)
+    positions = (scan.positions - scan.size // 2 + centre(scan.size)).astype(np.float32)
     probe = scan.probe[0] if len(scan.probe) == 1 else scan.probe
     return Patterns(scan.amplitude, positions, np.ascontiguousarray(probe), scan.mask)
 

@@ -99,7 +99,9 @@ def predicted_amplitude(
     inputs = Inputs.of(patterns, [1.0], CPU)
     for first in range(0, len(patterns), infer_batch_size):
         rows = slice(first, first + infer_batch_size)
-        probe = local_probe(inputs.probe, subpixel_remainder(inputs.positions[rows]))
+        probe = local_probe(
+            inputs.probe, subpixel_remainder(inputs.positions[rows], patches.shape[-1])
+        )
         patch = torch.from_numpy(patches[rows])[:, None]
         amplitude[rows] = amplitude_of(patch, probe)[:, 0].numpy()
     return amplitude if patterns.mask is None else amplitude * patterns.mask

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Float32
+from jaxtyping import Bool, Complex64, Float32
 
-from fno_runner.config import CENTRE, N
+from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Raster
 from fno_runner.physics import shift_probe
 
@@ -28,14 +28,13 @@ def stitch(
     stitched, weight = average(
         patches, dataset.test.positions, dataset.test.probe, dataset.geometry.shape
     )
-    covered = weight > COVERED * np.median(weight[weight > 0])
-    return stitched[None], covered[None]
+    return stitched[None], covered(weight)[None]
 
 
 def tile(patches: Complex64[np.ndarray, "b n n"], raster: Raster) -> Complex64[np.ndarray, "o h w"]:
     """The central step × step pixels of every patch, side by side, row by row."""
     step = raster.step
-    border = (N - step) // 2
+    border = (patches.shape[-1] - step) // 2
     centres = patches[:, border : border + step, border : border + step]
     tiles = centres.reshape(-1, raster.rows, raster.cols, step, step)  # (O, R, C, step, step)
     tiles = tiles.transpose(0, 1, 3, 2, 4)  # (O, R, step, C, step)
@@ -50,22 +49,68 @@ def average(
 ) -> tuple[Complex64[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """The mean of all patches over a pixel, weighted by the intensity of each one's probe.
 
-    The probe stands where the frame was taken, the sub-pixel remainder of `positions` [px]
-    included: where it is bright the pattern knows the object.
-
     Returns:
         the object (zero where no patch reaches) and the summed weight.
     """
-    first = positions - CENTRE
-    corner = np.rint(first)
-    remainder = torch.from_numpy(first - corner)
-    light = shift_probe(torch.from_numpy(probe), remainder).abs().square()
-    intensity = (light if light.ndim == 3 else light.sum(1)).numpy()  # (B, N, N)
-    total = np.zeros(shape, np.complex64)
-    weight = np.zeros(shape, np.float32)
-    for patch, light, (row, col) in zip(patches, intensity, corner.astype(int), strict=True):
-        window = slice(row, row + N), slice(col, col + N)
-        total[window] += light * patch
-        weight[window] += light
-    np.divide(total, weight, out=total, where=weight > 0)
-    return total, weight
+    canvas = Canvas(shape)
+    canvas.add(patches, positions, probe)
+    return canvas.mean(), canvas.weight
+
+
+class Canvas:
+    """Patches laid over each other, weighted by the intensity of each one's probe.
+
+    The probe stands where the frame was taken, the sub-pixel remainder of the position included:
+    where it is bright the pattern knows the object.
+
+    total: complex64 (H, W), Σ intensity · patch. weight: float32 (H, W), Σ intensity.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.total = np.zeros(shape, np.complex64)
+        self.weight = np.zeros(shape, np.float32)
+
+    def add(
+        self,
+        patches: Complex64[np.ndarray, "b n n"],
+        positions: Float32[np.ndarray, "b 2"],
+        probe: Complex64[np.ndarray, "*m n n"],
+    ) -> None:
+        """Lay patches whose centres are at `positions` [px] of the canvas."""
+        size = patches.shape[-1]
+        first = positions - centre(size)
+        corner = np.rint(first)
+        remainder = torch.from_numpy(first - corner)
+        light = shift_probe(torch.from_numpy(probe), remainder).abs().square()
+        intensity = (light if light.ndim == 3 else light.sum(1)).numpy()  # (B, N, N)
+        for patch, light, (row, col) in zip(patches, intensity, corner.astype(int), strict=True):
+            window = slice(row, row + size), slice(col, col + size)
+            self.total[window] += light * patch
+            self.weight[window] += light
+
+    def mean(self) -> Complex64[np.ndarray, "h w"]:
+        """The object; 0 where no patch reaches."""
+        obj = np.zeros_like(self.total)
+        np.divide(self.total, self.weight, out=obj, where=self.weight > 0)
+        return obj
+
+    def seen(self) -> Bool[np.ndarray, "h w"]:
+        """Where enough light fell for the object to be known."""
+        return covered(self.weight)
+
+
+def covered(weight: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The pixels of a free scan that had enough light to be known."""
+    lit = weight > 0
+    if not lit.any():
+        return lit
+    seen: np.ndarray = weight > COVERED * np.median(weight[lit])
+    return seen
+
+
+def cut(
+    obj: Complex64[np.ndarray, "h w"], positions: Float32[np.ndarray, "b 2"], size: int
+) -> Complex64[np.ndarray, "b n n"]:
+    """The patches of `size` px of an object whose centres are at `positions`, to whole pixels."""
+    corner = np.rint(positions - centre(size)).astype(int)
+    return np.stack([obj[row : row + size, col : col + size] for row, col in corner])

@@ -14,9 +14,15 @@ from fno_runner.files import write_atomically
 from fno_runner.reconstructor import Reconstructor
 
 WEIGHTS = "model.safetensors"
+"""Of a run's only seed, or of the first one that ended best."""
 SCALE = "input_scale_factor"
 MAX_HEADER = 2**20
 """A file that is larger than the network by more is refused unread [bytes]."""
+
+
+def weights_of_seed(seed: int) -> str:
+    """What the file of another one of a run's seeds is called."""
+    return f"model-seed{seed}.safetensors"
 
 
 def write_weights(path: Path, model: Reconstructor, scale: float) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fno_runner.cli import Parser, command, count_of
+from fno_runner.config import BINNINGS, SIZES
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     console = Console(highlight=False, soft_wrap=True)
     given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    scan = read_scan(given.file, given.data, given.start)
+    scan = read_scan(given.file, given.data, given.start, given.patch_size, given.bin)
     scan = orient(scan, given.orientation, given.sign)
     for remark in scan.remarks:
         print(f"note: {remark}", file=sys.stderr)
@@ -127,6 +128,7 @@ def _probe(given: argparse.Namespace, scan: Scan, console: Console) -> None:
         "objectGuess": fit.obj,
         "xcoords": fit.positions[:, 1],
         "ycoords": fit.positions[:, 0],
+        "counts_held": np.array(scan.crop.counts),
         "iterative_r": np.array(r),
         "iterative_seconds": np.array(fit.seconds),
     }
@@ -157,6 +159,20 @@ def _parser() -> Parser:
             "--data",
             choices=("amplitude", "intensity"),
             help="what the frames are [what the format says]",
+        )
+        one.add_argument(
+            "--patch-size",
+            "--patch_size",
+            type=int,
+            choices=SIZES,
+            help="side of the frames [px; the smallest that holds 99 %% of the counts]",
+        )
+        one.add_argument(
+            "--bin",
+            type=int,
+            choices=BINNINGS,
+            default=1,
+            help="detector pixels a side that are summed to one [1]",
         )
         one.add_argument(
             "--start", metavar="ARRAY", help="take this array of the file as the probe [its own]"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Complex64, Float64
 
-from fno_runner.config import N
+from fno_runner.data.crop import Crop
 from fno_runner.data.frames import Scan
 from fno_runner.files import write_atomically
 from fno_runner.reconstruct.stitching import COVERED
@@ -32,13 +32,16 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     counts = intensity.sum(axis=(1, 2))
     height, width = scan.shape
     low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    pixels = scan.size**2
     facts = [
         ("format", scan.source),
-        ("frames", f"{len(scan)} of {N}×{N} px"),
+        ("frames", f"{len(scan)} of {scan.size}×{scan.size} px"),
+        ("frame holds", str(scan.crop)),
+        *(("", _alternative(crop)) for crop in scan.alternatives if _is_other(crop, scan.crop)),
         ("counts a frame", f"{counts.mean():.4g} (from {counts.min():.4g} to {counts.max():.4g})"),
         ("brightest pixel", f"{intensity.max():.4g} counts"),
         ("noise alone", f"R ≈ {poisson_floor(scan):.3f} if the data are counts"),
-        ("bad pixels", "none" if scan.mask is None else f"{int((~scan.mask).sum())} of {N * N}"),
+        ("bad pixels", "none" if scan.mask is None else f"{int((~scan.mask).sum())} of {pixels}"),
         ("rows", f"{low[0]:.1f} … {high[0]:.1f} px"),
         ("columns", f"{low[1]:.1f} … {high[1]:.1f} px"),
         ("step", f"{step(scan.positions):.2f} px between neighbours (median)"),
@@ -63,6 +66,16 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     reference = "none" if scan.reference is None else "an object of another method, no truth"
     facts.append(("reference", reference))
     return facts
+
+
+def _is_other(crop: Crop, chosen: Crop) -> bool:
+    return (crop.size, crop.binning) != (chosen.size, chosen.binning)
+
+
+def _alternative(crop: Crop) -> str:
+    """'--patch-size 64 --bin 2: 99.9 % of the counts, 98 % of the probe's light'."""
+    binning = "" if crop.binning == 1 else f" --bin {crop.binning}"
+    return f"--patch-size {crop.size}{binning}: {crop}"
 
 
 def step(positions: Float64[np.ndarray, "f 2"]) -> float:
@@ -177,10 +190,11 @@ def illumination(scan: Scan) -> np.ndarray:
     """
     height, width = scan.shape
     total = np.zeros((height, width))
-    beam = np.ones((N, N))
+    size = scan.size
+    beam = np.ones((size, size))
     if scan.probe is not None:
         beam = np.square(np.abs(scan.probe)).sum(axis=0)
         beam = beam / beam.max()
-    for row, col in np.rint(scan.positions).astype(int) - N // 2:
-        total[row : row + N, col : col + N] += beam
+    for row, col in np.rint(scan.positions).astype(int) - size // 2:
+        total[row : row + size, col : col + size] += beam
     return total

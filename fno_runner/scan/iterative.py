@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Complex64, Float64
 from torch import Tensor, nn
 
-from fno_runner.config import N
 from fno_runner.data.frames import Scan
 from fno_runner.physics import amplitude_of, local_probe, near_field
 from fno_runner.score.metrics import r_factor
@@ -22,8 +21,8 @@ ITERATIONS = 40
 """Passes over all frames."""
 RATE, POSITION_RATE = 0.05, 0.02
 """Adam's highest rates for object and probe (in units of their typical modulus), positions [px]."""
-MODE_REACH = 40.0
-"""Further modes begin as the first times y or x over this [px]."""
+MODE_REACH = 0.625
+"""Further modes begin as the first times y or x over this share of the window."""
 
 OnIteration = Callable[[int, int, float], None]
 """Called after a pass with its number, the number of all passes, and R during it."""
@@ -67,8 +66,9 @@ def reconstruct(
     """
     start = perf_counter()
     height, width = scan.shape
+    size = scan.size
     amplitude = torch.from_numpy(scan.amplitude)
-    first = torch.from_numpy(scan.positions - N // 2)
+    first = torch.from_numpy(scan.positions - size // 2)
     corner = first.round()
     mask = None if scan.mask is None else torch.from_numpy(scan.mask)
     used = torch.arange(len(scan)) if frames is None else torch.from_numpy(np.flatnonzero(frames))
@@ -80,7 +80,7 @@ def reconstruct(
     remainder = nn.Parameter((first - corner).float(), requires_grad=fit_positions)
     groups = [{"params": [obj, probe], "lr": RATE}, {"params": [remainder], "lr": POSITION_RATE}]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    along = torch.arange(N)
+    along = torch.arange(size)
     rows, cols = (corner.long()[:, axis, None] + along for axis in (0, 1))
     pixels = rows[:, :, None] * width + cols[:, None, :]  # (F, N, N) in the flat object
     steps = -(-len(used) // BATCH) * iterations
@@ -111,7 +111,7 @@ def reconstruct(
         if on_iteration is not None:
             on_iteration(iteration, iterations, history[-1])
     fitted = torch.view_as_complex(probe.detach()) * unit
-    found = (corner + remainder.detach().double()).numpy() + N // 2
+    found = (corner + remainder.detach().double()).numpy() + size // 2
     return Fit(
         obj=torch.view_as_complex(obj.detach()).numpy().reshape(height, width),
         probe=orthogonal_modes(fitted.numpy()),
@@ -125,11 +125,12 @@ def reconstruct(
 def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None) -> float:
     """R = Σ|predicted − measured| / Σ measured of a fit, on some frames or on all."""
     chosen = np.arange(len(scan)) if frames is None else np.flatnonzero(frames)
-    first = fit.positions[chosen] - N // 2
+    size = scan.size
+    first = fit.positions[chosen] - size // 2
     corner = np.rint(first).astype(int)
     predicted = []
     for some in np.array_split(np.arange(len(chosen)), -(-len(chosen) // BATCH)):
-        patch = np.stack([fit.obj[r : r + N, c : c + N] for r, c in corner[some]])
+        patch = np.stack([fit.obj[r : r + size, c : c + size] for r, c in corner[some]])
         shift = torch.from_numpy((first - corner)[some].astype(np.float32))[:, None]
         light = local_probe(_modes(torch.view_as_real(torch.from_numpy(fit.probe))), shift)
         predicted.append(amplitude_of(torch.from_numpy(patch)[:, None], light)[:, 0].numpy())
@@ -165,7 +166,7 @@ def _first_probe(scan: Scan, amplitude: Tensor, modes: int) -> Tensor:
         given = near_field(amplitude.square().mean(0).sqrt().to(torch.complex64))[None]
     else:
         given = torch.from_numpy(scan.probe)
-    ramp = (torch.arange(N) - N // 2) / MODE_REACH
+    ramp = (torch.arange(scan.size) - scan.size // 2) / (MODE_REACH * scan.size)
     further = [given[0] * (ramp[:, None] if m % 2 else ramp) ** (1 + m // 2) for m in range(modes)]
     probe = torch.cat([given[:modes], *(mode[None] for mode in further[len(given[:modes]) :])])
     counts = amplitude.square().sum() / len(amplitude)

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from fno_runner.config import N
+from fno_runner.data.crop import bin_ramp
 from fno_runner.data.frames import Scan
 from fno_runner.scan.iterative import reconstruct, residual
 
@@ -46,12 +46,17 @@ def orient(scan: Scan, orientation: str, sign: str = "+") -> Scan:
     positions = scan.positions[:, ::-1] if orientation.startswith("transpose") else scan.positions
     backwards = np.array(["-rows" in orientation, "-columns" in orientation])
     positions = np.where(backwards, -positions, positions)
-    positions = positions - np.floor(positions.min(axis=0)) + N // 2
+    positions = positions - np.floor(positions.min(axis=0)) + scan.size // 2
     turned = replace(scan, positions=positions, reference=None)
     if sign == "+":
         return turned
+    probe, binning = scan.probe, scan.crop.binning
+    if probe is not None and binning > 1:
+        # Binned pixels are off the zero frequency, and now to the other side.
+        probe = (probe * bin_ramp(scan.size, binning).conj() ** 2).astype(np.complex64)
     return replace(
         turned,
+        probe=probe,
         amplitude=_turned(scan.amplitude),
         mask=None if scan.mask is None else _turned(scan.mask),
     )
@@ -69,7 +74,8 @@ def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -
     few = replace(
         scan, amplitude=scan.amplitude[near], positions=scan.positions[near], reference=None
     )
-    few = replace(few, positions=few.positions - np.floor(few.positions.min(axis=0)) + N // 2)
+    corner = np.floor(few.positions.min(axis=0))
+    few = replace(few, positions=few.positions - corner + scan.size // 2)
     blind = scan.probe is None
     ways = [way for way in ORIENTATIONS if not (blind and "-columns" in way)]
     tried = []

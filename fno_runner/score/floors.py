@@ -84,7 +84,7 @@ def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarra
     for first in range(0, len(patterns), SLICE):
         rows = slice(first, first + SLICE)
         x = inputs.x[rows]
-        shift = subpixel_remainder(inputs.positions[rows]) if subpixel else None
+        shift = subpixel_remainder(inputs.positions[rows], patterns.size) if subpixel else None
         probe = local_probe(inputs.probe, shift)
         patch = torch.full(x.shape, vacuum, dtype=torch.complex64)
         for _ in range(iterations):

@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Complex64
 from torch.utils.flop_counter import FlopCounterMode
 
-from fno_runner.config import N
 from fno_runner.reconstructor import Reconstructor
 
 
@@ -32,7 +31,8 @@ def flops_per_pattern(model: Reconstructor, probe: Complex64[np.ndarray, "*m n n
     on_device = torch.from_numpy(probe).to(device)
     model.eval()
     with counter() as counted:
-        model.forward_predict(one.expand(1, 1, N, N), one.expand(1, 1, 2, 1), on_device, one)
+        pattern = one.expand(1, 1, *probe.shape[-2:])
+        model.forward_predict(pattern, one.expand(1, 1, 2, 1), on_device, one)
     return counted.get_total_flops()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Complex64
 
-from fno_runner.config import CENTRE, N
+from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.physics import poisson_deviance, shift_probe
 from fno_runner.reconstruct.inference import predicted_amplitude
@@ -99,12 +99,13 @@ def _from_object(
         patches[train], test.positions[train], test.probe, dataset.geometry.shape
     )
     seen = _known(weight)
-    first = test.positions - CENTRE
+    size = test.size
+    first = test.positions - centre(size)
     corner = np.rint(first)
     light = shift_probe(torch.from_numpy(test.probe), torch.from_numpy(first - corner))
     light = light.abs().square()
     intensity = (light if light.ndim == 3 else light.sum(1)).numpy()
-    windows = [(slice(r, r + N), slice(c, c + N)) for r, c in corner.astype(int)]
+    windows = [(slice(r, r + size), slice(c, c + size)) for r, c in corner.astype(int)]
     of_object = np.stack([stitched[window] for window in windows])
     lit = np.array([(i * seen[w]).sum() / i.sum() for i, w in zip(intensity, windows, strict=True)])
     return predicted_amplitude(of_object, test, infer_batch_size), lit >= KNOWN

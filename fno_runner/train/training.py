@@ -230,7 +230,8 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Re
         torch.manual_seed(config.seed)
         subpixel = isinstance(dataset.geometry, Freeform)
         mask = mask_of(dataset.train)
-        return Reconstructor(config, subpixel=subpixel, mask=mask).to(device)
+        size = dataset.train.size
+        return Reconstructor(config, size=size, subpixel=subpixel, mask=mask).to(device)
 
 
 @torch.inference_mode()
