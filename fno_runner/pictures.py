@@ -1,4 +1,4 @@
-"""recon.png: truth, reconstruction and error, for amplitude and phase."""
+"""Pictures of objects: recon.png beside the truth and with the error; object.png alone."""
 
 from __future__ import annotations
 
@@ -63,6 +63,46 @@ def draw_reconstruction(
             axis.set_xlabel("x [px]")
             axis.set_ylabel("y [px]")
     # No time stamp, no version: the same run gives the same file.
+    write_atomically(
+        path,
+        lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),
+    )
+
+
+def draw_object(
+    path: Path, title: str, obj: np.ndarray, seen: np.ndarray, pixel_size: float | None
+) -> None:
+    """Draw an object (H, W) that nothing is compared with: amplitude, and phase [rad].
+
+    The phase is without its offset and its plane. Axes are in µm where `pixel_size` [m] is known.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+    known = seen[box]
+    (amplitude, _), (phase, _) = align(obj[box], obj[box], known)
+    height, width = known.shape
+    unit, side = ("px", 1.0) if pixel_size is None else ("µm", pixel_size * 1e6)
+    figure = Figure(figsize=(10.6, 1.0 + 3.9 * min(max(height / width, 0.4), 2.0)))
+    figure.set_layout_engine("constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    panels = zip(
+        figure.subplots(1, 2), (amplitude, phase), ("amplitude", "phase [rad]"), strict=True
+    )
+    for axis, image, label in panels:
+        low, high = np.quantile(image[known], [0.002, 0.998])
+        shown = axis.imshow(
+            np.where(known, image, np.nan),
+            cmap="cividis",
+            vmin=low,
+            vmax=high,
+            extent=(0, width * side, height * side, 0),
+        )
+        figure.colorbar(shown, ax=axis, label=label, shrink=0.85)
+        axis.set(title=label.split(" ")[0], xlabel=f"x [{unit}]", ylabel=f"y [{unit}]")
     write_atomically(
         path,
         lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),

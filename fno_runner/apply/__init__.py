@@ -1,0 +1,1 @@
+"""A trained network put to use on another scan: found, checked, run, refined, adapted, exported."""

@@ -1,0 +1,129 @@
+"""From a scan's frames to its object, in slices, and how well the two agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Complex64, Float32
+
+from fno_runner.apply.stream import Stream
+from fno_runner.data.dataset import Patterns
+from fno_runner.device import halve_until_it_fits
+from fno_runner.reconstruct.inference import predict, predicted_amplitude
+from fno_runner.reconstruct.stitching import Canvas, cut
+from fno_runner.reconstructor import Reconstructor
+
+OnFrames = Callable[[int], None]
+"""Called with the number of frames that have been dealt with since the last call."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """An object and what it was made of.
+
+    obj: complex64 (H, W), in the units in which |far field of probe · object| is the amplitude.
+    seen: where enough light fell for it to be known. weight: the light.
+    r_own: Σ|predicted − measured| / Σ measured of each frame's own answer. r: of what the object,
+        stitched from all of them, predicts.
+    seconds: of inference and stitching, reading included [s].
+    """
+
+    obj: Complex64[np.ndarray, "h w"]
+    seen: Bool[np.ndarray, "h w"]
+    weight: Float32[np.ndarray, "h w"]
+    r_own: float
+    r: float
+    seconds: float
+
+
+class Misfit:
+    """R = Σ|predicted − measured| / Σ measured, a block after the other."""
+
+    def __init__(self) -> None:
+        self.off = self.all = 0.0
+
+    def add(self, predicted: np.ndarray, measured: np.ndarray) -> None:
+        self.off += float(np.abs(predicted - measured).sum(dtype=np.float64))
+        self.all += float(measured.sum(dtype=np.float64))
+
+    @property
+    def r(self) -> float:
+        return self.off / self.all if self.all else float("nan")
+
+
+class Assembler:
+    """Frames in, an object that grows: what a whole file and a scan in progress have in common."""
+
+    def __init__(
+        self,
+        model: Reconstructor,
+        scale: float,
+        device: torch.device,
+        infer_batch_size: int,
+        canvas: Canvas,
+    ) -> None:
+        """`scale`: the input scale factor that belongs to the scan."""
+        self._model, self._scale, self._device = model, scale, device
+        self.infer_batch_size = infer_batch_size
+        self.canvas, self.own = canvas, Misfit()
+
+    def add(self, patterns: Patterns) -> None:
+        """Reconstruct some frames and lay their patches on the canvas.
+
+        Raises:
+            DivergedError: a prediction is not a finite number.
+        """
+        work = partial(predict, self._model, patterns, self._scale, self._device)
+        patches, self.infer_batch_size = halve_until_it_fits(work, self.infer_batch_size)
+        self.own.add(
+            predicted_amplitude(patches, patterns, self.infer_batch_size), patterns.amplitude
+        )
+        self.canvas.add(patches, patterns.positions, patterns.probe)
+
+
+def assemble(
+    model: Reconstructor,
+    stream: Stream,
+    scale: float,
+    device: torch.device,
+    infer_batch_size: int,
+    on_frames: OnFrames | None = None,
+) -> Assembled:
+    """The object of all frames of a scan.
+
+    Only a block of frames is ever held. They are read twice: for the object, and for what it
+    predicts.
+
+    Raises:
+        DivergedError: a prediction is not a finite number.
+    """
+    start = perf_counter()
+    assembler = Assembler(model, scale, device, infer_batch_size, Canvas(stream.scan.shape))
+    for patterns in stream.blocks():
+        assembler.add(patterns)
+        if on_frames is not None:
+            on_frames(len(patterns))
+    obj = assembler.canvas.mean()
+    seconds = perf_counter() - start
+    return Assembled(
+        obj=obj,
+        seen=assembler.canvas.seen(),
+        weight=assembler.canvas.weight,
+        r_own=assembler.own.r,
+        r=misfit(obj, stream),
+        seconds=seconds,
+    )
+
+
+def misfit(obj: Complex64[np.ndarray, "h w"], stream: Stream, slice_size: int = 128) -> float:
+    """R of what an object predicts for all frames of a scan."""
+    of_object = Misfit()
+    for patterns in stream.blocks():
+        patches = cut(obj, patterns.positions, patterns.amplitude.shape[-1])
+        of_object.add(predicted_amplitude(patches, patterns, slice_size), patterns.amplitude)
+    return of_object.r

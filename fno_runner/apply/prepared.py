@@ -1,0 +1,66 @@
+"""A network and a scan that fit together, loaded and ready to be used."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from fno_runner.apply.compatible import check_probe
+from fno_runner.apply.model import TrainedModel
+from fno_runner.apply.stream import Stream
+from fno_runner.device import allow_tf32
+from fno_runner.reconstructor import Reconstructor, input_scale_factor
+
+log = logging.getLogger("fno_runner")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every use of a network on a scan begins with.
+
+    network: on `device`, for the scan's detector. scale: the input scale factor of the scan.
+    likeness: of the scan's probe and the training's; None where the run kept none.
+    """
+
+    model: TrainedModel
+    stream: Stream
+    network: Reconstructor
+    scale: float
+    device: torch.device
+    infer_batch_size: int
+    likeness: float | None
+
+
+def prepare(
+    model: TrainedModel,
+    stream: Stream,
+    device: torch.device,
+    *,
+    infer_batch_size: int | None = None,
+    any_probe: bool = False,
+) -> Prepared:
+    """Check that they fit, say what is remarkable, and load the network.
+
+    Args:
+        any_probe: whatever probe an amplitude-only network was trained with.
+
+    Raises:
+        UserError: they do not fit, or the weights cannot be used.
+    """
+    assert stream.scan.probe is not None
+    alike, remarks = check_probe(model, stream.scan.probe, any_probe=any_probe)
+    for remark in remarks:
+        log.warning("%s", remark)
+    allow_tf32(model.config.precision == "tf32")
+    mask = None if stream.mask is None else torch.from_numpy(stream.mask)
+    return Prepared(
+        model=model,
+        stream=stream,
+        network=model.load(device, subpixel=True, mask=mask),
+        scale=input_scale_factor(stream.mean_intensity, torch.from_numpy(stream.probe), mask),
+        device=device,
+        infer_batch_size=infer_batch_size or model.config.infer_batch_size,
+        likeness=alike,
+    )

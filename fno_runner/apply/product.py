@@ -1,0 +1,65 @@
+"""An object with all that belongs to it: what the files of a reconstruction are written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Complex64, Float32, Float64
+
+from fno_runner.apply.prepared import Prepared
+from fno_runner.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Product:
+    """A reconstruction.
+
+    obj: complex64 (H, W). seen: where it is known. weight: the light that a pixel had.
+    probe: complex64 (M, N, N), modes, so that |far field of probe · object| is the amplitude.
+    positions: float64 (F, 2), row and column [px]; a patch is obj[row − N/2 : row + N/2, …].
+    pixel_size: of the object [m]. energy: of a photon [J]. distance: of the detector [m].
+        Each is None where the scan's file does not tell.
+    record: what there is to say in words and numbers, for reconstruction.json.
+    """
+
+    obj: Complex64[np.ndarray, "h w"]
+    seen: Bool[np.ndarray, "h w"]
+    weight: Float32[np.ndarray, "h w"]
+    probe: Complex64[np.ndarray, "m n n"]
+    positions: Float64[np.ndarray, "f 2"]
+    pixel_size: float | None
+    energy: float | None
+    distance: float | None
+    title: str
+    record: dict[str, Any]
+
+
+def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
+    """What reconstruction.json says of network, scan and machine, and what is `told`."""
+    model, scan = prepared.model, prepared.stream.scan
+    return {
+        "program": f"fno-study {_version()}",
+        "command": "python -m fno_runner.reconstruct",
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "network": {
+            "run_id": model.record.run_id,
+            "config": model.record.config,
+            "trained_on": model.record.provenance.get("dataset"),
+        },
+        "scan": {"source": scan.source, "frames": len(prepared.stream)},
+        "probes_alike": prepared.likeness,
+        "input_scale_factor": prepared.scale,
+        **told,
+        "provenance": provenance(prepared.device),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("fno-study")
+    except PackageNotFoundError:  # a checkout that is run as it lies
+        return "(not installed)"
