@@ -21,7 +21,7 @@ from fno_runner.data.probe import zone_plate_probe
 from fno_runner.errors import UnbelievableError, UserError
 from fno_runner.reconstruct.weights import WEIGHTS, load_weights, weights_of_seed
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.result import RECON, RECORD, RunResult, read_record, run_folder
+from fno_runner.result import RECON, RECORD, RunResult, read_result, run_folder
 
 log = logging.getLogger("fno_runner")
 
@@ -118,14 +118,13 @@ def fitness(record: RunResult) -> tuple[int, float]:
     In this order, whichever there is: the validation object's phase SSIM; of a scan, R of held-out
     frames as the object predicts them, or by their own answers; the lowest validation loss.
     """
-    ssim = record.validation.get("ssim")
-    if isinstance(ssim, tuple) and ssim[1] is not None:
-        return 3, ssim[1]
-    r_factor = record.metrics.get("r_factor")
-    if isinstance(r_factor, dict):
-        for name, order in (("held_out_from_object", 2), ("held_out", 1)):
-            if (r := r_factor.get(name)) is not None:
-                return order, -r
+    _, ssim = record.validation.get("ssim", (None, None))
+    if ssim is not None:
+        return 3, ssim
+    r_factor = record.metrics.scan.get("r_factor", {})
+    for name, order in (("held_out_from_object", 2), ("held_out", 1)):
+        if (r := r_factor.get(name)) is not None:
+            return order, -r
     losses = [epoch.get("val_loss") for epoch in record.history]
     return 0, -min((loss for loss in losses if loss is not None), default=math.inf)
 
@@ -147,7 +146,7 @@ def _networks(folder: Path) -> Iterator[TrainedModel]:
 def _record(folder: Path) -> RunResult:
     path = folder / RECORD
     try:
-        return read_record(path)
+        return read_result(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnbelievableError as error:
