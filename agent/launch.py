@@ -33,6 +33,9 @@ from fno_runner.stop import heard
 STAGGER_S = 2.0
 """Between the starts of two agents [s], so that they do not read the data all at once."""
 POLL_S = 0.1
+SCORING_S = 300.0
+"""How long a run that is stopped at the server may score what it has reached before its agent kills
+it [s]; half a minute by the agent's own choice."""
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
@@ -182,7 +185,8 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), given.get("PATH", "")])
     # The client's own; with it, agents would share a process with this one.
-    return {name: text for name, text in given.items() if name != "WANDB_SERVICE"} | {"PATH": path}
+    kept = {name: text for name, text in given.items() if name != "WANDB_SERVICE"}
+    return {"WANDB_AGENT_KILL_DELAY": f"{SCORING_S:.0f}", **kept, "PATH": path}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from agent.study.folder import STUDIES, check_study, open_study
 from agent.study.sweepfile import Point, Range, Sweep, point_name, read_sweep
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
+from fno_runner.result import SETTLED
 
 HELP = """\
 Run the points of a sweep file on this machine, each in a process of its own.
@@ -77,7 +78,8 @@ def _main(args: argparse.Namespace) -> int:
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
     before = _count(statuses(folder, queue), grid)
-    total, done, failed = len(grid or ()), before["finished"], before["failed"]
+    total, failed = len(grid or ()), before["failed"]
+    done = before["finished"] + before["stopped"]
     if grid is None:
         total, done, failed = args.limit, 0, 0
     elif args.retry_failed:
@@ -94,7 +96,7 @@ def _main(args: argparse.Namespace) -> int:
     if driver.broken:
         print(f"error: {driver.broken[-1]}", file=sys.stderr)
         return MachineError.exit_status
-    of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) == {"finished"}
+    of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) <= set(SETTLED)
     return 0 if everything or of_limit else 1
 
 
@@ -135,14 +137,15 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         table.add_column(column, no_wrap=column != "point")
     for number, (identifier, point) in enumerate(grid.items(), start=1):
         state = known.get(identifier, "missing")
-        colour = {"finished": "green", "missing": "default"}.get(state, "red")
+        colour = {"finished": "green", "stopped": "yellow", "missing": "default"}.get(state, "red")
         shown = "done" if state == "finished" else state
         table.add_row(str(number), point_name(sweep, point), identifier, f"[{colour}]{shown}[/]")
     console.print(table)
     counts = _count(known, grid)
-    missing = len(grid) - counts["finished"] - counts["failed"]
+    missing = len(grid) - counts.total()
     console.print(
-        f"{counts['finished']} done, {counts['failed']} failed, {missing} missing · study {folder}",
+        f"{counts['finished']} done, {_stopped(counts)}{counts['failed']} failed, "
+        f"{missing} missing · study {folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -158,7 +161,7 @@ def _summary(
     """Say where the study stands; whether every point of its grid is finished."""
     known = statuses(folder, queue) if grid is not None else dict(driver.ended)
     counts = _count(known, grid)
-    words = [f"{counts['finished']} finished", f"{counts['failed']} failed"]
+    words = [f"{counts['finished']} finished", f"{_stopped(counts)}{counts['failed']} failed"]
     complete = False
     if grid is not None:
         others = {i: host for i, host in queue.running_elsewhere().items() if i in grid}
@@ -170,18 +173,23 @@ def _summary(
         if missing:
             words.append(f"{missing} missing")
         words[0] += f" of {len(grid)}"
-        complete = counts["finished"] == len(grid)
+        complete = counts["finished"] + counts["stopped"] == len(grid)
     console.print(f"{', '.join(words)} · study {folder}", highlight=False, soft_wrap=True)
     return complete
 
 
 def _count(known: Mapping[str, str], grid: Mapping[str, Point] | None) -> Counter[str]:
-    """How many of the grid's points are `finished`, and how many `failed` in whatever way."""
+    """How many of the grid's points are `finished`, `stopped`, or `failed` in whatever way."""
     return Counter(
-        "finished" if status == "finished" else "failed"
+        status if status in SETTLED else "failed"
         for identifier, status in known.items()
         if grid is None or identifier in grid
     )
+
+
+def _stopped(counts: Counter[str]) -> str:
+    """What is said of points that were stopped on purpose, where there are such."""
+    return f"{counts['stopped']} stopped, " if counts["stopped"] else ""
 
 
 def _first_line(error: Exception) -> str:
@@ -203,7 +211,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--study", type=Path, metavar="DIR",
         help=f"the study's folder (default: {STUDIES}/<name>-<hash of the sweep>)")  # fmt: skip
     add("--dry-run", action="store_true", help="list the points and their state; write nothing")
-    add("--retry-failed", action="store_true", help="also run again the points that failed")
+    add(
+        "--retry-failed",
+        action="store_true",
+        help="also run again the points that failed, not those that were stopped on purpose",
+    )
     add("--storage", metavar="URL",
         help="postgresql://USER@HOST/DATABASE for machines that share no disk (the password from "
         "PGPASSWORD or ~/.pgpass); default: a journal in the study's folder")  # fmt: skip

@@ -20,7 +20,7 @@ from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
 from agent.server.rows import ACTIVE, mirror
-from agent.server.tracker import SWEEP_ID
+from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
 from agent.study.records import assemble, read_records, table
@@ -34,10 +34,11 @@ them; with --run, run them here, each in a process of its own, as runs of the sa
 """
 
 MORE = f"""\
-A point that runs now is left to who runs it. One that has its finished record in
-{STUDIES}/SWEEP_ID but not on the server is not run again: python -m agent.sync
-sends it. All others are run, also those that failed, diverged or collapsed, of which an agent gets
-none again. On one box at a time: unlike agents, two of these may run the same point twice.
+A point that runs now is left to who runs it, and one that was stopped at the server on purpose is
+done. One that has its finished record in {STUDIES}/SWEEP_ID but not
+on the server is not run again: python -m agent.sync sends it. All others are run, also those that
+failed, diverged or collapsed, of which an agent gets none again. On one box at a time: unlike
+agents, two of these may run the same point twice.
 
 examples:
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4          what is missing, and why
@@ -84,10 +85,10 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
     here = attempts(sweep, table(read_records(folder).results))
     found = []
     for on_server, local in zip(there, here, strict=True):
-        if on_server.finished:
+        if on_server.done:
             continue
         own = [mirrors[row] for row in on_server.rows]
-        what = NOT_SENT if local.finished else TO_RUN
+        what = NOT_SENT if local.done else TO_RUN
         if any(one.run.state in ACTIVE for one in own):
             what = RUNS_NOW
         last = own[-1] if own else None

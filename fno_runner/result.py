@@ -27,7 +27,10 @@ from fno_runner.files import write_text_atomically
 
 SCHEMA_VERSION: Literal[2] = 2
 """Raised where a program that reads strictly cannot read what a later one writes. 2: validation."""
-KNOWN_SCHEMAS = (1, 2)
+STOPPED_SCHEMA: Literal[3] = 3
+"""Of the record of a stopped run, whose status an earlier program does not know. All others stay
+comparable with those that it wrote."""
+KNOWN_SCHEMAS = (1, 2, 3)
 RECORD = "result.json"
 MAX_BYTES = 64 * 2**20
 """A larger record is refused unread [bytes]; a real one takes some kilobytes."""
@@ -35,8 +38,12 @@ RECON = "recon.npz"
 """The object of the test patterns, its mask, the training's probe, and what the object is compared
 with, if anything."""
 
-Status = Literal["finished", "failed", "diverged", "collapsed"]
-FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed")
+Status = Literal["finished", "failed", "diverged", "collapsed", "stopped"]
+"""stopped: ended early on purpose (by somebody at the server, or by its Hyperband), with the scores
+of what it had reached."""
+FROM_BEST_TO_WORST: tuple[Status, ...] = ("finished", "collapsed", "diverged", "failed", "stopped")
+SETTLED: tuple[Status, ...] = ("finished", "stopped")
+"""A run that ended so is not run again: it did what was wanted of it."""
 Pair = tuple[float | None, float | None]
 """One number for the amplitude and one for the phase of the object, in this order."""
 ByName = dict[str, float | None]
@@ -127,12 +134,13 @@ class RunResult(BaseModel):
     history: one entry an epoch.
     seeds: what each of several replicates came to; empty for a single one. The run has finished if
         a seed has, else its status is the worst; metrics and validation are the mean over the seeds
-        that ended as the run did, error is the first one's of them, history the first seed's.
+        that ended as the run did, error is the first one's of them, history the first seed's. A
+        seed that was stopped before it began has no scores, and enters no mean.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
     status: Status
     error: ErrorInfo | None = None
@@ -169,20 +177,24 @@ class RunResult(BaseModel):
         if any(seed.status == "finished" for seed in seeds):
             self.status = "finished"
         alike = [seed for seed in seeds if seed.status == self.status]
+        scored = [seed for seed in alike if seed.metrics != Metrics()] or alike[:1]
         self.error = alike[0].error
         self.metrics = Metrics(
-            _mean([seed.metrics.pairs for seed in alike]),
-            _mean([seed.metrics.scan for seed in alike]),
+            _mean([seed.metrics.pairs for seed in scored]),
+            _mean([seed.metrics.scan for seed in scored]),
         )
-        self.validation = _mean([seed.validation for seed in alike])
+        self.validation = _mean([seed.validation for seed in scored])
         self.history = seeds[0].history
         self.seeds = seeds if len(seeds) > 1 else []
+        if any(seed.status == "stopped" for seed in seeds):
+            self.schema_version = STOPPED_SCHEMA
 
     def by_seed(self) -> list[RunResult]:
         """A record of each seed alone; where there is one only, this record."""
         return [
             self.model_copy(
                 update={
+                    "schema_version": self._schema_of(seed),
                     "config": {**self.config, "seed": seed.seed},
                     "status": seed.status,
                     "error": seed.error,
@@ -194,6 +206,11 @@ class RunResult(BaseModel):
             )
             for seed in self.seeds
         ] or [self]
+
+    def _schema_of(self, seed: SeedResult) -> int:
+        if self.schema_version != STOPPED_SCHEMA or seed.status == "stopped":
+            return self.schema_version
+        return SCHEMA_VERSION
 
 
 def run_folder(output_dir: Path, identifier: str) -> Path:
@@ -250,8 +267,8 @@ def _reason(error: ValidationError) -> UnbelievableError:
     for item in errors:
         if item["loc"] == ("schema_version",):
             version = item["input"]
-            later = isinstance(version, int) and version > SCHEMA_VERSION
-            known = " and ".join(map(str, KNOWN_SCHEMAS))
+            later = isinstance(version, int) and version > max(KNOWN_SCHEMAS)
+            known = ", ".join(map(str, KNOWN_SCHEMAS))
             reason = f"schema_version is {version!r}; known are {known}"
             return UnbelievableError("future" if later else "foreign", reason)
     place = ".".join(str(step) for step in errors[0]["loc"])

@@ -51,7 +51,7 @@ from fno_runner.score.metrics import score
 from fno_runner.score.timing import Timing, timed_predict
 from fno_runner.score.without_truth import score_without_truth
 from fno_runner.train.checkpoint import held_checkpoints
-from fno_runner.train.training import OnEpoch, OnStep, Trained, train
+from fno_runner.train.training import OnEpoch, OnStep, StopAsked, Trained, never, train
 from fno_runner.working_folder import working_folder
 
 log = logging.getLogger("fno_runner")
@@ -98,6 +98,7 @@ def run(
     *,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    stop_asked: StopAsked = never,
 ) -> Outcome:
     """Run one configuration and leave `output_dir`/runs/<run_id> behind.
 
@@ -107,6 +108,8 @@ def run(
 
     Args:
         dataset: what `preflight` found; by default it is called here.
+        stop_asked: asked after every step: the training ends there, on purpose, and what it has
+            reached is scored and recorded as `stopped`.
 
     Raises:
         UserError: input that cannot be used; nothing was written.
@@ -114,7 +117,7 @@ def run(
     """
     device = pick_device(config.device)
     try:
-        return _run(config, dataset, device, on_step, on_epoch)
+        return _run(config, dataset, device, on_step, on_epoch, stop_asked)
     except Exception as error:
         if reason := machine_failure(error, device):
             raise MachineError(reason) from error
@@ -127,6 +130,7 @@ def _run(
     device: torch.device,
     on_step: OnStep | None,
     on_epoch: OnEpoch | None,
+    stop_asked: StopAsked,
 ) -> Outcome:
     """`run`, but for an error of the device, which is raised as it came."""
     start = perf_counter()
@@ -163,6 +167,7 @@ def _run(
                 device,
                 on_step=on_step,
                 on_epoch=on_epoch,
+                stop_asked=stop_asked,
                 checkpoints=checkpoints,
             )
             _evaluate(config, dataset, device, trained, result, folder)
@@ -216,7 +221,8 @@ def _evaluate(
     """Everything after training; fills `result` and `folder`.
 
     Inference time, weights and picture are those of the first seed that finished; if none has, of
-    the first that collapsed.
+    the first that collapsed; if none has either, of the first that was stopped, whose inference is
+    not timed: whoever stopped it waits, and it is in no front.
     """
     result.model_params = count_parameters(trained[0].model)
     seconds = [one.train_time_s for one in trained]
@@ -224,10 +230,12 @@ def _evaluate(
     result.timing = {
         "flops_per_pattern": flops_per_pattern(trained[0].model, dataset.test.probe),
         "train_time_s": sum(seconds),
-        "patterns_per_s": float(np.average(rates, weights=seconds)),
+        "patterns_per_s": float(np.average(rates, weights=seconds)) if any(seconds) else 0.0,
     }
     if resumed := sum(one.resumed for one in trained):
         result.provenance["resumed_epochs"] = resumed
+    if stopped := [one.stopped for one in trained if one.stopped is not None]:
+        result.provenance["stopped_epoch"] = round(stopped[0], 3)
     if len(trained) > 1:
         result.timing["train_time_per_seed_s"] = sum(seconds) / len(seconds)
     seeds: list[SeedResult] = []
@@ -236,17 +244,21 @@ def _evaluate(
         seed = SeedResult(seed=one.seed, status="failed", history=network.history)
         seeds.append(seed)
         with _recorded(seed, device):
-            timed = "finished" not in first
+            if network.stopped is not None:
+                seed.status, seed.error = "stopped", _stop_of(network.stopped, config.epochs)
+                if not network.history:
+                    continue
+            timed = "finished" not in first and network.stopped is None
             reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
             write_weights(folder / weights_of_seed(one.seed), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:
             log.info("seed %d %s", one.seed, seed.status)
     result.conclude(seeds)
-    shown = first.get("finished") or first.get("collapsed")
+    shown = first.get("finished") or first.get("collapsed") or first.get("stopped")
     if shown is None:
         return
-    result.inference_time_s = shown.timing["inference_time_s"]
+    result.inference_time_s = shown.timing.get("inference_time_s")
     result.timing |= shown.timing
     (folder / weights_of_seed(shown.config.seed)).rename(folder / WEIGHTS)
     # The probe, because a network that sees amplitudes only is good for this one.
@@ -295,9 +307,10 @@ def _evaluate_seed(
     _check_finite(metrics)
     if dataset.validation is not None:
         seed.validation = _validate(config, dataset.validation, device, trained)
-    seed.error = _collapse(metrics)
-    seed.status = "collapsed" if seed.error else "finished"
     seed.metrics = metrics
+    if trained.stopped is None:
+        seed.error = _collapse(metrics)
+        seed.status = "collapsed" if seed.error else "finished"
     return _Reconstruction(config, objects, mask, timing)
 
 
@@ -340,6 +353,11 @@ def _collapse(metrics: Metrics) -> ErrorInfo | None:
         message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
         f"spread {phase_spread:.3f} of the truth's",
     )
+
+
+def _stop_of(reached: float, epochs: int) -> ErrorInfo:
+    """How far a training came that was ended on purpose."""
+    return ErrorInfo(type="Stopped", message=f"stopped after {reached:.4g} of {epochs} epochs")
 
 
 def _title(config: RunConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -34,16 +35,29 @@ class StopSignals(ExitStack):
 
     It is held at first, until `release`. Further signals change nothing: a scheduler may send one
     to every process of a job, and the agent hands its own on as well.
+
+    A run may also be asked to end early, with what it has reached: by `end_early`, or by a signal
+    that `means_early_end` knows to mean just that. It goes on then, and `ends_early` says so.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.means_early_end: Callable[[int], bool] = lambda number: False
         self._held = True
         self._came: int | None = None
+        self._early = threading.Event()
 
     def __enter__(self) -> StopSignals:
         self.enter_context(heard(self._on_signal))
         return self
+
+    def ends_early(self) -> bool:
+        """Whether the run is to end now, on purpose."""
+        return self._early.is_set()
+
+    def end_early(self) -> None:
+        """Ask the run to end; any thread may. From here on signals change nothing."""
+        self._early.set()
 
     def hold(self) -> None:
         """From here on a signal waits."""
@@ -57,10 +71,16 @@ class StopSignals(ExitStack):
         """
         self._held = False
         if self._came is not None:
-            raise SystemExit(128 + self._came)
+            self._obey(self._came)
 
     def _on_signal(self, number: int) -> None:
         if self._came is None:
             self._came = number
             if not self._held:
-                raise SystemExit(128 + number)
+                self._obey(number)
+
+    def _obey(self, number: int) -> None:
+        if not self.ends_early() and self.means_early_end(number):
+            self.end_early()
+        if not self.ends_early():
+            raise SystemExit(128 + number)

@@ -54,6 +54,8 @@ if what in ("1", "3") or (what == "busy once" and times % 2):
     sys.exit(int(what) if what in ("1", "3") else 3)
 time.sleep(0.02)
 record["status"] = "failed" if what == "fail" else "finished"
+if what == "stopped":
+    record |= {"status": what, "schema_version": 3}
 if what == "fail":
     record["error"] = {"type": "ValueError", "message": "it broke", "traceback": None}
 path.parent.mkdir(parents=True, exist_ok=True)

@@ -130,14 +130,14 @@ def test_rejected_records_are_named_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = put(tmp_path, [make(1)])
-    for name, text in (("00000000000a", ""), ("00000000000b", '{"schema_version": 3}')):
+    for name, text in (("00000000000a", ""), ("00000000000b", '{"schema_version": 4}')):
         run_folder(study, name).mkdir()
         (run_folder(study, name) / "result.json").write_text(text)
     assert main([str(study)]) == 0
     out = capsys.readouterr().out
     assert "1 run: 1 finished; 2 records rejected" in out
     assert "00000000000a/result.json: empty" in out
-    assert "00000000000b/result.json: schema_version is 3; known are 1 and 2" in out
+    assert "00000000000b/result.json: schema_version is 4; known are 1, 2, 3" in out
     assert len(rows(study / CSV)) == 1
 
 
@@ -215,7 +215,7 @@ def test_a_grid_says_how_much_of_it_is_done(
     put(tmp_path, [make(1), make(2), failed(3, "boom"), make(30)])
     (tmp_path / "study.json").write_text(json.dumps(marker))
     result = export(tmp_path)
-    assert (result.points, result.points_finished) == (4, 2)
+    assert (result.points, result.points_done) == (4, 2)
     assert main([str(tmp_path)]) == 0
     assert "2 of the grid's 4 points are finished" in capsys.readouterr().out
 

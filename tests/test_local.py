@@ -61,6 +61,18 @@ def test_a_failing_point_is_recorded_and_the_sweep_goes_on(
     assert bench.statuses() == ALL_DONE
 
 
+def test_a_point_that_was_stopped_on_purpose_is_done(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.run(w8="stopped", w16="fail") == 1
+    assert "2 finished of 4, 1 stopped, 1 failed" in capsys.readouterr().out
+    assert bench.run("--retry-failed") == 0
+    assert bench.statuses() == {**ALL_DONE, 8: "stopped"}
+    assert len(bench.starts()) == 5, "it is not run again"
+    assert bench.run("--dry-run") == 0
+    assert "3 done, 1 stopped, 0 failed, 0 missing" in capsys.readouterr().out
+
+
 def test_a_killed_run_gets_the_record_it_owes(bench: Bench) -> None:
     assert bench.run(w8="killed", w24="1") == 1
     assert bench.statuses() == {**ALL_DONE, 8: "failed", 24: "failed"}

@@ -103,6 +103,13 @@ def cells(run: ServerRun) -> dict[str, object]:
     [
         result_of(RunConfig()),
         result_of(RunConfig(learning_rate=1.0), status="collapsed", metrics={"ssim": (0.5, 1.0)}),
+        result_of(
+            RunConfig(),
+            status="stopped",
+            error=ErrorInfo(type="Stopped", message="stopped after 2.5 of 20 epochs"),
+            inference_time_s=None,
+            schema_version=3,
+        ),
         failed(RunConfig(), "boom, <script>\ntwice"),
         result_of(
             RunConfig(),
@@ -110,7 +117,7 @@ def cells(run: ServerRun) -> dict[str, object]:
             provenance={"device": "cuda:0", "git_commit": None},
         ),
     ],
-    ids=["finished", "collapsed", "failed", "scan"],
+    ids=["finished", "collapsed", "stopped", "failed", "scan"],
 )
 def test_a_mirrored_run_has_its_records_row_but_for_the_paths(result: RunResult) -> None:
     recorded = [{k: v for k, v in part.items() if v is not None} for part in parts(result)]

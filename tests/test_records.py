@@ -81,8 +81,8 @@ UNBELIEVABLE: dict[str, tuple[str | bytes, str]] = {
     "list": ("[]", "object"),
     "foreign": ('{"loss": 1}', "run_id"),
     "future": (
-        text(make(), schema_version=3, verdict="good"),
-        "schema_version is 3; known are 1 and 2",
+        text(make(), schema_version=4, verdict="good"),
+        "schema_version is 4; known are 1, 2, 3",
     ),
     "unversioned": (text(make(), schema_version=None), "has no schema_version"),
     "someone else's": (text(make(), run_id="00000000000f"), "its folder says " + NAME),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.server.point import DATA_PATHS, run_point
-from agent.server.tracker import SWEEP_ID
+from agent.server.stop_request import SWEEP_ID
 from agent.study.folder import server_study
 from fno_runner.stop import StopSignals
 from tests import faults

@@ -110,6 +110,41 @@ def check_mirrored(run: Run, record: RunResult) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_that_is_stopped_at_the_server_ends_early_and_its_agent_goes_on(
+    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+) -> None:
+    # Two runs that nobody could wait for, and two short ones behind them.
+    content = tiny_sweep(tiny_npz, data_dir, epochs=[9999, 9998, 2, 3])
+    boxes = [tmp_path / "box1", tmp_path / "box2"]
+    with WandbBackend() as backend:
+        env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1"}
+        sweep = make_sweep(backend, env, content)
+        agents = [start_agent(env, box, sweep) for box in boxes]
+        wait_until(lambda: all("epoch 1:" in (b / "agent.log").read_text() for b in boxes))
+        for run in backend.sweep_runs(sweep):
+            run.stop_asked = True  # as the page's button does, or Hyperband
+        assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
+        runs = backend.sweep_runs(sweep)
+        local = {**records(boxes[0], sweep), **records(boxes[1], sweep)}
+    assert len(runs) == len(local) == 4 and sweep.requeued == []
+    by_epochs = {run.config["epochs"]: run for run in runs}
+    for epochs, run in by_epochs.items():
+        record = local[run.config["run_id"]]
+        assert RunResult.model_validate_json(run.files["result.json"]) == record
+        if epochs < 9:
+            assert record.status in ("finished", "collapsed")
+            continue
+        assert run.state == "finished" and run.exit_code == 0
+        reached = record.provenance["stopped_epoch"]
+        assert isinstance(reached, float) and 0 < reached < epochs
+        assert run.summary["status"] == record.status == "stopped"
+        assert run.summary["stopped_epoch"] == pytest.approx(reached)
+        assert run.summary["ssim_phase"] == record.metrics.pairs["ssim"][1]
+        assert f"of {epochs} epochs" in run.summary["error"]
+        assert record.history[-1]["epoch"] == pytest.approx(reached, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_a_terminated_agent_leaves_its_point_to_be_run_again(
     tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import pandas as pd
 from agent.analysis.intervals import by_size, mean_intervals
 from agent.study.quality import numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
+from fno_runner.result import Status
 from fno_runner.score.quantities import COSTS, QUANTITIES
 
 CONFIGURATION = tuple(
@@ -41,8 +42,9 @@ how many numbers."""
 def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
     """The configurations of comparable runs, one a row, in the order of their names.
 
-    Means are over the finished runs of different seeds that have the number; failed, diverged and
-    collapsed runs are counted and enter no mean. One seed has no spread: std, low and high are NaN.
+    Means are over the finished runs of different seeds that have the number; failed, diverged,
+    collapsed and stopped runs are counted and enter no mean. One seed has no spread: std, low and
+    high are NaN.
 
     Args:
         runs: rows of a table of `agent.study.records`, of any status, that differ in nothing that
@@ -53,7 +55,8 @@ def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
         configuration: its name in words, unique in the table.
         the keys of `CONFIGURATION`.
         n_runs: rows; n_seeds: finished ones of different seeds; n_collapsed; n_diverged;
-            n_failed: other rows that ended without a result.
+            n_failed: other rows that ended without a result; n_stopped, where a run of the table
+            was stopped on purpose.
         seeds, run_ids: of the finished ones, separated by blanks, in the same order.
         model_params, flops_per_pattern: counts, None where unknown.
         time_device, n_timed: the device whose times these are (that of most of the study's finished
@@ -160,14 +163,17 @@ def _timed(rows: Sequence[int], run_ids: list[str], on: list[str], device: str) 
 
 def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
     # A server's words for runs that are under way: neither failures nor results.
-    other = (*("finished", "collapsed", "diverged"), *("pending", "running", "preempting"))
-    return {
+    other = (*get_args(Status), *("pending", "running", "preempting"))
+    counts: dict[str, list[Any]] = {
         "n_runs": [one.total() for one in statuses],
         "n_seeds": [],
-        "n_failed": [one.total() - sum(one[s] for s in other) for one in statuses],
+        "n_failed": [one.total() - sum(one[s] for s in other if s != "failed") for one in statuses],
         "n_collapsed": [one["collapsed"] for one in statuses],
         "n_diverged": [one["diverged"] for one in statuses],
     }
+    if any(one["stopped"] for one in statuses):
+        counts["n_stopped"] = [one["stopped"] for one in statuses]
+    return counts
 
 
 def _first(values: list[Any], rows: Sequence[int]) -> Any:

@@ -45,7 +45,8 @@ class Series:
     seeds: for each configuration the positions in `runs` of the seeds that its means are over.
     fronts: the one of parameters first; none where no configuration has the numbers.
     effects: of every key that varies, on what is reported.
-    collapsed: runs that recovered nothing; they are shown, never compared.
+    collapsed, stopped: runs that recovered nothing, and that were ended early on purpose; they are
+        shown, never compared.
     incomplete: names of finished runs that lack the cost or the quality.
     """
 
@@ -58,6 +59,7 @@ class Series:
     effects: list[Effect]
     recommendation: Recommendation | None
     collapsed: pd.DataFrame
+    stopped: pd.DataFrame
     incomplete: list[str]
 
     @property
@@ -149,6 +151,7 @@ def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
         effects=effects(runs, configs, seeds, choice.reported),
         recommendation=recommend(configs, choice, tolerance_only=tolerance is not None),
         collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
+        stopped=runs[runs["status"] == "stopped"].reset_index(drop=True),
         incomplete=_names(finished, ~known),
     )
 

@@ -116,11 +116,12 @@ function scatter() {
       unselected: {marker: {opacity: 0.12}},
     });
   }
-  const lost = front.collapsed;
-  if (lost.label.length) {
-    traces.push({type: WIDE, mode: "markers", name: "collapsed", x: lost.x, y: lost.y, text: lost.label.map(plain),
-                 hovertemplate: "%{text}<br>collapsed, %{y:.4~f}<extra></extra>",
-                 marker: {symbol: "x-thin", size: 9, line: {color: GREY, width: 2}}});
+  for (const [how, symbol] of [["collapsed", "x-thin"], ["stopped", "diamond-open"]]) {
+    const apart = front[how];
+    if (!apart.label.length) continue;
+    traces.push({type: WIDE, mode: "markers", name: how, x: apart.x, y: apart.y, text: apart.label.map(plain),
+                 hovertemplate: `%{text}<br>${how}, %{y:.4~f}<extra></extra>`,
+                 marker: {symbol, size: 9, color: GREY, line: {color: GREY, width: 2}}});
   }
   const best = series.recommended;
   if (best !== null && fine.includes(best)) {

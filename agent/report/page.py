@@ -101,7 +101,7 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
     if material.sweep is not None:
         head.append(bounds(material.sweep))
     if result.points is not None:
-        head.append(f"{result.points_finished} of the grid's {result.points} points are finished.")
+        head.append(f"{result.coverage}.")
     if result.missing:
         some = ", ".join(result.missing[:MOST_VALUES])
         more = len(result.missing) - MOST_VALUES

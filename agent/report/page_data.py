@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from agent.analysis.configurations import CONFIGURATION, COST, FLOPS, NAMED, TIME, devices, label
 from agent.analysis.pareto import Front
@@ -51,7 +52,7 @@ SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v"
            "P": "cross"}  # fmt: skip
 """What plotly calls matplotlib's markers."""
 MOST_CURVES = 7
-MOST_COLLAPSED = 500
+MOST_APART = 500
 """Collapsed runs drawn in one plot."""
 
 
@@ -60,7 +61,8 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
 
     columns: what a column is called, its unit, digits, which way is better.
     rows: a list a column, one element a configuration of any series; null where unknown.
-    series: what differs between them: fronts, floors, the recommended row, collapsed runs.
+    series: what differs between them: fronts, floors, the recommended row, collapsed and
+        stopped runs.
     spans: of a quality that a plot's axis never falls below.
     styles: how an architecture with an input transform is drawn.
     table, detail, parallel: the columns that each shows.
@@ -173,7 +175,8 @@ def _series(one: Series, first: int, rows: dict[str, list[Any]], columns: dict[s
                 "x": x,
                 "y": front.quality.column,
                 "rows": [first + i for i in front.members],
-                "collapsed": _collapsed(one, front),
+                "collapsed": _apart(one.collapsed, front),
+                "stopped": _apart(one.stopped, front),
             }
         )
     chosen = one.recommendation
@@ -210,18 +213,17 @@ def _effects(one: Series) -> Json:
     }
 
 
-def _collapsed(one: Series, front: Front) -> Json:
-    """Where runs that recovered nothing would lie in a front's plane."""
-    runs = one.collapsed
+def _apart(runs: pd.DataFrame, front: Front) -> Json:
+    """Where runs that are shown and never compared would lie in a front's plane."""
     if front.device is not None:
         runs = runs[[device == front.device for device in devices(runs)]]
     x, y = numbers(runs, front.cost.column), numbers(runs, front.quality.column)
     known = np.isfinite(x) & np.isfinite(y)
-    labels = [label(run) for _, run in runs[known].head(MOST_COLLAPSED).iterrows()]
+    labels = [label(run) for _, run in runs[known].head(MOST_APART).iterrows()]
     return {
         "label": labels,
-        "x": _short(x[known][:MOST_COLLAPSED]),
-        "y": _short(y[known][:MOST_COLLAPSED]),
+        "x": _short(x[known][:MOST_APART]),
+        "y": _short(y[known][:MOST_APART]),
     }
 
 
@@ -232,8 +234,10 @@ def is_reference(one: Series) -> bool:
 
 def _statuses(one: Series) -> list[str]:
     """A configuration has finished if a seed has."""
-    columns = [one.configs[key] for key in ("n_seeds", "n_collapsed", "n_diverged", "n_failed")]
-    words = ("finished", "collapsed", "diverged", "failed", "open")
+    words = ("finished", "collapsed", "stopped", "diverged", "failed", "open")
+    none = pd.Series(0, index=one.configs.index)
+    counted = ["n_seeds", *(f"n_{word}" for word in words[1:-1])]
+    columns = [one.configs.get(key, none) for key in counted]
     return [
         next((word for word, n in zip(words, counts, strict=False) if n), words[-1])
         for counts in zip(*columns, strict=True)

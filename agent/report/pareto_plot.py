@@ -48,15 +48,22 @@ MOST_BARS = 500
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
+APART = {
+    "collapsed": {"marker": "x", "color": "0.5", "linewidths": 1},
+    "stopped": {"marker": "D", "facecolors": "none", "edgecolors": "0.5", "linewidths": 1},
+}
+"""How runs are drawn that are shown and never compared."""
+
+
 def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
     """A panel a front, the series of comparable runs one below the other.
 
     A point is a configuration at the mean of its seeds, with the 95 % interval of the mean where
     there are several. Cost runs along a logarithmic axis; the front is a step line; the recommended
     configuration is ringed and named; floors are labelled in the right margin. The y axis shows the
-    finished ones with their intervals and at most as much again below and above them: a floor or a
-    collapsed run beyond that is drawn at the edge, the floor with its value. Times of different
-    devices are in different panels. Series without a front are left out.
+    finished ones with their intervals and at most as much again below and above them: what lies
+    beyond that (a floor, a collapsed or stopped run) is drawn at the edge, a floor with its value.
+    Times of different devices are in different panels. Series without a front are left out.
     """
     drawn = [one for one in all_series if one.fronts]
     shown = drawn[:MAX_SERIES]
@@ -146,14 +153,22 @@ def _panel(axes: Axes, one: Series, front: Front) -> None:
     )
     axes.set_ylabel(quality_label(one, front.quality))
     known = np.isfinite(cost) & np.isfinite(quality)
-    lost = one.collapsed
+    apart = {"collapsed": one.collapsed, "stopped": one.stopped}
     if front.device is not None:
-        lost = lost[[device == front.device for device in devices(lost)]]
-    lost_cost, lost_quality = numbers(lost, front.cost.column), numbers(lost, column)
-    _log_axis(axes, np.concatenate([cost[known], lost_cost[np.isfinite(lost_cost)]]))
+        apart = {
+            how: runs[[device == front.device for device in devices(runs)]]
+            for how, runs in apart.items()
+        }
+    places = {
+        how: (numbers(runs, front.cost.column), numbers(runs, column))
+        for how, runs in apart.items()
+    }
+    all_costs = np.concatenate([cost[known], *(of_runs for of_runs, _ in places.values())])
+    _log_axis(axes, all_costs[np.isfinite(all_costs)])
     drawn = {FLOORS[key]: value for key, value in floors(one.runs, column).items()}
     ends = np.concatenate([quality[known], front.value.low[known], front.value.high[known]])
-    low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), lost_quality, front)
+    qualities = np.concatenate([of_runs for _, of_runs in places.values()])
+    low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), qualities, front)
     axes.set_ylim(low, high)
 
     # Up to each next cost the front's last point is the best one can have: a step, not a slope.
@@ -172,10 +187,9 @@ def _panel(axes: Axes, one: Series, front: Front) -> None:
             color=COLOURS[transform], edgecolors="white", linewidths=0.5,
         )  # fmt: skip
     edge = 0.03 * (high - low)
-    axes.scatter(
-        lost_cost, np.clip(lost_quality, low + edge, high - edge), s=26, marker="x",
-        color="0.5", linewidths=1, zorder=3,
-    )  # fmt: skip
+    for how, (of_cost, of_quality) in places.items():
+        inside = np.clip(of_quality, low + edge, high - edge)
+        axes.scatter(of_cost, inside, s=26, zorder=3, **APART[how])  # type: ignore[arg-type]
     _label_floors(axes, drawn)
     if one.recommendation is not None and known[one.recommendation.config]:
         chosen = one.recommendation.config
@@ -222,7 +236,7 @@ def _log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
 def _view(
     values: npt.NDArray[np.float64],
     floors: list[float],
-    collapsed: npt.NDArray[np.float64],
+    apart: npt.NDArray[np.float64],
     front: Front,
 ) -> tuple[float, float]:
     """Limits of the y axis: all `values`, and of the others what is less than a span away."""
@@ -231,7 +245,7 @@ def _view(
     if high - low < least:
         low, high = (low + high - least) / 2, (low + high + least) / 2
     span = high - low
-    near = [v for v in (*floors, *collapsed) if low - span <= v <= high + span]
+    near = [v for v in (*floors, *apart) if low - span <= v <= high + span]
     below = sum(floor < low - span for floor in floors)
     low, high = min([low, *near]), max([high, *near])
     # On the better side of the front is room, free of points, for the recommended one's name.
@@ -305,10 +319,13 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
     entries.append(
         entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")
     )
+    off_scale = " (at the edge: off scale)"
     if any(len(one.collapsed) for one in rows):
-        entries.append(
-            entry("collapsed (at the edge: off scale)", marker="x", color="0.5", markersize=5)
-        )
+        entries.append(entry(f"collapsed{off_scale}", marker="x", color="0.5", markersize=5))
+        off_scale = ""  # said once
+    if any(len(one.stopped) for one in rows):
+        hollow = {"markerfacecolor": "none", "color": "0.5", "markersize": 5}
+        entries.append(entry(f"stopped early{off_scale}", marker="D", **hollow))
     if any(floors(one.runs, front.quality.column) for one in rows for front in one.fronts):
         entries.append(entry("without a network", linestyle=(0, (1, 2)), color="0.45", linewidth=1))
     return entries

@@ -98,9 +98,16 @@ class ExportResult:
         return None if self.grid is None else len(self.grid)
 
     @property
-    def points_finished(self) -> int | None:
-        """How many of them have a finished run."""
-        return None if self.grid is None else sum(point.finished for point in self.grid)
+    def points_done(self) -> int | None:
+        """How many of them have a run that finished, or that was stopped on purpose."""
+        return None if self.grid is None else sum(point.done for point in self.grid)
+
+    @property
+    def coverage(self) -> str:
+        """'53 of the grid's 54 points are finished'."""
+        stopped = (self.material.table["status"] == "stopped").any()
+        how = "finished or stopped" if stopped else "finished"
+        return f"{self.points_done} of the grid's {self.points} points are {how}"
 
     @property
     def missing(self) -> list[str]:
@@ -108,7 +115,7 @@ class ExportResult:
         sweep = self.material.sweep
         if self.grid is None or sweep is None:
             return []
-        return [point_name(sweep, one.point) for one in self.grid if not one.finished]
+        return [point_name(sweep, one.point) for one in self.grid if not one.done]
 
 
 def report(result: ExportResult, console: Console) -> None:
@@ -120,7 +127,7 @@ def report(result: ExportResult, console: Console) -> None:
     material = result.material
     say(f"{material.name}: {material.counts}")
     if result.points is not None:
-        say(f"{result.points_finished} of the grid's {result.points} points are finished")
+        say(result.coverage)
     _say_most([f"missing: {name}" for name in result.missing], "points", say)
     for remark in material.remarks:
         say(remark)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from fno_runner.result import SETTLED
+
 
 class Display:
     """Points done, running and failed, and the time left."""
@@ -56,11 +58,11 @@ class Display:
         name, start = self._running.pop(run_id)
         took = time.monotonic() - start
         self._durations.append(took)
-        if status == "finished":
+        if status in SETTLED:
             self._done += 1
         else:
             self._failed += 1
-        colour = "green" if status == "finished" else "red"
+        colour = {"finished": "green", "stopped": "yellow"}.get(status, "red")
         score = f"{headline}  " if headline else ""
         self._print(
             f"[{colour}]{status:<10}[/]{run_id}  {escape(name)}  {escape(score)}{duration(took)}"

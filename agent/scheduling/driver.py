@@ -21,7 +21,7 @@ from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
 from fno_runner.identity import run_id
-from fno_runner.result import RECORD, RunResult, run_folder
+from fno_runner.result import RECORD, SETTLED, RunResult, run_folder
 from fno_runner.stop import SIGNALS, heard
 
 POLL_S = 0.1
@@ -78,7 +78,8 @@ class Driver:
         """Work until nothing is left to take; the signal that ended it early, or None.
 
         Args:
-            retry_failed: queue the points again whose record is not a finished one.
+            retry_failed: queue the points again whose record says that they failed, diverged or
+                collapsed; what was stopped on purpose stays as it is.
 
         Raises:
             UserError: a drawn point is not allowed.
@@ -159,7 +160,7 @@ class Driver:
     def _wanted(self, retry_failed: bool) -> dict[str, Point]:
         assert self._grid is not None
         known = statuses(self._folder, self._queue)
-        settled = {"finished"} if retry_failed else set(known.values())
+        settled = set(SETTLED) if retry_failed else set(known.values())
         return {
             i: point
             for i, point in self._grid.items()

@@ -118,7 +118,10 @@ def arrival(run: LocalRun, state: str, rows: int, summary: Mapping[str, Any]) ->
         missing.append(f"{lacking} epochs")
     if summary.get("status") != run.result.status:
         missing.append("the summary")
-    if state != ("failed" if exit_code(run.result) else "finished"):
+    ends = ["failed" if exit_code(run.result) else "finished"]
+    if run.result.status == "stopped":
+        ends.append("killed")  # which a server may call a run that somebody stopped there
+    if state not in ends:
         missing.append(f"its end (it is '{state}')")
     if run.picture is not None and "reconstruction" not in summary:
         missing.append("the picture")

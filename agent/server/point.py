@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from agent.server.slot_report import tell_recorded, tell_unfit
-from agent.server.tracker import SWEEP_ID, Tracker, hand_back
+from agent.server.stop_request import SWEEP_ID, is_from_the_server
+from agent.server.tracker import Tracker, hand_back
 from agent.study.folder import server_study
 from fno_runner.cli import parse_config
 from fno_runner.config import PATHS, RunConfig
@@ -29,7 +30,8 @@ Run one point of a study and log it to Weights & Biases, as a sweep's `command`.
 Takes the options of `python -m fno_runner`. WANDB_MODE=offline or disabled needs
 no account; the local record is written in every mode, and first.
 
-Exit status: 0 the point is recorded, even if it failed (the sweep goes on);
+Exit status: 0 the point is recorded, even if it failed (the sweep goes on), or was
+stopped at the server, which ends it early with what it has reached;
 2 unusable input; 3 this machine cannot do it; 128+signal stopped, nothing recorded.
 A sweep gets a point back that data, machine or a signal kept from being recorded."""
 
@@ -44,6 +46,7 @@ def run_point(arguments: Sequence[str], stop: StopSignals) -> int:
         SystemExit: a signal stopped it.
     """
     console = Console()
+    stop.means_early_end = is_from_the_server
     try:
         config = _of_its_study(parse_config(arguments, "python -m agent.run", DESCRIPTION))
     except UserError as error:
@@ -71,14 +74,23 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
         raise
     stop.hold()
     config = config.of_size(dataset.test.size)
-    with Tracker(config, run_id(config)) as tracker, TerminalProgress(console) as progress:
+    with (
+        Tracker(config, run_id(config), stop.end_early) as tracker,
+        TerminalProgress(console) as progress,
+    ):
         stop.release()
 
         def on_epoch(epoch: Epoch) -> None:
             progress.on_epoch(epoch)
             tracker.on_epoch(epoch)
 
-        outcome = run(config, dataset, on_step=progress.on_step, on_epoch=on_epoch)
+        outcome = run(
+            config,
+            dataset,
+            on_step=progress.on_step,
+            on_epoch=on_epoch,
+            stop_asked=stop.ends_early,
+        )
         # The point is done, and mirroring it takes no longer than giving it back.
         stop.hold()
         tracker.outcome(outcome)

@@ -15,7 +15,7 @@ from agent.server.client import ServerRun
 from agent.study.folder import server_study
 from agent.study.records import (
     COLUMNS,
-    MEASURED,
+    SCORED,
     Cell,
     Parts,
     assemble,
@@ -242,7 +242,7 @@ def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
     if status not in get_args(Status):
         raise ValueError(f"status={summary['status']!r}: allowed is {', '.join(get_args(Status))}")
     check_cells(cells)
-    return {k: cell for k, cell in cells.items() if status in MEASURED or not _is_metric(k)}
+    return {k: cell for k, cell in cells.items() if status in SCORED or not _is_metric(k)}
 
 
 def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:

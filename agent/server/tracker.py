@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import wandb
 
 from agent.server.run_folders import PICTURE, Address, hold, write_address
+from agent.server.stop_request import SWEEP_ID, is_of_a_sweep
 from agent.study.records import row
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
-from fno_runner.result import RECORD, RunResult
+from fno_runner.result import RECORD, SETTLED, RunResult
 
 if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server needs none
     from fno_runner.runner import Outcome
@@ -30,8 +31,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server 
 
 PROJECT = "fno-hyperparam-study"
 """Where runs go unless WANDB_PROJECT, or the sweep, says otherwise."""
-SWEEP_ID = "WANDB_SWEEP_ID"
-"""Set by `wandb agent` for the runs that it starts."""
 START_WAIT_S, FINISH_WAIT_S = 20, 90
 """How long a server that does not answer may hold up a run's start and its end [s]: two minutes in
 all, with the seconds that the client adds. WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override."""
@@ -45,21 +44,26 @@ class Tracker:
     `offline` and `disabled` need neither an account nor a network.
     """
 
-    def __init__(self, config: RunConfig, run_id: str) -> None:
+    def __init__(
+        self, config: RunConfig, run_id: str, on_stop: Callable[[], None] = lambda: None
+    ) -> None:
         """
+        Args:
+            on_stop: called, in a thread of the client's, when somebody at the server stops the run.
+
         Raises:
             UserError: Weights & Biases is online and cannot be used; says the ways out.
         """
         self._config = config
         self._lost: Exception | None = None
         _default_folder(Path(config.output_dir))
-        self._run = self._start(config, run_id)
+        self._run = self._start(config, run_id, on_stop)
         # Who sends a run holds it: agent.sync leaves alone what is still on its way.
         self._hold = None if self._run.disabled else self._take(Path(self._run.dir).parent)
         define_metrics(self._run)
 
     @staticmethod
-    def _start(config: RunConfig, run_id: str) -> wandb.Run:
+    def _start(config: RunConfig, run_id: str, on_stop: Callable[[], None]) -> wandb.Run:
         """A run in the environment's mode; offline if the server does not answer."""
         # Named here, so that what a failed start leaves behind is known.
         identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
@@ -73,7 +77,7 @@ class Tracker:
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
                 # A preempted run of a sweep comes back under its own id.
                 resume="allow" if SWEEP_ID in os.environ else None,
-                settings=client_settings(),
+                settings=client_settings(stop_fn=on_stop),
                 **introduction(config, run_id),
             )
 
@@ -179,10 +183,9 @@ def hand_back(config: RunConfig) -> None:
     The server hands out again what was begun and preempted, and nothing else: the run is begun just
     for that. Outside a sweep, or with WANDB_MODE other than online, there is nobody to tell.
     """
-    identifier = os.environ.get("WANDB_RUN_ID")
-    online = os.environ.get("WANDB_MODE") in (None, "", "online")
-    if SWEEP_ID not in os.environ or identifier is None or not online:
+    if not is_of_a_sweep():
         return
+    identifier = os.environ["WANDB_RUN_ID"]
     with contextlib.suppress(Exception):
         wandb.teardown()  # of an earlier try, which may have lost its process
     try:
@@ -220,14 +223,16 @@ def client_settings(**more: Any) -> wandb.Settings:
     Raises:
         UserError: a time limit in the environment is not one.
     """
-    return wandb.Settings(
-        console="off",  # the run's own log.txt has it
-        silent=True,
-        init_timeout=_seconds("WANDB_INIT_TIMEOUT", START_WAIT_S),
-        finish_timeout=finish_wait(),
-        finish_timeout_raises=True,
-        **more,
-    )
+    settings: dict[str, Any] = {
+        "console": "off",  # the run's own log.txt has it
+        "silent": True,
+        "init_timeout": _seconds("WANDB_INIT_TIMEOUT", START_WAIT_S),
+        "finish_timeout": finish_wait(),
+        "finish_timeout_raises": True,
+        # By itself the client would interrupt the main thread of a run that is stopped.
+        "stop_fn": lambda: None,
+    }
+    return wandb.Settings(**(settings | more))
 
 
 def finish_wait() -> float:
@@ -247,7 +252,7 @@ def define_metrics(run: wandb.Run) -> None:
 
 def exit_code(result: RunResult) -> int:
     """What the server is told: a failed point is a failed run."""
-    return 0 if result.status == "finished" else 1
+    return 0 if result.status in SETTLED else 1
 
 
 def summary(result: RunResult) -> dict[str, Any]:

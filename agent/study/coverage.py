@@ -1,4 +1,4 @@
-"""Which points of a grid have a finished run, and which runs the others had."""
+"""Which points of a grid are done, and which runs the others had."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from agent.study.sweepfile import Point, Sweep, Value, points
 from fno_runner.config import PATHS
+from fno_runner.result import SETTLED
 
 NO_PART_OF_A_POINT = ("output_dir", "data_dir", "device")
 """Keys that a run may have otherwise than its point says and still be that point's run."""
@@ -16,11 +17,14 @@ NO_PART_OF_A_POINT = ("output_dir", "data_dir", "device")
 
 @dataclass(frozen=True)
 class Attempts:
-    """A point of a grid and the rows of its runs, by position in the table, in its order."""
+    """A point of a grid and the rows of its runs, by position in the table, in its order.
+
+    done: one of the runs finished, or was stopped on purpose: nobody wants it run again.
+    """
 
     point: Point
     rows: list[int]
-    finished: bool
+    done: bool
 
 
 def attempts(sweep: Sweep, table: pd.DataFrame) -> list[Attempts]:
@@ -40,13 +44,13 @@ def attempts(sweep: Sweep, table: pd.DataFrame) -> list[Attempts]:
     by_name: defaultdict[str, set[int]] = defaultdict(set)
     for row, name in enumerate(run_ids):
         by_name[name].add(row)
-    found = []
+    every_point = []
     for point in points(sweep):
         rows = set(by_value[tuple(point[key] for key in keys)])
         rows = rows.union(*(by_name[run_ids[row]] for row in rows if run_ids[row]))
-        finished = any(statuses[row] == "finished" for row in rows)
-        found.append(Attempts(point, sorted(rows), finished))
-    return found
+        done = any(statuses[row] in SETTLED for row in rows)
+        every_point.append(Attempts(point, sorted(rows), done))
+    return every_point
 
 
 def _tells(sweep: Sweep, key: str) -> bool:

@@ -24,6 +24,8 @@ COLUMNS = (
 """The first columns of study_results.csv. Others read them by place: append, never reorder."""
 
 MEASURED = ("finished", "collapsed")
+"""Statuses of a training that came to its end, and whose inference was timed."""
+SCORED = (*MEASURED, "stopped")
 """Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
 
 NOT_NEGATIVE = ("_s", "_bytes")
@@ -135,7 +137,7 @@ def parts(result: RunResult) -> Parts:
     """
     config = result.run_config.model_dump()
     metrics = validation = {}
-    if result.status in MEASURED:
+    if result.status in SCORED:
         metrics = columns_of(result.metrics)
         validation = {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
     contract: dict[str, Any] = {

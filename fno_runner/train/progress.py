@@ -30,8 +30,12 @@ class Seed:
         self.history: list[Epoch] = []
         self.error: DivergedError | None = None
 
-    def record(self, epoch: int, train_loss: float, val_loss: float, of_all: Epoch) -> None:
-        """`of_all`: what the epoch's entry has in common with the other seeds'."""
+    def record(self, epoch: int | float, train_loss: float, val_loss: float, of_all: Epoch) -> None:
+        """
+        Args:
+            epoch: its number; how many there were so far, where the last one was broken off.
+            of_all: what the entry has in common with the other seeds'.
+        """
         self.history.append(
             {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, **of_all}
         )

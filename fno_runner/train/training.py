@@ -35,6 +35,13 @@ REPORT_STEPS = 10
 OnStep = Callable[[int, int, float], None]
 """Called after a step with its number, the number of all steps, and a recent loss."""
 OnEpoch = Callable[[Epoch], None]
+StopAsked = Callable[[], bool]
+"""Asked after every step whether the training is to end there, on purpose."""
+
+
+def never() -> bool:
+    """Nobody asks the training to end early."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Trained:
     error: a loss became NaN or infinite; the history ends there.
     train_time_s: of seeds that train together, each one's equal share.
     resumed: epochs that an earlier process trained, up to the checkpoint it left.
+    stopped: the epochs, and parts of one, after which it was ended on purpose; None where it was
+        not.
     """
 
     model: Reconstructor
@@ -53,6 +62,7 @@ class Trained:
     train_time_s: float
     patterns_per_s: float
     resumed: int = 0
+    stopped: float | None = None
 
 
 def train(
@@ -63,6 +73,7 @@ def train(
     together: bool | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    stop_asked: StopAsked = never,
     checkpoints: Checkpoints | None = None,
 ) -> list[Trained]:
     """Train the configuration's network on `dataset.train`, once for each of its seeds.
@@ -75,6 +86,8 @@ def train(
             does not fill, and not on a CPU, which it does (nor does a CPU's autocast to bf16 reach
             stacked convolutions).
         on_epoch: hears of the first seed's epochs only; of those before a checkpoint as well.
+        stop_asked: where it says so, every training ends with what it has reached. The epoch that
+            it is in becomes the last line of its history, as far as it came.
         checkpoints: where they are left and taken up; None: nowhere.
     """
     configs = config.replicas()
@@ -82,12 +95,13 @@ def train(
         together = device.type == "cuda"
     if together:
         checkpoint = checkpoints.of(configs, device) if checkpoints else None
-        return _train(configs, dataset, device, on_step, on_epoch, checkpoint)
+        return _train(configs, dataset, device, on_step, on_epoch, stop_asked, checkpoint)
     trained = []
     for done, one in enumerate(configs):
         report = on_step and partial(_as_part, on_step, done, len(configs))
         checkpoint = checkpoints.of([one], device) if checkpoints else None
-        trained += _train([one], dataset, device, report, None if done else on_epoch, checkpoint)
+        hears = None if done else on_epoch
+        trained += _train([one], dataset, device, report, hears, stop_asked, checkpoint)
         if len(configs) > 1:
             log.info("seed %d: trained in %.1f s", one.seed, trained[-1].train_time_s)
     return trained
@@ -103,6 +117,7 @@ def _train(
     device: torch.device,
     on_step: OnStep | None,
     on_epoch: OnEpoch | None,
+    stop_asked: StopAsked,
     checkpoint: Checkpoint | None,
 ) -> list[Trained]:
     """Train K configurations that differ in their seeds, in one program."""
@@ -139,21 +154,30 @@ def _train(
             on_epoch(entry)
     start = perf_counter() - progress.seconds
     done = progress.epoch * steps_an_epoch
+    stopped: float | None = None
     while progress.epoch < config.epochs and not progress.over:
+        if stop_asked():
+            stopped = float(progress.epoch)
+            break
         epoch = progress.epoch + 1
         model.train()
         epoch_start = perf_counter()
         total = torch.zeros(len(configs), device=device)
         # The whole order is sent at once: a copy a step would wait for the device.
+        seen = 0
         order = torch.stack([torch.randperm(count, generator=shuffle) for shuffle in shuffles])
         for rows in fit.gather(1, order.to(device)).split(config.batch_size, dim=1):
             loss = step(rows)
             schedule.step()
             total += loss * rows.shape[1]
+            seen += rows.shape[1]
             done += 1
             if on_step is not None and done % REPORT_STEPS == 0:
                 on_step(done, steps, float(loss[0]))
-        train_losses = (total / count).tolist()
+            if seen < count and stop_asked():
+                stopped = progress.epoch + seen / count
+                break
+        train_losses = (total / seen).tolist()
         elapsed = perf_counter() - epoch_start
         val_losses, progress.slice_size = halve_until_it_fits(
             partial(_validate, model, inputs, held, LOSSES[config.loss]),
@@ -162,19 +186,23 @@ def _train(
         of_all: Epoch = {
             "learning_rate": float(schedule.get_last_lr()[0]),
             "epoch_time_s": elapsed,
-            "patterns_per_s": fit.numel() / elapsed,
+            "patterns_per_s": seen * len(configs) / elapsed,
         }
+        so_far = epoch if stopped is None else round(stopped, 3)
         for seed, train_loss, val_loss in zip(seeds, train_losses, val_losses, strict=True):
             if seed.error is None:
-                seed.record(epoch, train_loss, val_loss, of_all)
+                seed.record(so_far, train_loss, val_loss, of_all)
                 if on_epoch is not None and seed is seeds[0]:
                     on_epoch(seed.history[-1])
-        progress.epoch, progress.seconds = epoch, perf_counter() - start
+        progress.seconds = perf_counter() - start
+        if stopped is not None:
+            break
+        progress.epoch = epoch
         if checkpoint is not None:
             checkpoint.save(progress, now=progress.over or epoch == config.epochs)
     for one, seed in zip(models, seeds, strict=True):
         one.load_state_dict(seed.best_state)
-    seconds = progress.seconds
+    seconds, reached = progress.seconds, progress.epoch if stopped is None else stopped
     return [
         Trained(
             model=one,
@@ -182,8 +210,9 @@ def _train(
             history=seed.history,
             error=seed.error,
             train_time_s=seconds / len(seeds),
-            patterns_per_s=fit.numel() * progress.epoch / seconds,
+            patterns_per_s=fit.numel() * reached / seconds if seconds else 0.0,
             resumed=progress.resumed,
+            stopped=stopped,
         )
         for one, seed, scale in zip(models, seeds, inputs.scale, strict=True)
     ]

@@ -121,6 +121,10 @@ class Operations:
             run.stop_asked = True
         return {"stopRun": {"success": run is not None}}
 
+    def on_run_stopped_status(self, query: str, v: Mapping[str, Any]) -> Json:
+        run = self.store.find_run(v["entityName"], v["projectName"], v["runId"])
+        return {"project": {"run": run and select(run.node(), query)}}
+
     def on_delete_run(self, query: str, v: Mapping[str, Any]) -> Json:
         run = self.store.run_by_storage_id(v["id"])
         if run is None:

@@ -164,7 +164,7 @@ class Run:
             "exitcode": self.exit_code,
             "shouldStop": self.stop_asked,
             "failed": self.state == "failed",
-            "stopped": self.state == "killed",
+            "stopped": self.stop_asked or self.state == "killed",
             "running": self.state == "running",
             "config": json.dumps(wire(self.raw_config)),
             "summaryMetrics": json.dumps(wire(self.summary)),
