@@ -94,7 +94,9 @@ def test_the_study_is_drawn_point_by_point_with_units_and_floors() -> None:
         assert all(low < y < high for _, y in points(axes))
     first, second, _ = figure.axes
     assert {"50 projections", "↓ 1 projection 0.041", "↓ flat phase 0.021"} <= set(words(first))
-    assert {"↓ 50 proj. 19.3", "↓ 1 proj. 15.8", "↓ flat 14.1"} <= set(words(second))
+    assert {"↓ 50 projections 19.3", "↓ 1 projection 15.8", "↓ flat phase 14.1"} <= set(
+        words(second)
+    )
     assert legend(figure)[:5] == ["input none", "input log1p", "input sqrt", "fno", "hybrid"]
 
 

@@ -173,7 +173,7 @@ def test_run_id_is_of_what_decides_the_result(
 def test_command_line_runs_and_prints_a_table(tiny_config: RunConfig) -> None:
     done = python_m("fno_runner", *arguments(tiny_config), "--epochs=12")
     assert done.returncode == 0, done.stderr
-    assert "pearson" in done.stdout and "parameters" in done.stdout
+    assert "Pearson" in done.stdout and "parameters" in done.stdout
     assert "epoch 12" in done.stdout
 
 

@@ -13,6 +13,7 @@ from agent.report.terminal import CONFIGS
 from agent.study.folder import open_study
 from agent.study.sweepfile import parse_sweep, points
 from fno_runner.config import RunConfig, load_config
+from fno_runner.result import Metrics, SeedResult
 from tests.test_export import make, put, rows
 
 
@@ -75,11 +76,11 @@ def test_a_metric_that_half_of_the_runs_lack(tmp_path: Path) -> None:
 
 
 def test_what_collapsed_or_diverged_is_counted_and_in_no_mean(tmp_path: Path) -> None:
-    bad = {"ssim": (0.1, 0.02)}
+    bad = Metrics({"ssim": (0.1, 0.02)})
     runs = [
         *(seeded(1, s, 0.6 + s / 100) for s in (0, 1)),
         seeded(1, 2, 0.02).model_copy(update={"status": "collapsed", "metrics": bad}),
-        seeded(1, 3, 0.9).model_copy(update={"status": "diverged", "metrics": {}}),
+        seeded(1, 3, 0.9).model_copy(update={"status": "diverged", "metrics": Metrics()}),
     ]
     (one,) = export(put(tmp_path, runs)).series
     counts = one.configs[["n_runs", "n_seeds", "n_collapsed", "n_diverged", "n_failed"]]
@@ -88,7 +89,7 @@ def test_what_collapsed_or_diverged_is_counted_and_in_no_mean(tmp_path: Path) ->
 
 
 def test_a_study_without_a_finished_run_has_tables_reasons_and_status_1(tmp_path: Path) -> None:
-    diverged = seeded(1, 0, 0.5).model_copy(update={"status": "diverged", "metrics": {}})
+    diverged = seeded(1, 0, 0.5).model_copy(update={"status": "diverged", "metrics": Metrics()})
     assert main([str(put(tmp_path, [diverged]))]) == 1
     (row,) = rows(tmp_path / CONFIGS)
     assert (row["n_seeds"], row["n_diverged"], row["recommended"]) == ("0", "1", "False")
@@ -96,8 +97,6 @@ def test_a_study_without_a_finished_run_has_tables_reasons_and_status_1(tmp_path
 
 
 def test_replicates_count_as_seeds_and_share_one_clock(tmp_path: Path) -> None:
-    from fno_runner.result import SeedResult
-
     config = RunConfig(width=9, replicates=3).model_dump()
     run = make(1, config=config, timing={"train_time_s": 30.0, "train_time_per_seed_s": 10.0})
     run.seeds = [
