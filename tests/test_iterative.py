@@ -12,12 +12,12 @@ import torch
 from fno_runner.config import N
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.formats import read_scan
-from fno_runner.data.frames import Scan
+from fno_runner.data.frames import Scan, beam_diameter
 from fno_runner.data.npz import read_array
 from fno_runner.data.scan import load_scan
 from fno_runner.result import Metrics
 from fno_runner.scan.command import main
-from fno_runner.scan.inspection import diameter, poisson_floor, step
+from fno_runner.scan.inspection import poisson_floor, step
 from fno_runner.scan.iterative import orthogonal_modes, reconstruct, residual
 from fno_runner.scan.orientation import check, orient
 from fno_runner.score.metrics import score
@@ -233,7 +233,7 @@ def test_geometry_of_a_beam() -> None:
     """A disk's effective diameter is its own; a raster's step is its pitch."""
     y, x = np.indices((N, N)) - N // 2
     disk = (np.hypot(x, y) <= 12).astype(np.complex64)
-    assert diameter(disk[None]) == pytest.approx(24, rel=0.05)
+    assert beam_diameter(disk[None]) == pytest.approx(24, rel=0.05)
     raster = np.stack(np.meshgrid(np.arange(5) * 7.0, np.arange(4) * 9.0), axis=-1).reshape(-1, 2)
     assert step(raster) == pytest.approx(7)
 

@@ -103,7 +103,7 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
     amplitude = np.empty((len(recording), n, n), np.float32)
     for rows, intensity in recording.intensities():
         counts = binned(window(intensity, recording.centre, reach), binning)
-        np.sqrt(counts * good, out=amplitude[rows], casting="same_kind")
+        amplitude[rows] = np.sqrt(counts * good)
     if not amplitude.any():
         raise UserError(f"{path}: no counts at all within the central {reach}×{reach} good pixels")
     if (amplitude == amplitude[0]).all():
@@ -132,10 +132,8 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
 
 
 def _placed(scan: Scan, path: Path) -> Scan:
-    """The scan with positions that fit in its object."""
+    """The scan with positions that fit in its object; an object that is too small is left out."""
     positions, half = scan.positions, scan.size // 2
-    if not np.isfinite(positions).all():
-        raise UserError(f"{path}: positions are not finite numbers")
     spread = np.ptp(positions, axis=0)
     if spread.max() < 1:
         raise UserError(f"{path}: all positions are within {spread.max():.2g} px; nothing overlaps")
@@ -144,17 +142,29 @@ def _placed(scan: Scan, path: Path) -> Scan:
             f"{path}: positions reach over {spread.max():.4g} px; at most {MAX_OBJECT} px are an "
             f"object: are the units right?"
         )
-    if scan.reference is None:
-        # Any origin will do.
-        return replace(scan, positions=positions - np.floor(positions.min(axis=0)) + half)
-    first = np.rint(positions) - half
-    outside = (first < 0).any(axis=1) | (first + scan.size > scan.reference.shape).any(axis=1)
-    if outside.any():
-        low, high = positions.min(axis=0), positions.max(axis=0)
-        height, width = scan.reference.shape
-        raise UserError(
-            f"{path}: patches at rows {low[0]:.1f} … {high[0]:.1f} px, columns {low[1]:.1f} … "
-            f"{high[1]:.1f} px do not fit in an object of {height}×{width} px "
-            f"({int(outside.sum())} frames)"
+    remarks = list(scan.remarks)
+    if scan.probe is not None and spread.max() < (beam := beam_diameter(scan.probe)):
+        remarks.append(
+            f"the whole scan spans {spread.max():.2g} px, less than its beam of {beam:.1f} px: are "
+            f"the positions' units right?"
         )
-    return scan
+    if scan.reference is not None:
+        first = np.rint(positions) - half
+        outside = (first < 0).any(axis=1) | (first + scan.size > scan.reference.shape).any(axis=1)
+        if not outside.any():
+            return replace(scan, remarks=tuple(remarks))
+        height, width = scan.reference.shape
+        remarks.append(
+            f"the file's object is left out: {int(outside.sum())} patches do not fit in its "
+            f"{height}×{width} px"
+        )
+    # Any origin will do.
+    placed = positions - np.floor(positions.min(axis=0)) + half
+    return replace(scan, positions=placed, reference=None, remarks=tuple(remarks))
+
+
+def beam_diameter(probe: Complex64[np.ndarray, "m n n"]) -> float:
+    """Diameter of a disk of the probe's effective area (Σ|P|²)² / Σ|P|⁴ [px]."""
+    intensity = np.square(np.abs(probe)).sum(axis=0, dtype=np.float64)
+    area = intensity.sum() ** 2 / np.square(intensity).sum()
+    return float(2 * np.sqrt(area / np.pi))

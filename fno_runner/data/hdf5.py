@@ -1,129 +1,376 @@
-"""Reading HDF5 files with suspicion: nothing outside the file, nothing larger than its claim."""
+"""Reading HDF5 files with suspicion: links stay in the file's folder, claims are checked first."""
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, in_a_line
+from fno_runner.data.measured import BLOCK_BYTES, Frames, frames_a_block
 from fno_runner.errors import UserError
 
-if TYPE_CHECKING:
-    import h5py
-
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_BYTES = 8 * 2**30
-"""A dataset larger than this is refused before memory is spent on it."""
+FIRST_USER_BLOCK = 512
+"""The signature is at byte 0, or behind a user block: at 512, or at twice, four times … of it."""
 MAX_LINKS = 100_000
 """A file with more objects than this is no scan."""
+MAX_HOPS = 32
+"""A path that leads over more links than this leads nowhere."""
 MAX_RATIO, SMALL_BYTES = 2_000, 64 * 2**20
 """Claims of so many times the bytes stored are a bomb (gzip reaches 1,000), unless small."""
+MAX_CHUNK = 2**30
+"""A chunk is unpacked whole; larger ones [bytes] are refused."""
+COMPLEX = (("real", "imag"), ("r", "i"))
+"""What the two parts of a complex number are called: by MATLAB, by h5py."""
+FILTER_PACKAGE = "hdf5plugin"
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 files do.
+    """Whether a file is HDF5, be it behind a user block.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
+        size = path.stat().st_size
         with path.open("rb") as stream:
-            return stream.read(len(SIGNATURE)) == SIGNATURE
+            place = 0
+            while place + len(SIGNATURE) <= size:
+                stream.seek(place)
+                if stream.read(len(SIGNATURE)) == SIGNATURE:
+                    return True
+                place = 2 * place or FIRST_USER_BLOCK
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return False
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-class Hdf5:
-    """An open HDF5 file that refers to no other file."""
-
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path, self._file = path, file
-
-    def has(self, name: str) -> bool:
-        """Whether there is a dataset at this place."""
-        import h5py
-
-        try:
-            return isinstance(self._file.get(name), h5py.Dataset)
-        except (OSError, RuntimeError):  # a soft link in a circle
-            return False
-
-    def first(self, *names: str) -> str | None:
-        """The first of these places that has a dataset."""
-        return next((name for name in names if self.has(name)), None)
-
-    def read(self, name: str) -> np.ndarray:
-        """A dataset of numbers.
-
-        Raises:
-            UserError: it lies in another file, is larger than allowed, or is damaged.
-        """
-        dataset: Any = self._file[name]
-        where = f"{self.path}: '{name}'"
-        if dataset.external or (
-            dataset.is_virtual and any(s.file_name != "." for s in dataset.virtual_sources())
-        ):
-            raise UserError(f"{where} has its data in another file, which is not followed")
-        if dataset.dtype.kind not in "fciub":
-            raise UserError(f"{where} is {dataset.dtype}, not numbers")
-        claimed, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-        if claimed > MAX_BYTES or (claimed > SMALL_BYTES and claimed > MAX_RATIO * stored):
-            raise UserError(
-                f"{where} claims {claimed:,} bytes, the file holds {stored:,}, "
-                f"and at most {MAX_BYTES:,} are read"
-            )
-        try:
-            array = np.asarray(dataset[()])
-        except OSError as error:
-            raise UserError(f"{where} cannot be read: {error}") from error
-        if array.size == 0:
-            raise UserError(f"{where} is empty")
-        return array
-
-    def attribute(self, dataset: str, name: str) -> float | None:
-        """A number beside a dataset (or the file, for '/'), or None."""
-        value = self._file[dataset].attrs.get(name)
-        return None if value is None else float(np.asarray(value).reshape(-1)[0])
-
-
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[Hdf5]:
-    """Open a file for reading.
+class Hdf5File(Contents):
+    """An open HDF5 file, and the files of its folder that it links to.
 
     Raises:
-        UserError: it is damaged, or links to another file.
+        UserError: it is damaged, or cut short.
     """
-    import h5py
 
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path}: not an HDF5 file (or cut short): {error}") from error
-    with file:
+    def __init__(self, path: Path) -> None:
+        import h5py
+        import hdf5plugin  # noqa: F401  that registers its filters
+
+        self.path = path
+        self._h5py = h5py
+        self._linked: dict[Path, Any] = {}
+        self._refused: dict[str, str] = {}
+        with self._believed("the file"):
+            self._file = h5py.File(path, "r")
+
+    def close(self) -> None:
+        for file in (*self._linked.values(), self._file):
+            file.close()
+
+    def own_fingerprint(self) -> str:
+        return content_hash(self.path)
+
+    def linked_files(self) -> list[Path]:
+        return sorted(self._linked)
+
+    # --- arrays --------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        dataset = self._find(name)
+        return dataset is not None and self._is_numbers(dataset)
+
+    def has_group(self, name: str) -> bool:
+        """Whether there is a group at this place."""
+        return self._find(name, self._h5py.Group) is not None
+
+    def groups(self, name: str) -> list[str]:
+        """The groups directly in a group, in the file's order."""
+        group = self._find(name, self._h5py.Group)
+        if group is None:
+            return []
+        names = [f"{name.rstrip('/')}/{child}".lstrip("/") for child in list(group)[:MAX_LINKS]]
+        return [child for child in names if self.has_group(child)]
+
+    def names(self) -> list[str]:
+        found: list[str] = []
         links = 0
 
-        def strange(name: str, link: Any) -> str | None:
+        def note(name: str, thing: Any) -> str | None:
             nonlocal links
             links += 1
             if links > MAX_LINKS:
-                return f"more than {MAX_LINKS:,} objects; no scan has so many"
-            if isinstance(link, h5py.ExternalLink):
-                return f"'{name}' links to another file, '{link.filename}', which is not followed"
+                return f"has more than {MAX_LINKS:,} objects; no scan has so many"
+            if isinstance(thing, self._h5py.Dataset):
+                found.append(name)
             return None
 
-        # The walk ends at the first answer; it follows no link.
-        if (why := file.visititems_links(strange)) is not None:
-            raise UserError(f"{path}: {why}")
-        yield Hdf5(path, file)
+        with self._believed("the file"):
+            if (why := self._file.visititems(note)) is not None:
+                raise UserError(f"{self.path}: {why}")
+        return found
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        dataset = self._find(name)
+        return () if dataset is None or dataset.shape is None else tuple(dataset.shape)
+
+    def dtype(self, name: str) -> np.dtype:
+        dataset = self._find(name)
+        return np.dtype("V") if dataset is None else dataset.dtype
+
+    def why_not(self, name: str) -> str | None:
+        dataset = self._find(name)
+        if dataset is None:
+            return self._refused.get(name)
+        if dataset.shape is None:
+            return f"'{name}' is empty (an HDF5 null dataset)"
+        return None if self._is_numbers(dataset) else f"'{name}' is {dataset.dtype}, not numbers"
+
+    def read(self, name: str) -> np.ndarray:
+        dataset = self._dataset(name)
+        where = f"{self.path}: '{name}'"
+        claimed = dataset.size * dataset.dtype.itemsize
+        if claimed > MAX_BYTES:
+            raise UserError(f"{where} claims {claimed:,} bytes, and at most {MAX_BYTES:,} are read")
+        with self._believed(f"'{name}'"):
+            array = np.asarray(dataset[()])
+        if array.size == 0:
+            raise UserError(f"{where} is empty")
+        array = _complex(array)
+        # MATLAB keeps columns together: what it calls (row, column) is (column, row) in the file.
+        return array.swapaxes(-1, -2) if self._is_matlabs(dataset) and array.ndim > 1 else array
+
+    def frames(self, name: str, *, last: bool = False) -> Frames:
+        if last:
+            raise UserError(f"{self.path}: '{name}' has its frames along the last axis")
+        return _Hdf5Frames(self, name, self._dataset(name))
+
+    def attribute(self, name: str, attribute: str) -> float | None:
+        value = self._attribute(name, attribute)
+        try:
+            return None if value is None else float(np.asarray(value).reshape(-1)[0])
+        except (TypeError, ValueError, IndexError):
+            return None
+
+    def text(self, name: str, attribute: str) -> str | None:
+        value = self._attribute(name, attribute)
+        try:
+            value = None if value is None else np.asarray(value).reshape(-1)[0]
+        except IndexError:
+            return None
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        return str(value) if isinstance(value, str) else None
+
+    # --- links ---------------------------------------------------------------------------------
+
+    def _attribute(self, name: str, attribute: str) -> Any:
+        thing = self._file if name == "/" else self._find(name, self._h5py.HLObject)
+        if thing is None:
+            return None
+        try:
+            value = thing.attrs.get(attribute)
+        except Exception:  # of a type that h5py does not know
+            return None
+        return None if isinstance(value, self._h5py.Empty) else value
+
+    def _find(self, name: str, kind: type | None = None) -> Any:
+        """What lies at a place, over links that stay in the folder; None where nothing does."""
+        try:
+            thing = self._follow(self._file, name, MAX_HOPS)
+        except UserError as error:
+            self._refused[name] = str(error)
+            return None
+        except Exception as error:
+            self._refused[name] = f"'{name}' cannot be read: {in_a_line(error)}"
+            return None
+        return thing if isinstance(thing, kind or self._h5py.Dataset) else None
+
+    def _follow(self, group: Any, name: str, hops: int) -> Any:
+        if hops == 0:
+            raise UserError(f"'{name}' leads over more than {MAX_HOPS} links")
+        if name.startswith("/"):
+            group = group.file
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        for number, part in enumerate(parts):
+            if not isinstance(group, self._h5py.Group):
+                return None
+            link = group.get(part, getlink=True)
+            if link is None:
+                return None
+            if isinstance(link, self._h5py.SoftLink | self._h5py.ExternalLink):
+                rest = "/".join(parts[number + 1 :])
+                if isinstance(link, self._h5py.ExternalLink):
+                    group = self._beside(group.file.filename, link.filename)
+                return self._follow(group, f"{link.path}/{rest}".rstrip("/"), hops - 1)
+            group = group[part]
+        return group
+
+    def _beside(self, from_file: str, name: str) -> Any:
+        """Another file of the folder, which stays open.
+
+        Raises:
+            UserError: it lies elsewhere, or cannot be read.
+        """
+        path = self._in_folder(Path(from_file), name)
+        if path not in self._linked:
+            try:
+                self._linked[path] = self._h5py.File(path, "r")
+            except OSError as error:
+                raise UserError(f"links to '{name}': {in_a_line(error)}") from error
+        return self._linked[path]
+
+    def _in_folder(self, from_file: Path, name: str) -> Path:
+        folder = from_file.parent
+        path = folder / name
+        if Path(name).is_absolute() and Path(name).parent.resolve() == folder.resolve():
+            path = folder / Path(name).name
+        elif Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"links to another file, '{name}', which is not in its folder")
+        if not path.is_file():
+            raise UserError(f"links to another file, '{name}', which is not there")
+        return path
+
+    # --- datasets --------------------------------------------------------------------------------
+
+    def _dataset(self, name: str) -> Any:
+        """A dataset of numbers whose claims can be true, and that can be unpacked.
+
+        Raises:
+            UserError: it is not; says why.
+        """
+        dataset = self._find(name)
+        if dataset is None or not self._is_numbers(dataset):
+            raise self.missing("an array", name)
+        where = f"{self.path}: '{name}'"
+        with self._believed(f"'{name}'"):
+            claimed = dataset.size * dataset.dtype.itemsize
+            try:
+                stored = self._stored(dataset, MAX_HOPS)
+            except UserError as error:
+                raise UserError(f"{where} {error}") from None
+        if claimed > SMALL_BYTES and claimed > MAX_RATIO * stored:
+            raise UserError(f"{where} claims {claimed:,} bytes, the file holds {stored:,}")
+        return dataset
+
+    def _stored(self, dataset: Any, hops: int) -> int:
+        """How many bytes of the disk a dataset, or what a virtual one is made of, takes."""
+        if dataset.external:
+            raise UserError("has its data in another file, which is not read")
+        if not dataset.is_virtual:
+            self._check_filters(dataset)
+            return int(dataset.id.get_storage_size())
+        if hops == 0:
+            raise UserError("is made of datasets that are made of each other")
+        stored = 0
+        for source in {(s.file_name, s.dset_name) for s in dataset.virtual_sources()}:
+            stored += self._stored(self._virtual_source(dataset, *source), hops - 1)
+        return stored
+
+    def _virtual_source(self, dataset: Any, file: str, name: str) -> Any:
+        """A dataset that a virtual one is made of: HDF5 shows zeros where it is missing."""
+        if file == ".":
+            found = self._follow(dataset.file, f"/{name}", MAX_HOPS)
+        else:
+            found = self._follow(self._beside(dataset.file.filename, file), f"/{name}", MAX_HOPS)
+        if not isinstance(found, self._h5py.Dataset):
+            raise UserError(f"is made of '{name}' in '{file}', which is not there")
+        return found
+
+    def _check_filters(self, dataset: Any) -> None:
+        """Raises UserError where HDF5 could not unpack a dataset."""
+        if dataset.chunks is None:
+            return
+        chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        if chunk > MAX_CHUNK:
+            raise UserError(
+                f"is stored in chunks of {chunk:,} bytes; at most {MAX_CHUNK:,} are read"
+            )
+        made = dataset.id.get_create_plist()
+        for number in range(made.get_nfilters()):
+            code, _, _, name = made.get_filter(number)
+            if not self._h5py.h5z.filter_avail(code):
+                said = name.decode("utf-8", "replace") or "no name"
+                raise UserError(
+                    f"is compressed by HDF5 filter {code} ({said}), which neither HDF5 nor "
+                    f"{FILTER_PACKAGE} has here"
+                )
+
+    def _is_numbers(self, dataset: Any) -> bool:
+        if dataset.shape is None:
+            return False
+        names = dataset.dtype.names
+        return dataset.dtype.kind in "fciub" or (names is not None and names in COMPLEX)
+
+    def _is_matlabs(self, dataset: Any) -> bool:
+        return "MATLAB_class" in dataset.attrs
+
+    @contextmanager
+    def _believed(self, what: str) -> Iterator[None]:
+        """Whatever HDF5 says of a file that it cannot read is an error of the user's input."""
+        try:
+            yield
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            if what == "the file":
+                raise UserError(
+                    f"{self.path}: not an HDF5 file (or cut short): {in_a_line(error)}"
+                ) from error
+            raise UserError(f"{self.path}: {what} cannot be read: {in_a_line(error)}") from error
+
+
+class _Hdf5Frames(Frames):
+    """Frames of an HDF5 dataset, read in blocks of whole chunks where that can be."""
+
+    def __init__(self, file: Hdf5File, name: str, dataset: Any) -> None:
+        if dataset.ndim < 3:
+            raise UserError(
+                f"{file.path}: '{name}' is {dataset.shape}, not (frames, rows, columns)"
+            )
+        self._file, self._name, self._dataset = file, name, dataset
+        self._swapped = file._is_matlabs(dataset)
+        self.leading = tuple(dataset.shape[:-2])
+        height, width = dataset.shape[-2:]
+        self.shape = (
+            math.prod(self.leading),
+            *((width, height) if self._swapped else (height, width)),
+        )
+        self.dtype = dataset.dtype
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        step = frames_a_block(self.shape, self.dtype)
+        *outer, along = self.leading
+        reach = self._frames_at_once(step)
+        for row, place in enumerate(np.ndindex(*outer)):
+            for first in range(0, along, reach):
+                with self._file._believed(f"'{self._name}'"):
+                    read = self._dataset[(*place, slice(first, first + reach))]
+                if self._swapped:
+                    read = read.swapaxes(1, 2)
+                for inner in range(0, len(read), step):
+                    yield row * along + first + inner, read[inner : inner + step]
+
+    def _frames_at_once(self, step: int) -> int:
+        """Frames to unpack at once: those of whole chunks, as a chunk is unpacked for any of it."""
+        if self._dataset.chunks is None:
+            return step
+        chunk = self._dataset.chunks[len(self.leading) - 1]
+        if chunk <= step:
+            return step - step % chunk
+        frame = math.prod(self.shape[1:]) * self.dtype.itemsize
+        return max(step, min(chunk, 8 * BLOCK_BYTES // max(frame, 1)))
+
+
+def _complex(array: np.ndarray) -> np.ndarray:
+    names = array.dtype.names
+    if names is None:
+        return array
+    real, imaginary = names
+    return array[real] + 1j * array[imaginary]

@@ -7,21 +7,28 @@ This is the seam: a format's reader stops at `Measured`; `clean` makes of it a `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
-from fno_runner.data.measured import Measured
+from fno_runner.data import pixels
+from fno_runner.data.kept import MIN_FRAMES, Kept, kept_frames
+from fno_runner.data.measured import Flags, Measured
+from fno_runner.data.pattern import (
+    centre_of,
+    tell_of_a_bright_rim,
+    to_the_middle,
+    zero_is_in_the_corner,
+)
+from fno_runner.data.pixels import Statistics
 from fno_runner.errors import UserError
 
-MIN_FRAMES = 16
-"""Fewer frames are no scan."""
 SATURATED_COUNT, SATURATED_TIMES = 255, 8
 """So many pixels at exactly the highest count, and that one so high, are no coincidence."""
-FAR_OFF_CENTRE = 1.5
-"""A pattern's centre of mass further than this from the middle is told [px]."""
+HIDDEN = 0.95
+"""A mask of most pixels that hides more than this of all counts is meant the other way round."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ class Recording:
     counts_held: float
     remarks: tuple[str, ...]
     _measured: Measured = field(repr=False)
+    _kept: Kept = field(repr=False)
+    _in_the_corner: bool = False
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -65,17 +74,37 @@ class Recording:
         height, width = self.mask.shape
         return height, width
 
-    def intensities(self) -> Iterator[tuple[slice, Float32[np.ndarray, "b h w"]]]:
-        """Every frame in order, a block at a time: which frames, and their counts, 0 at bad pixels.
+    def intensities(
+        self,
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float32[np.ndarray, "b h w"]]]:
+        """Every frame once, a block at a time: its number in `positions`, and its counts.
 
-        Reads the file anew each time; a block has about 16 MiB. The square root of an intensity is
-        the amplitude that the file has, to the last bit.
+        Counts are 0 at bad pixels. The file is read anew each time; a block has about 16 MiB. The
+        square root of an intensity is the amplitude that the file has, to the last bit.
 
         Raises:
             UserError: the file is damaged, or has changed.
         """
-        for first, block in self._measured.frames.blocks():
-            yield slice(first, first + len(block)), _counts(block, self.mask, self._measured)
+        measured, kept = self._measured, self._kept
+        for first, block, flagged in pixels.flagged_blocks(measured):
+            stored = slice(first, first + len(block))
+            chosen = kept.position[stored] >= 0
+            if not chosen.all():
+                block = block[chosen]
+                flagged = None if flagged is None else flagged[chosen]
+            if len(block) == 0:
+                continue
+            intensity = pixels.intensities(block, measured)
+            if kept.filling is not None:
+                lacks = pixels.lacking(block, flagged, measured.kind)
+                if lacks is not None:
+                    intensity = np.where(lacks, kept.filling, intensity)
+            if kept.scale is not None:
+                intensity *= kept.scale[stored][chosen, None, None]
+            if self._in_the_corner:
+                intensity = to_the_middle(intensity)
+            intensity[:, ~self.mask] = 0
+            yield kept.position[stored][chosen], intensity
 
 
 def clean(measured: Measured) -> Recording:
@@ -84,6 +113,52 @@ def clean(measured: Measured) -> Recording:
     Raises:
         UserError: it cannot be a scan; says why in one line.
     """
+    remarks: list[str] = []
+    measured = _checked(measured, remarks)
+    measured, statistics = _surveyed(measured, remarks)
+    good, worthless = _good_pixels(measured, statistics, remarks)
+    _tell_of_counts(measured, statistics, good, remarks)
+    mean = np.where(good, statistics.mean, 0)
+    kept = kept_frames(
+        measured,
+        counts=statistics.counts - statistics.mean[worthless].sum(),
+        mean=mean,
+        whole=bool((statistics.valid[good] == measured.frames.shape[0]).all()),
+        remarks=remarks,
+    )
+    chosen = kept.position >= 0
+    corner = zero_is_in_the_corner(mean)
+    if corner:
+        remarks.append("zero frequency is in the frames' corner: it is brought to the middle")
+        good, mean = to_the_middle(good), to_the_middle(mean)
+    probe = _usable_probe(measured, remarks)
+    centre = centre_of(mean, probe is not None, remarks)
+    tell_of_a_bright_rim(mean, good, remarks)
+    # Positions whose frames are left out go with them.
+    left = np.sort(kept.position[chosen])
+    position = np.full(len(chosen), -1)
+    position[chosen] = np.searchsorted(left, kept.position[chosen])
+    return Recording(
+        path=measured.path,
+        format=measured.format,
+        mean=mean * (len(chosen) / len(left)),  # what is left out has next to no counts
+        mask=good,
+        centre=centre,
+        positions=measured.positions[left].astype(np.float64),
+        side=measured.side,
+        pixel_size=measured.pixel_size,
+        probe=probe,
+        reference=measured.reference,
+        counts_held=measured.counts_held,
+        remarks=(*measured.remarks, *remarks),
+        _measured=measured,
+        _kept=replace(kept, position=position),
+        _in_the_corner=corner,
+    )
+
+
+def _checked(measured: Measured, remarks: list[str]) -> Measured:
+    """What was read, if shapes fit and numbers can be what they are called."""
     path, frames = measured.path, measured.frames
     if len(frames.shape) != 3 or 0 in frames.shape or frames.dtype.kind not in "fiu":
         raise UserError(
@@ -92,136 +167,151 @@ def clean(measured: Measured) -> Recording:
     count, *pattern = frames.shape
     if count < MIN_FRAMES:
         raise UserError(f"{path}: {count} frames; at least {MIN_FRAMES} are needed")
-    if measured.positions.shape != (count, 2):
-        raise UserError(f"{path}: positions are {measured.positions.shape} for {count} frames")
-    mask = np.ones(pattern, bool) if measured.mask is None else measured.mask.astype(bool)
-    if list(mask.shape) != pattern:
-        raise UserError(f"{path}: the mask is {mask.shape}, the frames are {tuple(pattern)}")
-    if not mask.any():
-        raise UserError(f"{path}: the mask hides every pixel")
+    positions = measured.positions
+    placed = count if measured.of_frame is None else len(measured.of_frame)
+    if positions.shape != (placed, 2):
+        raise UserError(f"{path}: positions are {positions.shape} for {count} frames")
+    if not np.isfinite(positions).all():
+        raise UserError(f"{path}: positions are not finite numbers")
+    if measured.flags is not None:
+        marks = measured.flags.marks.shape
+        if list(marks[1:]) != pattern or marks[0] not in (1, count):
+            shown = marks[1:] if marks[0] == 1 else marks
+            raise UserError(f"{path}: the mask is {shown}, the frames are {tuple(pattern)}")
     background = measured.background
-    if background is not None and list(background.shape) != pattern:
+    if background is not None:
+        why = None
+        if list(background.shape) != pattern:
+            why = f"it is {background.shape}, the frames are {tuple(pattern)}"
+        elif not np.isfinite(background).any():
+            why = "none of its values is a number"
+        if why is not None:
+            remarks.append(f"the file's dark or background is not subtracted: {why}")
+            measured = replace(measured, background=None)
+    if measured.kind == "amplitude" and not measured.settled and pixels.whole_numbers(frames):
+        if not measured.counts_if_whole:
+            raise UserError(
+                f"{path}: '{measured.frames_name}' has whole numbers only, which amplitudes (roots "
+                f"of counts) hardly are: say --data intensity (scan_data) if they are counts, "
+                f"--data amplitude if they are not"
+            )
+        remarks.append(f"'{measured.frames_name}' has whole numbers only: they are read as counts")
+        measured = replace(measured, kind="intensity")
+    return measured
+
+
+def _surveyed(measured: Measured, remarks: list[str]) -> tuple[Measured, Statistics]:
+    """The statistics of all frames, and a mask the right way round."""
+    background = measured.background
+    if background is not None and not np.isfinite(background).all():
+        # Where there is no background, nothing is known.
+        measured = replace(measured, background=np.where(np.isfinite(background), background, 0))
+    statistics = pixels.survey(measured)
+    if measured.flags is not None:
+        hidden, shown = statistics.hidden.sum(), statistics.total.sum()
+        share = hidden / (hidden + shown) if hidden > 0 else 0.0
+        most = statistics.flagged.mean() > measured.frames.shape[0] / 2
+        every = bool((statistics.flagged == measured.frames.shape[0]).all())
+        if share > HIDDEN and most and not every:
+            bad = measured.flags.bad
+            turned = Flags(measured.flags.marks, lambda marks: ~np.asarray(bad(marks), bool))
+            measured = replace(measured, flags=turned)
+            remarks.append(
+                f"the mask would hide {share:.2%} of the counts: it is read the other way round"
+            )
+            statistics = pixels.survey(measured)
+        elif share > 0.5:
+            remarks.append(f"the mask hides {share:.0%} of the counts")
+    if background is not None:
+        unknown = ~np.isfinite(background)
+        statistics = replace(statistics, valid=np.where(unknown, 0, statistics.valid))
+    return measured, statistics
+
+
+def _good_pixels(
+    measured: Measured, statistics: Statistics, remarks: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that measured something; and those that the file does not mark although they did not,
+    so that they count in every frame's sum."""
+    frames = measured.frames.shape[0]
+    if (statistics.flagged == frames).all():
+        raise UserError(f"{measured.path}: the mask hides every pixel")
+    good = statistics.valid >= max(1, frames / 2)
+    marked = pixels.without_value(statistics, measured.kind) & good
+    nothing = marked | ((statistics.valid == 0) & (statistics.flagged < frames))
+    if nothing.any():
+        remarks.append(f"{int(nothing.sum())} pixels without a value in any frame are masked")
+    good &= ~marked
+    if not good.any():
         raise UserError(
-            f"{path}: the background is {background.shape}, the frames are {tuple(pattern)}"
+            f"{measured.path}: no pixel has a value in half of the frames: they are NaN or "
+            f"infinite, masked, or what a detector writes where it has nothing"
         )
-    remarks = list(measured.remarks)
-    mask = _without_dead_pixels(measured, mask, remarks)
-    mean = _mean(measured, mask, remarks)
-    probe = _probe(measured)
-    middle = (mean.shape[0] // 2, mean.shape[1] // 2)
-    mass = _centre_of_mass(mean)
-    off = float(np.hypot(mass[0] - middle[0], mass[1] - middle[1]))
-    if off > FAR_OFF_CENTRE:
-        what = "left, as the probe says" if probe is not None else "moved to the middle"
-        remarks.append(f"the pattern's centre is {off:.1f} px from the middle: {what}")
-    return Recording(
-        path=path,
-        format=measured.format,
-        mean=mean,
-        mask=mask,
-        # With a probe the middle is meant: it has its zero frequency there, too.
-        centre=middle if probe is not None else (round(mass[0]), round(mass[1])),
-        positions=measured.positions.astype(np.float64),
-        side=measured.side,
-        pixel_size=measured.pixel_size,
-        probe=probe,
-        reference=measured.reference,
-        counts_held=measured.counts_held,
-        remarks=tuple(remarks),
-        _measured=measured,
-    )
+    gap = pixels.gaps(statistics, good)
+    if gap.any():
+        remarks.append(
+            f"{int(gap.sum())} pixels of rows or columns without a count between bright ones are "
+            f"masked: a gap of the detector"
+        )
+    good &= ~gap
+    hot = pixels.hot(statistics, good)
+    if hot.any():
+        places = ", ".join(f"[{row}, {col}]" for row, col in np.argwhere(hot)[:3])
+        remarks.append(
+            f"{int(hot.sum())} hot pixels, at {places}{', …' if hot.sum() > 3 else ''}, are masked"
+        )
+    return good & ~hot, marked | hot
 
 
-def _without_dead_pixels(measured: Measured, mask: np.ndarray, remarks: list[str]) -> np.ndarray:
-    """The mask without pixels that have the highest value of their type in every frame."""
-    if measured.frames.dtype.kind not in "iu":
-        return mask
-    highest = np.iinfo(measured.frames.dtype).max
-    broken = mask.copy()
-    for _, block in measured.frames.blocks():
-        broken &= (block == highest).all(axis=0)
-    if broken.any():
-        remarks.append(f"{int(broken.sum())} pixels without a value in any frame are masked")
-    return mask & ~broken
+def _tell_of_counts(
+    measured: Measured, statistics: Statistics, good: np.ndarray, remarks: list[str]
+) -> None:
+    """What is remarkable about single values at good pixels.
 
-
-def _mean(measured: Measured, mask: np.ndarray, remarks: list[str]) -> np.ndarray:
-    """The mean intensity of a frame, and what is remarkable about single values."""
-    path = measured.path
-    total = np.zeros(mask.shape)
-    bad = negative = times = 0
-    highest = -np.inf
-    for _, block in measured.frames.blocks():
-        values = block.astype(np.float32)
-        bad += int((~np.isfinite(values[:, mask])).sum())
-        if bad:
-            continue
-        negative += int((_without_background(values, mask, measured) < 0).sum())
-        intensity = _counts(block, mask, measured)
-        top = float(intensity.max())
-        if top > highest:
-            highest, times = top, 0
-        times += int((intensity == top).sum()) if top == highest else 0
-        total += intensity.sum(axis=0, dtype=np.float64)
-    if bad:
-        raise UserError(f"{path}: {bad} values of the frames are NaN or infinite at good pixels")
+    Raises:
+        UserError: values that no amplitude can have.
+    """
     if measured.background is not None:
-        remarks.append(f"a background of {measured.background[mask].mean():.3g} was subtracted")
-    if negative:
+        subtracted = measured.background[good].mean()
+        remarks.append(f"a background of {subtracted:.3g} was subtracted")
+    elif (negative := int(statistics.negative[good].sum())) > 0:
         if measured.kind == "amplitude":
-            raise UserError(f"{path}: {negative} negative values; amplitudes are wanted")
+            raise UserError(f"{measured.path}: {negative} negative values; amplitudes are wanted")
         remarks.append(f"{negative} negative counts were set to 0")
-    if highest >= SATURATED_COUNT and times >= SATURATED_TIMES:
-        shown = highest if measured.kind == "intensity" else np.sqrt(highest)
-        remarks.append(f"{times} values are at exactly {shown:g}, the highest: saturated?")
-    return total / measured.frames.shape[0]
+    highest = float(statistics.highest[good].max())
+    times = int(statistics.at_highest[good & (statistics.highest == highest)].sum())
+    counts = highest if measured.kind == "intensity" else highest**2
+    dtype = measured.frames.dtype
+    full = dtype.kind in "iu" and highest == np.iinfo(dtype).max
+    if full or (counts >= SATURATED_COUNT and times >= SATURATED_TIMES):
+        remarks.append(f"{times} values are at exactly {highest:g}, the highest: saturated?")
 
 
-def _without_background(values: np.ndarray, mask: np.ndarray, measured: Measured) -> np.ndarray:
-    """Float32 frames of a block less their background, 0 at bad pixels, in the file's kind."""
-    values = values.copy()
-    values[:, ~mask] = 0
-    if measured.background is None:
-        return values
-    intensity = values if measured.kind == "intensity" else np.square(values)
-    less = np.maximum(intensity - measured.background.astype(np.float32), 0) * mask
-    return less if measured.kind == "intensity" else np.sqrt(less)
+def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
+    """The probe as (M, S, S), S being the frames' side; None, and a remark, if it cannot be one.
 
-
-def _counts(block: np.ndarray, mask: np.ndarray, measured: Measured) -> np.ndarray:
-    """Intensities of a block of frames, none of them below 0, and 0 at bad pixels."""
-    values = _without_background(block.astype(np.float32), mask, measured)
-    return np.maximum(values, 0) if measured.kind == "intensity" else np.square(values)
-
-
-def _probe(measured: Measured) -> np.ndarray | None:
-    """The probe as (M, S, S), S being the frames' side."""
+    Raises:
+        UserError: it cannot, and was asked for.
+    """
     probe = measured.probe
     if probe is None:
         return None
-    path = measured.path
     _, height, width = measured.frames.shape
     shape = probe.shape
-    if probe.ndim == 2:
-        probe = probe[None]
+    probe = probe[None] if probe.ndim == 2 else probe
+    why = None
     if probe.ndim != 3 or probe.shape[1:] != (height, width) or height != width:
-        raise UserError(f"{path}: the probe is {shape}, the frames are {height}×{width}")
-    if not np.isfinite(probe).all():
-        raise UserError(f"{path}: the probe has values that are NaN or infinite")
-    if not probe.any():
-        raise UserError(f"{path}: the probe is zero everywhere")
+        why = f"is {shape}, the frames are {height}×{width}"
+    elif probe.dtype.kind not in "fciu" or not np.isfinite(probe).all():
+        why = "has values that are NaN or infinite"
+    elif not probe.any():
+        why = "is zero everywhere"
+    if why is not None:
+        if measured.probe_named:
+            raise UserError(f"{measured.path}: the probe {why}")
+        remarks.append(f"the file's probe is left out: it {why}")
+        return None
     # The strongest mode first, and none that is empty.
     power = np.square(np.abs(probe)).sum(axis=(1, 2), dtype=np.float64)
     order = np.argsort(-power, kind="stable")
     return probe[order[power[order] > 0]]
-
-
-def _centre_of_mass(intensity: np.ndarray) -> tuple[float, float]:
-    total = intensity.sum()
-    if total <= 0:
-        return intensity.shape[0] / 2, intensity.shape[1] / 2
-    rows, cols = (np.arange(side) for side in intensity.shape)
-    return (
-        float((intensity.sum(axis=1) * rows).sum() / total),
-        float((intensity.sum(axis=0) * cols).sum() / total),
-    )

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Complex64, Float64
+from jaxtyping import Float64
 
 from fno_runner.data.crop import Crop
-from fno_runner.data.frames import Scan
+from fno_runner.data.frames import Scan, beam_diameter
 from fno_runner.files import write_atomically
 from fno_runner.reconstruct.stitching import COVERED
 from fno_runner.scan.iterative import Fit
@@ -55,7 +55,7 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     else:
         power = np.square(np.abs(scan.probe)).sum(axis=(1, 2))
         shares = ", ".join(f"{100 * share:.0f} %" for share in power / power.sum())
-        beam = diameter(scan.probe)
+        beam = beam_diameter(scan.probe)
         overlap = max(0.0, 1 - step(scan.positions) / beam)
         enough = "" if overlap >= OVERLAP_WANTED else f" (little: {OVERLAP_WANTED:.0%} is wanted)"
         facts += [
@@ -84,13 +84,6 @@ def step(positions: Float64[np.ndarray, "f 2"]) -> float:
 
     distance, _ = KDTree(positions).query(positions, k=[2])  # the nearest is the frame itself
     return float(np.median(distance))
-
-
-def diameter(probe: Complex64[np.ndarray, "m n n"]) -> float:
-    """Diameter of a disk of the probe's effective area (Σ|P|²)² / Σ|P|⁴ [px]."""
-    intensity = np.square(np.abs(probe)).sum(axis=0, dtype=np.float64)
-    area = intensity.sum() ** 2 / np.square(intensity).sum()
-    return float(2 * np.sqrt(area / np.pi))
 
 
 def poisson_floor(scan: Scan) -> float:

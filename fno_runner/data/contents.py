@@ -1,0 +1,153 @@
+"""A file of named arrays, whatever wraps them: what readers of formats are written against."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from fno_runner.data.measured import Frames
+from fno_runner.errors import UserError
+
+MAX_BYTES = 4 * 2**30
+"""An array that is read whole (a probe, an object; never frames) is refused beyond this."""
+TREE_LINES = 16
+"""So many arrays of an unknown file are named."""
+
+
+class Contents(ABC):
+    """An open file and its arrays of numbers."""
+
+    path: Path
+
+    # --- arrays --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is an array of numbers of this name that may be read."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The names of all arrays."""
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """An array's shape, without reading it."""
+
+    @abstractmethod
+    def dtype(self, name: str) -> np.dtype:
+        """An array's type, without reading it."""
+
+    @abstractmethod
+    def read(self, name: str) -> np.ndarray:
+        """An array of numbers, whole; complex where the file keeps real and imaginary parts.
+
+        Raises:
+            UserError: it is larger than `MAX_BYTES`, damaged, or holds no numbers.
+        """
+
+    @abstractmethod
+    def frames(self, name: str, *, last: bool = False) -> Frames:
+        """An array (F, H, W), or with a raster's rows and columns in place of F, to be read later.
+
+        Args:
+            last: the array is (H, W, F).
+
+        Raises:
+            UserError: it claims more than the file can hold, or cannot be read.
+        """
+
+    @abstractmethod
+    def attribute(self, name: str, attribute: str) -> float | None:
+        """A number beside an array ('/' stands for the file), or None."""
+
+    @abstractmethod
+    def text(self, name: str, attribute: str) -> str | None:
+        """A text beside an array, such as its `units`, or None."""
+
+    def first(self, *names: str) -> str | None:
+        """The first of these names that the file has."""
+        return next((name for name in names if self.has(name)), None)
+
+    def optional(self, *names: str) -> np.ndarray | None:
+        """The first of these arrays that the file has."""
+        name = self.first(*names)
+        return None if name is None else self.read(name)
+
+    def why_not(self, name: str) -> str | None:
+        """Why there is no array of this name although the file names one, if so."""
+        return None
+
+    def missing(self, what: str, *names: str) -> UserError:
+        """The error that says that none of these arrays, which tell `what`, is there."""
+        reasons = (self.why_not(name) for name in names)
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is not None:
+            return UserError(f"{self.path}: {what}: {reason}")
+        return UserError(f"{self.path}: has no '{names[0]}' ({what})")
+
+    def tree(self) -> str:
+        """The largest arrays, with shape and type, in a line."""
+        sized = []
+        for name in self.names():
+            shape = self.shape(name)
+            size = int(np.prod(shape, dtype=np.int64))
+            sized.append((-size, f"{name} {shape} {self.dtype(name)}"))
+        shown = [text for _, text in sorted(sized)[:TREE_LINES]]
+        more = len(sized) - len(shown)
+        return "; ".join(shown) + (f"; and {more} more" if more else "") if sized else "nothing"
+
+    # --- the file --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def own_fingerprint(self) -> str:
+        """What this file alone holds, 64 hex digits, whatever it is called."""
+
+    def linked_files(self) -> list[Path]:
+        """Other files that arrays asked for so far have their data in."""
+        return []
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the file back."""
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file does.
+
+    Raises:
+        UserError: there is no such file, or it may not be looked at.
+    """
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex digits; computed once for a file that does not change.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    state = state_of(path)
+    if state not in _hashes:
+        try:
+            with path.open("rb") as stream:
+                _hashes[state] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return _hashes[state]
+
+
+_hashes: dict[tuple[int, ...], str] = {}
+
+
+def in_a_line(error: BaseException) -> str:
+    """What a library says of a file that it cannot read, shortened."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

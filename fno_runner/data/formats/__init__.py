@@ -1,0 +1,141 @@
+"""The files that beamlines and programs write, each as a `Scan`. Detection is by content.
+
+One small file a format, behind one interface (`format.Format`); docs/scan-formats.md has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fno_runner.config import SIZES
+from fno_runner.data.crop import choose_size
+from fno_runner.data.formats import (
+    cxi,
+    dp_para,
+    nsls2,
+    ptychodus,
+    ptychodus_training,
+    ptyd,
+    raw_npz,
+    tike,
+)
+from fno_runner.data.formats.format import Format, modes
+from fno_runner.data.frames import Scan, bring_to_size
+from fno_runner.data.measured import Kind, Measured
+from fno_runner.data.recording import clean
+from fno_runner.data.source import Source
+from fno_runner.errors import UserError
+
+FORMATS: tuple[Format, ...] = tuple(
+    module.FORMAT
+    for module in (raw_npz, cxi, ptychodus, ptychodus_training, ptyd, dp_para, tike, nsls2)
+)
+
+
+@dataclass(frozen=True)
+class OpenScan:
+    """A scan whose frames are still in its files, which are open."""
+
+    source: Source
+    measured: Measured
+
+    def fingerprint(self) -> str:
+        """What the scan's files hold, 64 hex digits, whatever their names and place."""
+        return self.source.fingerprint()
+
+
+@contextmanager
+def open_scan(
+    path: Path, kind: Kind | None = None, start: str | None = None, entry: str | None = None
+) -> Iterator[OpenScan]:
+    """A scan of any known format, its frames not yet read.
+
+    Args:
+        kind: what the frames are, where they are not what the format says.
+        start: the name of an array of the file to take as the probe, in place of its own.
+        entry: which of several scans in one file; by default the first.
+
+    Raises:
+        UserError: the file is of no known format, cannot be used, or has changed meanwhile; says
+            why in one line.
+    """
+    with Source(path, entry) as source:
+        measured = recognise(source).read(source)
+        if start is not None:
+            if not source.file.has(start):
+                raise source.file.missing("the probe to begin with", start)
+            measured = replace(measured, probe=modes(source.file.read(start)), probe_named=True)
+        if kind is not None:
+            measured = replace(measured, kind=kind, settled=True)
+        yield OpenScan(source, measured)
+        source.check_unchanged()
+
+
+def read_scan(
+    path: Path,
+    kind: Kind | None = None,
+    start: str | None = None,
+    size: int | None = None,
+    binning: int = 1,
+    entry: str | None = None,
+) -> Scan:
+    """A scan of any known format, checked and brought to N × N.
+
+    Args:
+        kind, start, entry: as `open_scan` takes them. size, binning: as `bring_to_size` does.
+
+    Raises:
+        UserError: the file is of no known format or cannot be used; says why in one line.
+    """
+    with open_scan(path, kind, start, entry) as opened:
+        return bring_to_size(clean(opened.measured), size, binning)
+
+
+def size_of_scan(
+    path: Path, binning: int = 1, kind: Kind | None = None, entry: str | None = None
+) -> int:
+    """The size that `read_scan` brings a scan to by itself [px].
+
+    Raises:
+        UserError: the file is of no known format or cannot be used; says why in one line.
+    """
+    with open_scan(path, kind, entry=entry) as opened:
+        if max(opened.measured.frames.shape[1:]) <= SIZES[0] * binning:
+            return SIZES[0]  # whatever is in them: no need to read them
+        return choose_size(clean(opened.measured), binning)
+
+
+def fingerprint_scan(path: Path) -> str:
+    """What a scan's data are, 64 hex digits, whatever the file's name and place.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with open_scan(path) as opened:
+        return opened.fingerprint()
+
+
+def recognise(source: Source) -> Format:
+    """The format of a file.
+
+    Raises:
+        UserError: it is of none, or of several.
+    """
+    claiming = [form for form in FORMATS if form.claims(source)]
+    if len(claiming) == 1:
+        return claiming[0]
+    if claiming:
+        both = " and ".join(f"{form.name} ({form.wanted})" for form in claiming)
+        raise UserError(f"{source.path}: could be read as {both}; it has to be one of them")
+    if source.file.has("coords_offsets"):
+        raise UserError(
+            f"{source.path}: simulated grid lines, no scan: --train-npz and --test-npz take them"
+        )
+    wanted = "; ".join(f"{form.name}: {form.wanted}" for form in FORMATS)
+    raise UserError(
+        f"{source.path}: no scan that is known. It has {source.file.tree()}. Looked for was "
+        f"{wanted}"
+    )

@@ -1,0 +1,222 @@
+"""CXI (Maia, Nature Methods 9, 854 (2012)) and NeXus's NXcxi_ptycho, which names things alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from fno_runner.data import units
+from fno_runner.data.formats.cxi_geometry import Detector, detector_of, photon_energy
+from fno_runner.data.formats.format import (
+    Format,
+    far_field_pixel,
+    mean_frame,
+    modes,
+    pixel_flags,
+    square,
+    usable,
+)
+from fno_runner.data.hdf5 import Hdf5File
+from fno_runner.data.measured import Flags, Frames, Measured
+from fno_runner.data.source import Source
+from fno_runner.errors import UserError
+
+FAULTS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400
+"""Bits of a CXI mask (version 1.6) by which a pixel has no value: invalid, saturated, hot, dead,
+shadowed, to be ignored, bad, out of the resolution's limits, missing, noisy. Not among them: in a
+peak (0x20), corrected (0x800), with signal (0x1000), in the support (0x10000)."""
+
+
+DATA = ("data_1/data", "instrument_1/detector_1/data", "image_1/data", "data/data",
+        "instrument/detector/data")  # fmt: skip
+TRANSLATION = ("data_1/translation", "sample_1/geometry_1/translation",
+               "instrument_1/detector_1/translation")  # fmt: skip
+AXES = tuple(
+    (f"{group}/{y}", f"{group}/{x}")
+    for group in ("data", "data_1", "sample_1/transformations", "sample/transformations")
+    for y, x in (("y", "x"), ("y_translation", "x_translation"), ("vertical", "horizontal"))
+)
+MONITOR = ("instrument_1/monitor_1/data", "instrument_1/monitor/data", "monitor_1/data",
+           "monitor/data", "control/data")  # fmt: skip
+DARK = ("data_dark", "dark", "background", "darkfield")
+"""Where an entry may keep what a scan needs, the likeliest place first."""
+
+
+def claims(source: Source) -> bool:
+    """An entry with frames or with translations."""
+    return isinstance(source.file, Hdf5File) and bool(_entries(source.file))
+
+
+def read(source: Source) -> Measured:
+    """Frames (counts), mask, dark frames, monitor, translations [m] → positions [px].
+
+    Translations are the sample's, in CXI's coordinates: x to the left as one looks along the beam,
+    y up. A detector whose basis_vectors say nothing else has rows that run down and columns that
+    run right, so that a patch's row is y and its column x, over the object's pixel λ·z / (N·pitch).
+
+    Raises:
+        UserError: data or a needed number is missing, or has a unit that cannot be.
+    """
+    file = source.file
+    assert isinstance(file, Hdf5File)
+    remarks: list[str] = []
+    entry, name = _chosen(file, source.entry, remarks)
+    frames = file.frames(name)
+    detector = detector_of(file, entry, name, remarks)
+    energy = photon_energy(file, entry)
+    side = frames.shape[-1]
+    pixel = [far_field_pixel(energy, detector.distance, pitch, side) for pitch in detector.pitch]
+    moved = _translations(file, entry, frames, remarks)
+    travel = float(np.ptp(moved, axis=0).max())
+    units.plausible(file, f"{entry}/{TRANSLATION[0]}", travel, units.TRAVEL, "m between its ends")
+    dark = file.first(*(f"{detector.group}/{name}" for name in DARK))
+    background = None if dark is None else usable("dark", lambda: mean_frame(file, dark), remarks)
+    for flat in ("flatfield", "qe_mask"):
+        if file.has(f"{detector.group}/{flat}"):
+            remarks.append(f"'{detector.group}/{flat}' is there and is not used")
+    source_group = detector.group.rsplit("/", 1)[0] + "/source_1"
+    probe_name = file.first(f"{source_group}/probe", f"{source_group}/illumination",
+                            f"{detector.group}/probe")  # fmt: skip
+    probe = None
+    if probe_name is not None and len(file.shape(probe_name)) > 1:  # no name of the radiation
+        probe = usable("probe", lambda: modes(file.read(probe_name)), remarks)
+    return Measured(
+        path=source.path,
+        format="CXI",
+        frames=frames,
+        frames_name=name,
+        kind="intensity",
+        positions=_across(moved, detector) / pixel,
+        side=side,
+        pixel_size=square((pixel[0], pixel[1]), remarks),
+        flags=_flags(file, detector),
+        background=background,
+        monitor=_monitor(file, entry, frames.shape[0]),
+        probe=probe,
+        remarks=tuple(remarks),
+    )
+
+
+# --- which entry ----------------------------------------------------------------------------------
+
+
+def _within(entry: str, names: Iterable[str]) -> list[str]:
+    return [f"{entry}/{name}" for name in names]
+
+
+def _entries(file: Hdf5File) -> list[str]:
+    """The groups that hold frames or translations, first those that hold both."""
+    incomplete = {}
+    for entry in file.groups("/"):
+        with_frames = file.first(*_within(entry, DATA)) is not None
+        with_positions = _has_positions(file, entry)
+        if with_frames or with_positions:
+            incomplete[entry] = not (with_frames and with_positions)
+    return sorted(incomplete, key=lambda entry: incomplete[entry])
+
+
+def _has_positions(file: Hdf5File, entry: str) -> bool:
+    pairs = (_within(entry, pair) for pair in AXES)
+    return file.first(*_within(entry, TRANSLATION)) is not None or any(
+        file.has(y) and file.has(x) for y, x in pairs
+    )
+
+
+def _chosen(file: Hdf5File, wanted: str | None, remarks: list[str]) -> tuple[str, str]:
+    """The entry that is read, and its frames."""
+    entries = _entries(file)
+    if wanted is not None and wanted not in entries:
+        raise UserError(f"{file.path}: has no entry '{wanted}'; it has {', '.join(entries)}")
+    entry = entries[0] if wanted is None else wanted
+    others = [other for other in entries if other != entry and _has_positions(file, other)]
+    if wanted is None and others:
+        remarks.append(f"'{entry}' is read; there is also {', '.join(others)} (--entry chooses)")
+    places = _within(entry, DATA)
+    name = file.first(*places)
+    if name is None:
+        raise file.missing("frames of a CXI file", *places)
+    return entry, name
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+
+def _translations(file: Hdf5File, entry: str, frames: Frames, remarks: list[str]) -> np.ndarray:
+    """Where the sample was, (F, 3): x, y, z [m]."""
+    count = frames.shape[0]
+    places = _within(entry, TRANSLATION)
+    place = file.first(*places)
+    if place is None:
+        for y, x in (_within(entry, pair) for pair in AXES):
+            if file.has(y) and file.has(x):
+                return _from_axes(file, y, x, frames, remarks)
+        raise file.missing("positions of a CXI file", *places)
+    moved = file.read(place)
+    if moved.ndim > 2:  # a raster's
+        moved = moved.reshape(-1, moved.shape[-1])
+    if moved.ndim != 2 or count not in moved.shape or min(moved.shape) not in (2, 3):
+        raise UserError(f"{file.path}: '{place}' is {moved.shape} for {count} frames")
+    moved = moved if len(moved) == count else moved.T
+    if moved.shape[1] == 2:
+        moved = np.column_stack([moved, np.zeros(count)])
+    if not np.isfinite(moved[:, :2]).all():
+        raise UserError(f"{file.path}: '{place}': positions are not finite numbers")
+    moved = moved.astype(np.float64) * units.factor(file, place, units.LENGTH)
+    moved[~np.isfinite(moved)] = 0  # along the beam, which does not matter
+    return moved
+
+
+def _from_axes(file: Hdf5File, y: str, x: str, frames: Frames, remarks: list[str]) -> np.ndarray:
+    """Positions of motors: a value a frame, or of a raster one for each of its rows and columns."""
+    values = [file.read(name).astype(np.float64).squeeze() * units.factor(file, name, units.LENGTH)
+              for name in (y, x)]  # fmt: skip
+    count = frames.shape[0]
+    if all(value.ndim == 1 for value in values) and len(frames.leading) == 2:
+        sizes = tuple(len(value) for value in values)
+        if sizes == frames.leading:
+            values = list(np.meshgrid(*values, indexing="ij"))
+            remarks.append(f"a raster: '{y}' is taken for its slow axis")
+        elif sizes[::-1] == frames.leading:
+            values = [grid.T for grid in np.meshgrid(*values, indexing="ij")]
+            remarks.append(f"a raster: '{x}' is taken for its slow axis")
+    rows, cols = (value.reshape(-1) for value in values)
+    if not len(rows) == len(cols) == count:
+        raise UserError(f"{file.path}: '{y}' and '{x}' are {len(rows)} and {len(cols)} for {count} "
+                        f"frames")  # fmt: skip
+    return np.column_stack([cols, rows, np.zeros(count)])
+
+
+def _across(moved: np.ndarray, detector: Detector) -> np.ndarray:
+    """How far the beam went on the sample, along the detector's rows' and columns' axes [m].
+
+    The beam moves the other way on a sample than the sample does.
+    """
+    return -moved @ np.stack(detector.directions).T
+
+
+def _flags(file: Hdf5File, detector: Detector) -> Flags | None:
+    name = f"{detector.group}/mask"
+    if file.has(name):
+        if file.dtype(name).kind in "iu":
+            # In 64 bits, as a mask of 8 may have fewer bits than there are faults.
+            return pixel_flags(file, name, lambda marks: (marks.astype(np.int64) & FAULTS) != 0)
+        return pixel_flags(file, name, lambda marks: marks != 0)
+    name = f"{detector.group}/pixel_mask"  # NeXus: any bit is a fault
+    return pixel_flags(file, name, lambda marks: marks != 0) if file.has(name) else None
+
+
+def _monitor(file: Hdf5File, entry: str, count: int) -> np.ndarray | None:
+    """What fell on the sample during each frame, in any unit."""
+    values = file.optional(*_within(entry, MONITOR))
+    if values is None or values.size != count:
+        return None
+    return values.reshape(-1).astype(np.float64)
+
+
+FORMAT = Format(
+    "CXI",
+    "entry_1/data_1/data with entry_1/data_1/translation (CXI, NeXus's NXcxi_ptycho)",
+    claims,
+    read,
+)

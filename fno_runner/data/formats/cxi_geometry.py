@@ -1,0 +1,150 @@
+"""Photon energy and detector of a CXI or NeXus entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fno_runner.data import units
+from fno_runner.data.formats.format import HC
+from fno_runner.data.hdf5 import Hdf5File
+from fno_runner.errors import UserError
+
+DIRECTIONS = ((0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
+"""Which way rows and columns run where a file does not say: down, and right along the beam."""
+INSTRUMENTS, DETECTORS = ("instrument_1", "instrument"), ("detector_1", "detector")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """group: where it is described. distance [m]. pitch: of rows and of columns [m].
+
+    directions: unit vectors along which rows and columns are counted, in CXI's coordinates.
+    """
+
+    group: str
+    distance: float
+    pitch: tuple[float, float]
+    directions: tuple[np.ndarray, np.ndarray]
+
+
+def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> Detector:
+    """The detector that an entry describes.
+
+    Raises:
+        UserError: it says too little of it, or what cannot be.
+    """
+    instrument = _group(file, entry, INSTRUMENTS)
+    group = _group(file, instrument, DETECTORS)
+    if frames.startswith(f"{instrument}/"):
+        group = frames.rsplit("/", 1)[0]
+    basis = _basis(file, group)
+    pitch = _pitch(file, group, basis, remarks)
+    if basis is None:
+        rows, cols = (np.array(direction) for direction in DIRECTIONS)
+    else:
+        rows, cols = (vector / np.linalg.norm(vector) for vector in basis)
+        if not np.array_equal(np.rint([rows, cols]), DIRECTIONS):
+            remarks.append("positions follow the detector's basis_vectors, which are turned")
+    return Detector(group, _distance(file, group, rows, cols, remarks), pitch, (rows, cols))
+
+
+def photon_energy(file: Hdf5File, entry: str) -> float:
+    """Of a photon [J]: the beam's, not the machine's, which NeXus has as the source's.
+
+    Raises:
+        UserError: there is none, or it cannot be.
+    """
+    instrument = _group(file, entry, INSTRUMENTS)
+    beams = [f"{group}/{beam}" for group in (instrument, f"{entry}/sample_1", f"{entry}/sample")
+             for beam in ("beam_1", "beam")]  # fmt: skip
+    beams += [f"{instrument}/monochromator_1", f"{instrument}/monochromator"]
+    energies = [f"{beam}/{name}" for beam in beams
+                for name in ("incident_beam_energy", "incident_energy", "energy")]  # fmt: skip
+    wavelengths = [f"{beam}/{name}" for beam in beams
+                   for name in ("incident_wavelength", "wavelength")]  # fmt: skip
+    source = f"{instrument}/source_1"
+    machines = None
+    for names, table in (
+        (energies, units.ENERGY),
+        (wavelengths, units.LENGTH),
+        ([f"{source}/energy"], units.ENERGY),
+        ([f"{source}/wavelength"], units.LENGTH),
+    ):
+        name = file.first(*names)
+        if name is None:
+            continue
+        value = units.number(file, name, table)
+        if name == f"{source}/energy" and value > units.PHOTON_ENERGY[1]:
+            machines = value  # unless nothing else tells the photons'
+            continue
+        energy = value if table is units.ENERGY else HC / max(value, 1e-30)
+        return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
+    if machines is not None:
+        units.plausible(file, f"{source}/energy", machines, units.PHOTON_ENERGY, "J")
+    raise file.missing("photon energy [J]", f"{source}/energy")
+
+
+def _group(file: Hdf5File, parent: str, names: tuple[str, ...]) -> str:
+    return next((f"{parent}/{name}" for name in names if file.has_group(f"{parent}/{name}")),
+                f"{parent}/{names[0]}")  # fmt: skip
+
+
+def _basis(file: Hdf5File, group: str) -> np.ndarray | None:
+    """Steps from a row to the next and from a column to the next, (2, 3) [m]."""
+    name = f"{group}/basis_vectors"
+    if not file.has(name):
+        return None
+    vectors = file.read(name).astype(np.float64)
+    if vectors.shape == (3, 2):  # as cdtools writes it
+        vectors = vectors.T
+    lengths = np.linalg.norm(vectors, axis=-1) if vectors.shape == (2, 3) else np.zeros(1)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        raise UserError(f"{file.path}: '{name}' is {vectors.shape}, not two vectors in space")
+    return vectors * units.factor(file, name, units.LENGTH)
+
+
+def _pitch(
+    file: Hdf5File, group: str, basis: np.ndarray | None, remarks: list[str]
+) -> tuple[float, float]:
+    """Widths of the detector's pixels along rows and columns [m]."""
+    given: list[float | None] = []
+    for axis, number in zip("yx", range(2), strict=True):
+        name = f"{group}/{axis}_pixel_size"
+        if file.has(name):
+            value = units.number(file, name, units.LENGTH)
+            given.append(units.plausible(file, name, value, units.PITCH, "m"))
+        elif basis is not None:
+            value = float(np.linalg.norm(basis[number]))
+            where = f"{group}/basis_vectors"
+            given.append(units.plausible(file, where, value, units.PITCH, "m"))
+        else:
+            given.append(None)
+    rows, cols = given
+    if rows is None and cols is None:
+        raise file.missing("pixel pitch [m]", f"{group}/y_pixel_size")
+    if rows is None or cols is None:
+        remarks.append("only one size of the detector's pixels is given: they are taken as square")
+    side = rows if rows is not None else cols
+    assert side is not None
+    return (side if rows is None else rows, side if cols is None else cols)
+
+
+def _distance(
+    file: Hdf5File, group: str, rows: np.ndarray, cols: np.ndarray, remarks: list[str]
+) -> float:
+    """From the sample to the detector's plane [m]."""
+    name = file.first(f"{group}/distance", f"{group}/detector_distance")
+    if name is not None:
+        value = units.number(file, name, units.LENGTH)
+        return units.plausible(file, name, value, units.DISTANCE, "m")
+    name = f"{group}/corner_position"
+    if file.why_not(f"{group}/distance") is not None or not file.has(name):
+        raise file.missing("detector distance [m]", f"{group}/distance")
+    corner = file.read(name).astype(np.float64).reshape(-1) * units.factor(file, name, units.LENGTH)
+    if corner.shape != (3,):
+        raise UserError(f"{file.path}: '{name}' is {corner.shape}, not a place in space")
+    value = float(abs(corner @ np.cross(rows, cols)))
+    remarks.append(f"the detector's distance, {value:.4g} m, is that of its corner_position")
+    return units.plausible(file, name, value, units.DISTANCE, "m")

@@ -1,0 +1,106 @@
+"""The pair of files of pty-chi, PtychoViT and fold_slice: `…_dp.hdf5` and `…_para.hdf5`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fno_runner.data import units
+from fno_runner.data.contents import Contents
+from fno_runner.data.formats.format import (
+    Format,
+    coordinates,
+    modes,
+    of_one_number,
+    row_and_column,
+    single_layer,
+    square,
+    usable,
+)
+from fno_runner.data.formats.ptychodus import POSITIONS, from_centre, pixel_of
+from fno_runner.data.measured import Measured
+from fno_runner.data.source import Source
+from fno_runner.errors import UserError
+
+PATTERNS, PARAMETERS = "_dp", "_para"
+FOLD_SLICE = ("ppY", "ppX")
+"""Positions [m] where fold_slice prepared the pair; `dx` is the object's pixel [m]."""
+
+
+def claims(source: Source) -> bool:
+    """One of the two files, with the other beside it."""
+    patterns, parameters = _pair(source)
+    if source.file.has("dp"):
+        return True
+    return patterns is not None and parameters is source.file
+
+
+def read(source: Source) -> Measured:
+    """`dp` (counts) of the one file; `object`, `probe`, positions [m] of the other.
+
+    Raises:
+        UserError: the other file is missing, or says too little.
+    """
+    patterns, parameters = _pair(source)
+    if patterns is None or parameters is None:
+        wanted = source.path.name.replace(PATTERNS, PARAMETERS)
+        raise UserError(
+            f"{source.path}: has 'dp', and its positions are looked for beside it, in '{wanted}'"
+        )
+    remarks: list[str] = []
+    frames = patterns.frames("dp")
+    reference = None
+    if parameters.has("object"):
+        reference = usable("object", lambda: single_layer(parameters, "object"), remarks)
+    if parameters.has(POSITIONS[1]):
+        pixel = pixel_of(parameters, source)
+        positions = from_centre(parameters, pixel, reference)
+    else:
+        width = float(np.real(coordinates(parameters, "dx")[0]))
+        units.plausible(parameters, "dx", width, units.OBJECT_PIXEL, "m")
+        pixel, reference = (width, width), None
+        rows, cols = (coordinates(parameters, name) for name in FOLD_SLICE)
+        positions = row_and_column(rows, cols) / width
+        remarks.append("ppY is taken along rows and ppX along columns: --check-orientation asks")
+    of_one_number(parameters, positions[:, 0], positions[:, 1], frames.shape[0])
+    probe = usable("probe", lambda: parameters.optional("probe"), remarks)
+    return Measured(
+        path=source.path,
+        format="pty-chi pair",
+        frames=frames,
+        frames_name="dp",
+        kind="intensity",
+        positions=positions,
+        side=frames.shape[-1],
+        pixel_size=square(pixel, remarks),
+        probe=None if probe is None else modes(probe),
+        reference=reference,
+        remarks=tuple(remarks),
+    )
+
+
+def _pair(source: Source) -> tuple[Contents | None, Contents | None]:
+    """The file of the patterns and that of the parameters, whichever was named."""
+    own = source.file
+    stem, suffix = source.path.stem, source.path.suffix
+    if own.has("dp"):
+        if _has_positions(own):
+            return own, own
+        name = f"{stem.removesuffix(PATTERNS)}{PARAMETERS}{suffix}"
+        other = source.beside(name) if stem.endswith(PATTERNS) else None
+        return own, other if other is not None and _has_positions(other) else None
+    if stem.endswith(PARAMETERS) and _has_positions(own):
+        other = source.beside(f"{stem.removesuffix(PARAMETERS)}{PATTERNS}{suffix}")
+        return (other if other is not None and other.has("dp") else None), own
+    return None, None
+
+
+def _has_positions(file: Contents) -> bool:
+    return file.has(POSITIONS[1]) or file.has(FOLD_SLICE[1])
+
+
+FORMAT = Format(
+    "pty-chi pair",
+    "dp in NAME_dp.hdf5 with probe_position_x_m (or ppX) in NAME_para.hdf5",
+    claims,
+    read,
+)

@@ -1,0 +1,145 @@
+"""What a format is: how a file of it is told from others, and how a scan is read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fno_runner.data.contents import Contents
+from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.source import Source
+from fno_runner.errors import UserError
+
+HC = 1.98644586e-25
+"""Planck's constant times the speed of light [J·m]."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One of the layouts in which scans are kept.
+
+    name: what its users call it.
+    wanted: what a file of it has, in words, for whoever's file has none of it.
+    claims: whether a file is of this format, by its content alone.
+    read: what the file says; raises UserError where it says too little.
+    """
+
+    name: str
+    wanted: str
+    claims: Callable[[Source], bool]
+    read: Callable[[Source], Measured]
+
+
+def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> float:
+    """λ·z / (side·pitch): what a pixel of the object is if the detector has `side` pixels [m].
+
+    Args:
+        energy: of a photon [J]. distance: of the detector [m]. pitch: of its pixels [m].
+    """
+    return HC / energy * distance / (side * pitch)
+
+
+def square(sizes: tuple[float, float], remarks: list[str]) -> float | None:
+    """An object's pixel [m] of these two sizes, rows' first; None, and a remark, if not square."""
+    if np.isclose(*sizes, rtol=1e-3):
+        return sizes[0]
+    high, wide = (f"{1e9 * size:.4g}" for size in sizes)
+    remarks.append(
+        f"the object's pixels are {high} nm high and {wide} nm wide: lengths are told in pixels"
+    )
+    return None
+
+
+def pixel_flags(
+    file: Contents, name: str, bad: Callable[[np.ndarray], np.ndarray] = np.logical_not
+) -> Flags:
+    """Marks of pixels under this name, (H, W) or (F, H, W).
+
+    Args:
+        bad: which marks mean a bad pixel; by default those that are false.
+    """
+    shape = file.shape(name)
+    if int(np.prod(shape[:-2], dtype=np.int64)) == 1:
+        return Flags(InMemory(file.read(name).reshape(1, *shape[-2:])), bad)
+    return Flags(file.frames(name), bad)
+
+
+def mean_frame(file: Contents, name: str) -> np.ndarray:
+    """The mean (H, W) of frames, or of a single one, over values that are numbers; else NaN."""
+    shape = file.shape(name)
+    if int(np.prod(shape[:-2], dtype=np.int64)) == 1:
+        return file.read(name).reshape(shape[-2:]).astype(np.float64)
+    stack = file.frames(name)
+    total, counted = np.zeros(stack.shape[1:]), np.zeros(stack.shape[1:])
+    for _, block in stack.blocks():
+        finite = np.isfinite(block)
+        total += np.where(finite, block, 0).sum(axis=0, dtype=np.float64)
+        counted += finite.sum(axis=0)
+    return np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
+
+
+def modes(probe: np.ndarray) -> np.ndarray:
+    """(…, M, S, S) as (M, S, S): of a probe that varies, what all frames have in common.
+
+    (S, S, M), as older files have it, is brought into this order.
+    """
+    while probe.ndim > 3:
+        probe = probe[0]
+    if probe.ndim == 3 and probe.shape[0] == probe.shape[1] != probe.shape[2]:
+        return np.moveaxis(probe, -1, 0)
+    return probe
+
+
+def usable(
+    what: str, read: Callable[[], np.ndarray | None], remarks: list[str]
+) -> np.ndarray | None:
+    """What a scan can do without: None, and a remark, where it cannot be read."""
+    try:
+        return read()
+    except UserError as error:
+        remarks.append(f"the file's {what} is left out: {error}")
+        return None
+
+
+def single_layer(file: Contents, name: str) -> np.ndarray:
+    """An object (H, W).
+
+    Raises:
+        UserError: it is not one layer of numbers.
+    """
+    obj = file.read(name)
+    while obj.ndim > 2 and obj.shape[0] == 1:
+        obj = obj[0]
+    if obj.ndim != 2:
+        raise UserError(f"'{name}' is {obj.shape}, not a single layer")
+    if not np.isfinite(obj).all():
+        raise UserError(f"'{name}' has values that are NaN or infinite")
+    return obj
+
+
+def row_and_column(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Coordinates of rows and of columns as (F, 2)."""
+    return np.stack([rows.reshape(-1), cols.reshape(-1)], axis=1).astype(np.float64)
+
+
+def coordinates(file: Contents, *names: str) -> np.ndarray:
+    """Coordinates of one axis, (F,), under the first of these names.
+
+    Raises:
+        UserError: there are none.
+    """
+    name = file.first(*names)
+    if name is None:
+        raise file.missing("positions", *names)
+    return file.read(name).reshape(-1)
+
+
+def of_one_number(file: Contents, rows: np.ndarray, cols: np.ndarray, frames: int) -> None:
+    """Raises UserError unless there are as many rows and columns as frames."""
+    if not len(rows) == len(cols) == frames:
+        raise UserError(
+            f"{file.path}: positions are {len(rows)} rows and {len(cols)} columns for {frames} "
+            f"frames"
+        )

@@ -1,0 +1,72 @@
+"""What NSLS-II's ptychography prepares: `diffamp`, zero frequency in the corner, and `points`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fno_runner.data import units
+from fno_runner.data.contents import Contents
+from fno_runner.data.formats.format import (
+    HC,
+    Format,
+    far_field_pixel,
+    modes,
+    row_and_column,
+    usable,
+)
+from fno_runner.data.measured import Measured
+from fno_runner.data.source import Source
+from fno_runner.errors import UserError
+
+
+def claims(source: Source) -> bool:
+    """Amplitudes and points."""
+    return source.file.has("diffamp") and source.file.has("points")
+
+
+def read(source: Source) -> Measured:
+    """`diffamp` (amplitudes), `points` (2, F): x and y [µm], `z_m`, `lambda_nm`, `ccd_pixel_um`.
+
+    x is taken along columns and y along rows, as ptychodus does; some beamlines turn their frames
+    by 90°, which `--check-orientation` finds out.
+
+    Raises:
+        UserError: an array or a number is missing, damaged, or cannot be.
+    """
+    file = source.file
+    frames = file.frames("diffamp")
+    points = file.read("points").astype(np.float64)
+    count = frames.shape[0]
+    if points.ndim != 2 or sorted(points.shape) != sorted((2, count)):
+        raise UserError(f"{source.path}: 'points' is {points.shape} for {count} frames")
+    x, y = points if points.shape[0] == 2 else points.T
+    distance = units.plausible(file, "z_m", _number(file, "z_m"), units.DISTANCE, "m")
+    pitch = _number(file, "ccd_pixel_um") * 1e-6
+    units.plausible(file, "ccd_pixel_um", pitch, units.PITCH, "m")
+    energy = HC / max(_number(file, "lambda_nm") * 1e-9, 1e-30)
+    units.plausible(file, "lambda_nm", energy, units.PHOTON_ENERGY, "J")
+    side = frames.shape[-1]
+    pixel = far_field_pixel(energy, distance, pitch, side)
+    remarks = ["x is taken along columns and y along rows: --check-orientation asks"]
+    probe = usable("probe", lambda: file.optional("probe", "prb"), remarks)
+    return Measured(
+        path=source.path,
+        format="NSLS-II diffamp",
+        frames=frames,
+        frames_name="diffamp",
+        kind="amplitude",
+        positions=row_and_column(y, x) * 1e-6 / pixel,
+        side=side,
+        pixel_size=pixel,
+        probe=None if probe is None else modes(probe),
+        remarks=tuple(remarks),
+    )
+
+
+def _number(file: Contents, name: str) -> float:
+    if not file.has(name):
+        raise file.missing("the geometry of a diffamp file", name)
+    return float(np.real(file.read(name).reshape(-1)[0]))
+
+
+FORMAT = Format("NSLS-II diffamp", "diffamp with points", claims, read)

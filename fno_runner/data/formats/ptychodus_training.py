@@ -1,0 +1,79 @@
+"""ptychodus's training.h5: one file of patterns, probe, object and positions in pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fno_runner.data import units
+from fno_runner.data.formats.format import (
+    Format,
+    coordinates,
+    modes,
+    of_one_number,
+    pixel_flags,
+    row_and_column,
+    single_layer,
+    square,
+    usable,
+)
+from fno_runner.data.measured import Measured
+from fno_runner.data.source import Source
+
+POSITIONS = ("probe_position_y_px", "probe_position_x_px")
+
+
+def claims(source: Source) -> bool:
+    """Patterns, and positions in pixels."""
+    return source.file.has("patterns") and source.file.has(POSITIONS[1])
+
+
+def read(source: Source) -> Measured:
+    """`patterns` (counts), `bad_pixels`, `probe`, `object`, `probe_position_…_px`.
+
+    A position is the index of the pixel in the middle of a patch, so half a pixel less than here,
+    where a patch of n px is obj[row − n/2 : row + n/2, …].
+
+    Raises:
+        UserError: an array is missing or damaged.
+    """
+    file = source.file
+    remarks: list[str] = []
+    frames = file.frames("patterns")
+    rows, cols = (coordinates(file, name) for name in POSITIONS)
+    of_one_number(file, rows, cols, frames.shape[0])
+    pixel = None
+    sizes = ("object_pixel_height_m", "object_pixel_width_m")
+    if all(file.has(name) for name in sizes):
+        high, wide = (
+            units.plausible(
+                file, name, units.number(file, name, units.LENGTH), units.OBJECT_PIXEL, "m"
+            )
+            for name in sizes
+        )
+        pixel = square((high, wide), remarks)
+    probe = usable("probe", lambda: file.optional("probe"), remarks)
+    reference = None
+    if file.has("object"):
+        reference = usable("object", lambda: single_layer(file, "object"), remarks)
+    flags = None
+    if file.has("bad_pixels"):
+        flags = pixel_flags(file, "bad_pixels", lambda marks: marks.astype(bool))
+    return Measured(
+        path=source.path,
+        format="ptychodus training data",
+        frames=frames,
+        frames_name="patterns",
+        kind="intensity",
+        positions=row_and_column(rows, cols) + 0.5,
+        side=frames.shape[-1],
+        pixel_size=pixel,
+        flags=flags,
+        probe=None if probe is None else modes(np.asarray(probe)),
+        reference=reference,
+        remarks=tuple(remarks),
+    )
+
+
+FORMAT = Format(
+    "ptychodus training data", "patterns with probe_position_x_px and …_y_px", claims, read
+)

@@ -1,0 +1,108 @@
+"""The raw NPZ of groups around PtychoPINN, its older layouts, and ptychodus's export to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fno_runner.data.formats.format import (
+    Format,
+    mean_frame,
+    modes,
+    of_one_number,
+    pixel_flags,
+    row_and_column,
+    single_layer,
+    usable,
+)
+from fno_runner.data.measured import Frames, Measured
+from fno_runner.data.source import Source
+from fno_runner.errors import UserError
+
+FRAMES = ("diff3d", "diffraction")
+AXES = (("ycoords", "ycoords_start"), ("xcoords", "xcoords_start"))
+
+
+def claims(source: Source) -> bool:
+    """Frames under one of their names; grid lines have `coords_offsets` and are no scan."""
+    return source.file.first(*FRAMES) is not None and not source.file.has("coords_offsets")
+
+
+def read(source: Source) -> Measured:
+    """`diff3d` or `diffraction` (amplitudes), `xcoords`, `ycoords` [px].
+
+    Optional: `probeGuess`, `objectGuess`, `mask` (true is good), `bad_pixels` (true is bad),
+    `background` (an intensity), `pixel_size_m`, `counts_held` (the share of the detector's counts
+    that the frames have).
+
+    Older files have frames (H, W, F), `xcoords_start` only, a probe (N, N, 1). ptychodus exports
+    counts as they are, and `bad_pixels` beside them; its coordinates are those of pixels' centres,
+    half a pixel less than the raw layout's, whose patch of n px is obj[y − n/2 : y + n/2, …].
+
+    Raises:
+        UserError: an array is missing or damaged.
+    """
+    file = source.file
+    name = file.first(*FRAMES)
+    assert name is not None
+    axes = []
+    for names in AXES:
+        axis = file.first(*names)
+        if axis is None:
+            raise file.missing("positions", *names)
+        axes.append(file.read(axis).reshape(-1))
+    rows, cols = axes
+    remarks: list[str] = []
+    frames = _frames(source, name, len(rows), remarks)
+    of_one_number(file, rows, cols, frames.shape[0])
+    exported = file.has("bad_pixels")
+    if exported:
+        remarks.append("has bad_pixels, as ptychodus's export: coordinates are of pixels' centres")
+    flags = None
+    if exported:
+        flags = pixel_flags(file, "bad_pixels", lambda marks: marks.astype(bool))
+    elif file.has("mask"):
+        flags = pixel_flags(file, "mask")
+    pixel, held = (file.optional(name) for name in ("pixel_size_m", "counts_held"))
+    probe = usable("probe", lambda: file.optional("probeGuess"), remarks)
+    background = reference = None
+    if file.has("background"):
+        background = usable("background", lambda: mean_frame(file, "background"), remarks)
+    if file.has("objectGuess"):
+        reference = usable("object", lambda: single_layer(file, "objectGuess"), remarks)
+    return Measured(
+        path=source.path,
+        format="ptychodus export (NPZ)" if exported else "raw NPZ",
+        frames=frames,
+        frames_name=name,
+        kind="amplitude",
+        counts_if_whole=exported,
+        positions=row_and_column(rows, cols) + (0.5 if exported else 0.0),
+        side=frames.shape[-1],
+        pixel_size=None if pixel is None else float(np.real(pixel.reshape(-1)[0])),
+        counts_held=1.0 if held is None else float(np.real(held.reshape(-1)[0])),
+        flags=flags,
+        background=background,
+        probe=None if probe is None else modes(probe),
+        reference=reference,
+        remarks=tuple(remarks),
+    )
+
+
+def _frames(source: Source, name: str, positions: int, remarks: list[str]) -> Frames:
+    """The frames, whichever axis counts them."""
+    shape = source.file.shape(name)
+    first, last = (len(shape) >= 3 and shape[axis] == positions for axis in (0, -1))
+    if not first and last:
+        remarks.append(f"'{name}' is {shape}: read as (rows, columns, frames)")
+        return source.file.frames(name, last=True)
+    if len(shape) < 3:
+        raise UserError(f"{source.path}: '{name}' is {shape}, not (frames, rows, columns)")
+    return source.file.frames(name)
+
+
+FORMAT = Format(
+    "raw NPZ",
+    "diff3d or diffraction with xcoords and ycoords",
+    claims,
+    read,
+)

@@ -1,0 +1,55 @@
+"""tike's arrays: counts with zero frequency in the corner, and the corners of the patches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fno_runner.data.formats.format import (
+    Format,
+    modes,
+    of_one_number,
+    row_and_column,
+    single_layer,
+    usable,
+)
+from fno_runner.data.measured import Measured
+from fno_runner.data.source import Source
+
+
+def claims(source: Source) -> bool:
+    """Frames under `data`, and a `scan` of pairs."""
+    file = source.file
+    return file.has("data") and file.has("scan") and file.shape("scan")[-1:] == (2,)
+
+
+def read(source: Source) -> Measured:
+    """`data` (counts), `scan` (row and column of a patch's first pixel) [px], `probe`, `psi`.
+
+    Raises:
+        UserError: an array is missing or damaged.
+    """
+    file = source.file
+    remarks: list[str] = []
+    frames = file.frames("data")
+    scan = file.read("scan").reshape(-1, 2)
+    of_one_number(file, scan[:, 0], scan[:, 1], frames.shape[0])
+    probe = usable("probe", lambda: file.optional("probe"), remarks)
+    reference = None
+    if file.has("psi"):
+        reference = usable("object", lambda: single_layer(file, "psi"), remarks)
+    side = frames.shape[-1]
+    return Measured(
+        path=source.path,
+        format="tike",
+        frames=frames,
+        frames_name="data",
+        kind="intensity",
+        positions=row_and_column(scan[:, 0], scan[:, 1]) + side // 2,
+        side=side,
+        probe=None if probe is None else modes(np.asarray(probe)),
+        reference=reference,
+        remarks=tuple(remarks),
+    )
+
+
+FORMAT = Format("tike", "data with scan (…, frames, 2)", claims, read)

@@ -1,0 +1,93 @@
+"""What the mean pattern tells: where zero frequency is, and how far light reaches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fno_runner.data.pixels import isolated
+
+FAR_OFF_CENTRE = 1.5
+"""A pattern's centre of mass further than this from the middle is told [px]."""
+IN_THE_CORNER, EACH_CORNER = 0.6, 0.05
+"""Zero frequency is in the corner if the half of the frame about it has this share of all counts,
+and each quarter of that half at least that share of it."""
+FILLED = 0.3
+"""A rim brighter than this share of the mean may be a near field's, or a frame cut too small."""
+
+
+def zero_is_in_the_corner(mean: np.ndarray) -> bool:
+    """Whether a mean pattern lies about pixel [0, 0], as a Fourier transform leaves it."""
+    total = mean.sum()
+    if total <= 0:
+        return False
+    stored, turned = (_half_about_the_middle(pattern) for pattern in (mean, to_the_middle(mean)))
+    about = turned.sum()
+    rows, cols = (side // 2 for side in turned.shape)
+    quarters = [
+        turned[row, col].sum()
+        for row in (slice(rows), slice(rows, None))
+        for col in (slice(cols), slice(cols, None))
+    ]
+    return bool(
+        about > IN_THE_CORNER * total
+        and about > 2 * stored.sum()
+        and min(quarters) > EACH_CORNER * about
+    )
+
+
+def to_the_middle(array: np.ndarray) -> np.ndarray:
+    """The last two axes with what is at [0, 0] brought to [H/2, W/2]."""
+    return np.fft.fftshift(array, axes=(-2, -1))
+
+
+def centre_of(mean: np.ndarray, with_probe: bool, remarks: list[str]) -> tuple[int, int]:
+    """The pixel of zero frequency: the middle if there is a probe, which has it there, too.
+
+    Else the centre of mass, to which single pixels far brighter than all around add nothing.
+    """
+    middle = (mean.shape[0] // 2, mean.shape[1] // 2)
+    alone = isolated(mean)
+    if alone.any():
+        share = mean[alone].sum() / mean.sum()
+        remarks.append(
+            f"{int(alone.sum())} single pixels have {share:.0%} of the counts, far more than those "
+            f"around them: hot?"
+        )
+    mass = _centre_of_mass(np.where(alone, 0, mean))
+    off = float(np.hypot(mass[0] - middle[0], mass[1] - middle[1]))
+    if off > FAR_OFF_CENTRE:
+        what = "left, as the probe says" if with_probe else "moved to the middle"
+        remarks.append(f"the pattern's centre is {off:.1f} px from the middle: {what}")
+    return middle if with_probe else (round(mass[0]), round(mass[1]))
+
+
+def tell_of_a_bright_rim(mean: np.ndarray, good: np.ndarray, remarks: list[str]) -> None:
+    """A far field that is sampled finely enough is dark at the rim of its frame."""
+    rim = good.copy()
+    width = max(1, min(mean.shape) // 32)
+    rim[width:-width, width:-width] = False
+    if not rim.any() or not mean.any():
+        return
+    share = mean[rim].mean() / mean[good].mean()
+    if share > FILLED:
+        remarks.append(
+            f"the frames' rim has {share:.0%} of the mean brightness: they are cut too small, or "
+            f"are of a near field, which is not modelled"
+        )
+
+
+def _half_about_the_middle(pattern: np.ndarray) -> np.ndarray:
+    height, width = pattern.shape
+    rows, cols = height // 4, width // 4
+    return pattern[height // 2 - rows : height // 2 + rows, width // 2 - cols : width // 2 + cols]
+
+
+def _centre_of_mass(intensity: np.ndarray) -> tuple[float, float]:
+    total = intensity.sum()
+    if total <= 0:
+        return intensity.shape[0] / 2, intensity.shape[1] / 2
+    rows, cols = (np.arange(side) for side in intensity.shape)
+    return (
+        float((intensity.sum(axis=1) * rows).sum() / total),
+        float((intensity.sum(axis=0) * cols).sum() / total),
+    )

@@ -1,0 +1,237 @@
+"""What the values of every pixel and of every frame look like, found out in one reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from fno_runner.data.measured import Flags, Frames, Kind, Measured
+
+LARGEST = {"intensity": 1e38, "amplitude": 1e19}
+"""Beyond these a value, or its square, is no number in 32 bits."""
+OVERFLOW = 2.0**32 - 1
+"""What 32-bit counters write where a pixel has nothing, also once it was made a float."""
+NOTHING = (2.0**8 - 1, 2.0**15 - 1, 2.0**16 - 1, 2.0**20 - 1, 2.0**31 - 1, OVERFLOW)
+"""The highest values of the types and counters of detectors: constant, they are no counts."""
+HOT, NEIGHBOURHOOD = 30.0, 5
+"""A pixel so many times as bright as the median of the so many × so many pixels around it …"""
+HOT_SPREAD = 0.05
+"""… whose standard deviation over the frames is at most this share of it, is hot."""
+BRIGHT_SHARE = 1e-3
+"""A single pixel with a larger share of all counts could move a pattern's centre."""
+GAP_SHARE = 0.03
+"""Rows beside a gap hold at least this share of the counts of the brightest row."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of all frames of a recording, in the detector's size.
+
+    valid: how many frames have a value, at each pixel.
+    lowest, highest: of a pixel's values as they are stored; at_highest: how many have the latter.
+    negative: how many of a pixel's values are below 0.
+    total, squares: sums over a pixel's intensities, less the background, and over their squares.
+    flagged: how many frames' flags mark a pixel as bad; hidden: the sum over what they mark.
+    counts: of each frame, at pixels that have a value in it.
+    """
+
+    valid: Int64[np.ndarray, "h w"]
+    lowest: Float64[np.ndarray, "h w"]
+    highest: Float64[np.ndarray, "h w"]
+    at_highest: Int64[np.ndarray, "h w"]
+    negative: Int64[np.ndarray, "h w"]
+    total: Float64[np.ndarray, "h w"]
+    squares: Float64[np.ndarray, "h w"]
+    flagged: Int64[np.ndarray, "h w"]
+    hidden: Float64[np.ndarray, "h w"]
+    counts: Float64[np.ndarray, " f"]
+
+    @property
+    def mean(self) -> Float64[np.ndarray, "h w"]:
+        """Of the intensities that a pixel has."""
+        return self.total / np.maximum(self.valid, 1)
+
+
+def survey(measured: Measured) -> Statistics:
+    """Read all frames once.
+
+    Raises:
+        UserError: the file is damaged, or has changed.
+    """
+    count, height, width = measured.frames.shape
+    shape = (height, width)
+    valid, at_highest, negative, marked = (np.zeros(shape, np.int64) for _ in range(4))
+    total, squares, hidden = (np.zeros(shape) for _ in range(3))
+    lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
+    counts = np.zeros(count)
+    for first, block, flagged in flagged_blocks(measured):
+        with_value = has_value(block, measured.kind)
+        intensity = intensities(block, measured)
+        if with_value is not None:
+            intensity = np.where(with_value, intensity, 0)
+        if flagged is not None:
+            marked += flagged.sum(axis=0)
+            hidden += np.where(flagged, intensity, 0).sum(axis=0, dtype=np.float64)
+            intensity = np.where(flagged, 0, intensity)
+            with_value = ~flagged if with_value is None else with_value & ~flagged
+        if with_value is None:
+            low, high = block.min(axis=0), block.max(axis=0)
+            valid += len(block)
+        else:
+            low = np.where(with_value, block, np.inf).min(axis=0)
+            high = np.where(with_value, block, -np.inf).max(axis=0)
+            valid += with_value.sum(axis=0)
+        times = (block == high).sum(axis=0)
+        at_highest = np.where(
+            high > highest, times, at_highest + np.where(high == highest, times, 0)
+        )
+        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+        if low.min() < 0:
+            negative += (block < 0).sum(axis=0)
+        total += intensity.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("fhw,fhw->hw", intensity, intensity, dtype=np.float64)
+        counts[first : first + len(block)] = intensity.sum(axis=(1, 2), dtype=np.float64)
+    return Statistics(
+        valid, lowest, highest, at_highest, negative, total, squares, marked, hidden, counts
+    )
+
+
+def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
+    """Float32 intensities of a block of frames, less their background, none below 0."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what `has_value` finds
+        values = block.astype(np.float32)
+        if measured.kind == "amplitude":
+            np.square(values, out=values)
+    if measured.background is not None:
+        values -= measured.background.astype(np.float32)
+    return np.maximum(values, 0, out=values)
+
+
+def has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
+    """Where a block's values are numbers of counts; None where all are.
+
+    Neither NaN nor infinity is, nor what a 32-bit counter writes where it has nothing.
+    """
+    if block.dtype.kind in "iu":
+        if block.dtype.itemsize < 4:
+            return None
+        top = np.iinfo(block.dtype).max
+        bad = (block == top) | (block == OVERFLOW)
+    else:
+        overflow = OVERFLOW if kind == "intensity" else np.sqrt(OVERFLOW)
+        bad = ~(np.abs(block) < LARGEST[kind]) | (np.abs(block - overflow) <= 1e-6 * overflow)
+    return ~bad if bad.any() else None
+
+
+def lacking(block: np.ndarray, flagged: np.ndarray | None, kind: Kind) -> np.ndarray | None:
+    """Where a block has no value, by itself or by the file's flags; None where it has all."""
+    with_value = has_value(block, kind)
+    if with_value is None:
+        return flagged
+    return ~with_value if flagged is None else ~with_value | flagged
+
+
+def flagged_blocks(measured: Measured) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Blocks of frames with the first one's number, and what the file's flags mark bad in them."""
+    if measured.flags is None:
+        for first, block in measured.frames.blocks():
+            yield first, block, None
+        return
+    flags = _Stepwise(measured.flags, measured.frames.shape[0])
+    for first, block in measured.frames.blocks():
+        yield first, block, flags.take(len(block))
+
+
+class _Stepwise:
+    """Flags of frames, as many at a time as are asked for."""
+
+    def __init__(self, flags: Flags, frames: int) -> None:
+        self._flags = flags
+        self._for_all = flags.marks.shape[0] == 1 and frames > 1
+        self._blocks = flags.marks.blocks()
+        self._rest: np.ndarray | None = None
+
+    def take(self, count: int) -> np.ndarray:
+        if self._for_all and self._rest is None:
+            self._rest = self._next()
+        if self._for_all:
+            assert self._rest is not None
+            return np.broadcast_to(self._rest, (count, *self._rest.shape[1:]))
+        parts, missing = [], count
+        while missing > 0:
+            part = self._next() if self._rest is None else self._rest
+            parts.append(part[:missing])
+            self._rest = part[missing:] if len(part) > missing else None
+            missing -= len(parts[-1])
+        return np.concatenate(parts)
+
+    def _next(self) -> np.ndarray:
+        _, marks = next(self._blocks)
+        return np.asarray(self._flags.bad(marks), bool)
+
+
+# --- pixels that measured nothing -----------------------------------------------------------------
+
+
+def without_value(statistics: Statistics, kind: Kind) -> Bool[np.ndarray, "h w"]:
+    """Pixels that hold the same mark of having nothing in every frame.
+
+    A negative whole number, or the highest value of a type.
+    """
+    measured = statistics.valid > 0
+    lowest, highest = (np.where(measured, of, 0) for of in (statistics.lowest, statistics.highest))
+    value = highest if kind == "intensity" else np.square(highest)
+    marks = np.isclose(value[..., None], NOTHING, rtol=1e-6, atol=0).any(axis=-1)
+    whole = (highest == np.rint(highest)) & (lowest == np.rint(lowest))
+    return ((lowest == highest) & marks) | ((highest < 0) & whole)
+
+
+def gaps(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
+    """Whole rows and columns without a single count between rows and columns that have many.
+
+    What a file has where its detector has no sensor, if it marks it at all.
+    """
+    found = np.zeros(good.shape, bool)
+    for axis in (0, 1):
+        lines = np.where(good, statistics.total, 0).sum(axis=1 - axis)
+        lit = np.flatnonzero(lines > 0)
+        if len(lit) == 0:
+            continue
+        for before, after in pairwise(lit):
+            if after - before > 1 and min(lines[before], lines[after]) > GAP_SHARE * lines.max():
+                index = (slice(before + 1, after), slice(None))
+                found[index if axis == 0 else index[::-1]] = True
+    return found & good
+
+
+def hot(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
+    """Single pixels that are far brighter than all around them, and always alike.
+
+    A diffraction pattern that is sampled finely enough has no such pixel.
+    """
+    mean = np.where(good, statistics.mean, 0)
+    spread = np.maximum(statistics.squares / np.maximum(statistics.valid, 1) - mean**2, 0)
+    steady = spread <= np.square(HOT_SPREAD * mean)
+    return isolated(mean) & steady & good & (statistics.valid > 0)
+
+
+def isolated(mean: np.ndarray) -> Bool[np.ndarray, "h w"]:
+    """Pixels far brighter than those around them that hold a share of all counts by themselves."""
+    from scipy.ndimage import median_filter
+
+    around = median_filter(mean, size=NEIGHBOURHOOD, mode="nearest")
+    return (mean > HOT * around) & (mean > BRIGHT_SHARE * mean.sum())
+
+
+def whole_numbers(frames: Frames) -> bool:
+    """Whether the first frames that are not empty hold nothing but whole numbers."""
+    for _, block in frames.blocks():
+        finite = block if block.dtype.kind in "iu" else block[np.isfinite(block)]
+        if not finite.any():
+            continue
+        return block.dtype.kind in "iu" or bool((finite == np.rint(finite)).all())
+    return False
