@@ -84,7 +84,12 @@ def _main(args: argparse.Namespace) -> int:
             f"{args.sweep}: has a 'bin', which simulated data do not know; "
             f"python -m fno_runner.data probe --bin writes a binned scan"
         )
-    size = patch_size_of(RunConfig(scan=str(args.scan)))
+    said = {
+        key: value
+        for key, value in (("scan_data", args.data), ("scan_entry", args.entry))
+        if value is not None
+    }
+    size = patch_size_of(RunConfig(scan=str(args.scan), **said))
     folder: Path = make_folder(args.folder or ROOT / f"{sweep.study_id}-{args.scan.stem}")
     measures = (_metric(args.metric, "scan"), _metric(args.scan_metric, "validation"))
     studies = []
@@ -93,7 +98,8 @@ def _main(args: argparse.Namespace) -> int:
     ):
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
-        asked = _with(sweep, name, scan, measure, size)
+        on = {} if scan is None else {"scan": str(scan), **said}
+        asked = _with(sweep, name, on, measure, size)
         write_text_atomically(file, json.dumps(asked, indent=1) + "\n")
         status = local.main([str(file), "--study", str(studies[-1]), *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
@@ -219,14 +225,13 @@ def _configurations(study: Path) -> pd.DataFrame:
 
 
 def _with(
-    sweep: Sweep, name: str, scan: Path | None, metric: Metric, size: int
+    sweep: Sweep, name: str, on: dict[str, str], metric: Metric, size: int
 ) -> dict[str, object]:
     """The sweep on one kind of data, as its file would have it, patterns of one size in both."""
     mapping = sweep.as_mapping()
     goal = {"name": metric.name, "goal": "maximize" if metric.maximize else "minimize"}
     parameters = dict(mapping["parameters"])
-    if scan is not None:
-        parameters["scan"] = {"value": str(scan)}
+    parameters |= {key: {"value": value} for key, value in on.items()}
     if size != N:
         parameters.setdefault("patch_size", {"value": size})
     changed = {**mapping, "name": f"{sweep.name} {name}", "metric": goal, "parameters": parameters}
@@ -270,6 +275,9 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("sweep", type=Path, metavar="SWEEP.yaml", help="a grid, without data of its own")
     add("--scan", type=Path, required=True, metavar="FILE", help="the scan")
+    add("--data", choices=("amplitude", "intensity"),
+        help="what the scan's frames hold [what its format says]")  # fmt: skip
+    add("--entry", metavar="NAME", help="which entry of the scan's file [the first]")
     add("--metric", default="ssim_phase", help="on simulated data [ssim_phase]")
     add("--scan-metric", default="r_held_out_from_object",
         help="on the scan [r_held_out_from_object]")  # fmt: skip

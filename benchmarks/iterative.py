@@ -22,6 +22,7 @@ from agent.study.records import read_records
 from fno_runner.cli import command, count_of
 from fno_runner.data.formats import read_scan
 from fno_runner.data.scan import load_scan
+from fno_runner.data.source import Hints
 from fno_runner.device import pick_device
 from fno_runner.errors import UserError
 from fno_runner.scan.iterative import reconstruct, residual
@@ -33,7 +34,7 @@ CONVERGED = 1e-3
 
 def measure_fits(scan_file: Path, start: str | None, modes: int) -> dict[int, tuple[float, float]]:
     """Passes -> (R on the frames it was fitted to, patterns a second of the whole fit)."""
-    scan = read_scan(scan_file, start=start)
+    scan = read_scan(scan_file, Hints(probe=start))
     found = {}
     for passes in PASSES:
         fit = reconstruct(scan, modes=modes, iterations=passes)

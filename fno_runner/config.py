@@ -104,6 +104,13 @@ class RunConfig(BaseModel):
         1, description="detector pixels a side that are summed to one; for scans only"
     )
 
+    scan_data: Literal["amplitude", "intensity"] | None = Field(
+        None, description="what a scan's frames hold (default: what its format says)"
+    )
+    scan_entry: str | None = Field(
+        None, min_length=1, description="which entry of a scan's file (default: the first)"
+    )
+
     # --- data: simulated grid lines ----------------------------------------------------------
     nimgs_train: int = Field(2, ge=1, le=64, description="simulated training objects")
     nimgs_test: int = Field(1, ge=1, le=16, description="simulated test objects")
@@ -168,6 +175,9 @@ class RunConfig(BaseModel):
             raise ValueError("scan and train_npz exclude each other")
         if self.bin != 1 and self.scan is None:
             raise ValueError(f"bin={self.bin}: sums pixels of a scan, and there is no scan")
+        for key in ("scan_data", "scan_entry"):
+            if getattr(self, key) is not None and self.scan is None:
+                raise ValueError(f"{key}={getattr(self, key)}: there is no scan")
         self._check_size()
         return self
 

@@ -14,6 +14,7 @@ from fno_runner.config import N
 from fno_runner.data.crop import resample_probe
 from fno_runner.data.formats import fingerprint_scan, read_scan
 from fno_runner.data.scan import hold_out, load_scan
+from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from tests.scans import (
     PIXEL,
@@ -149,7 +150,7 @@ def test_doubtful_counts_are_told_with_their_number(
 def test_frames_may_be_declared_amplitudes(scan: Simulated, tmp_path: Path) -> None:
     path = write_cxi(tmp_path / "s", scan, **{f"{DETECTOR}data": np.sqrt(scan.counts)})
     np.testing.assert_allclose(
-        read_scan(path, kind="amplitude").amplitude, np.sqrt(scan.counts), rtol=1e-6
+        read_scan(path, Hints(data="amplitude")).amplitude, np.sqrt(scan.counts), rtol=1e-6
     )
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from fno_runner.config import N, RunConfig
 from fno_runner.data.cache import load_simulated
+from fno_runner.data.contents import state_of
 from fno_runner.data.dataset import Dataset, load_npz_pair
 from fno_runner.data.formats import size_of_scan
 from fno_runner.data.scan import load_scan
+from fno_runner.data.source import Hints
 
 
 def load_dataset(config: RunConfig) -> Dataset:
@@ -20,7 +22,9 @@ def load_dataset(config: RunConfig) -> Dataset:
         MachineError: the cache cannot be written.
     """
     if config.scan is not None:
-        return load_scan(Path(config.scan), config.data_seed, config.patch_size, config.bin)
+        return load_scan(
+            Path(config.scan), config.data_seed, config.patch_size, config.bin, hints_of(config)
+        )
     if config.train_npz is not None and config.test_npz is not None:
         validation = None if config.val_npz is None else Path(config.val_npz)
         return load_npz_pair(
@@ -40,14 +44,15 @@ def patch_size_of(config: RunConfig) -> int:
     if config.patch_size is not None or config.scan is None:
         return config.patch_size or N
     path = Path(config.scan)
-    try:
-        facts = path.stat()
-    except OSError:
-        return size_of_scan(path, config.bin)  # which says what is wrong with it
-    return _chosen(path, config.bin, facts.st_size, facts.st_mtime_ns)
+    return _chosen(path, hints_of(config), config.bin, state_of(path))
+
+
+def hints_of(config: RunConfig) -> Hints:
+    """What a configuration says of its scan's file."""
+    return Hints(data=config.scan_data, entry=config.scan_entry)
 
 
 @lru_cache(maxsize=64)
-def _chosen(path: Path, binning: int, size: int, changed: int) -> int:
+def _chosen(path: Path, hints: Hints, binning: int, state: tuple[int, ...]) -> int:
     """`size_of_scan`, remembered as long as the file is the same."""
-    return size_of_scan(path, binning)
+    return size_of_scan(path, hints, binning)

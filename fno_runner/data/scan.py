@@ -10,8 +10,10 @@ import numpy as np
 from fno_runner.config import N, centre
 from fno_runner.data.crop import Crop
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
-from fno_runner.data.formats import fingerprint_scan, read_scan
-from fno_runner.data.frames import Scan
+from fno_runner.data.formats import NONE, open_scan
+from fno_runner.data.frames import Scan, bring_to_size
+from fno_runner.data.recording import clean
+from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 
 log = logging.getLogger("fno_runner")
@@ -22,7 +24,9 @@ REGION = 0.05
 """The share of the frames, in one place, that is never trained on either."""
 
 
-def load_scan(path: Path, seed: int, size: int | None = None, binning: int = 1) -> Dataset:
+def load_scan(
+    path: Path, seed: int, size: int | None = None, binning: int = 1, hints: Hints = NONE
+) -> Dataset:
     """A scan of any format that `formats` knows; it has to have a probe.
 
     A tenth of the frames, chosen by `seed`, is held out, and so are the frames of one place. The
@@ -34,12 +38,14 @@ def load_scan(path: Path, seed: int, size: int | None = None, binning: int = 1) 
     Raises:
         UserError: the file cannot be used; says why.
     """
-    scan = read_scan(path, size=size, binning=binning)
+    with open_scan(path, hints) as opened:
+        scan = bring_to_size(clean(opened.measured), size, binning)
+        fingerprint = opened.fingerprint()[:32]
     for remark in scan.remarks:
         log.warning("%s: %s", path, remark)
     if scan.probe is None:
         raise UserError(
-            f"{path}: has no probe ('probeGuess'); python -m fno_runner.data probe finds one"
+            f"{path}: has no probe that can be used; python -m fno_runner.data probe finds one"
         )
     held_out, region = hold_out(scan.positions, seed)
     frames = patterns_of(scan)
@@ -50,7 +56,7 @@ def load_scan(path: Path, seed: int, size: int | None = None, binning: int = 1) 
         geometry=Freeform(scan.shape),
         reference=None if scan.reference is None else scan.reference[None],
         reference_kind=None if scan.reference is None else "reference",
-        fingerprint=fingerprint_scan(path)[:32] + _of_frames(scan.crop),
+        fingerprint=fingerprint + _of_frames(scan.crop) + _of_hints(hints),
         region=region,
         pixel_size=scan.pixel_size,
         counts_held=scan.crop.counts,
@@ -61,6 +67,11 @@ def _of_frames(crop: Crop) -> str:
     """What a file's frames were made to, as far as version 0.1 would not have: "-N128-bin2"."""
     size = "" if crop.size == N else f"-N{crop.size}"
     return size if crop.binning == 1 else f"{size}-bin{crop.binning}"
+
+
+def _of_hints(hints: Hints) -> str:
+    """What a user said of a file: "-intensity-entry_2"."""
+    return "".join(f"-{said}" for said in (hints.data, hints.entry) if said is not None)
 
 
 def patterns_of(scan: Scan) -> Patterns:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from fno_runner.data.contents import Contents, content_hash, state_of
 from fno_runner.data.hdf5 import Hdf5File, is_hdf5
+from fno_runner.data.measured import Kind
 from fno_runner.data.npz import NpzFile
 from fno_runner.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a user says of a scan's file where it does not say it itself, or says it wrongly.
+
+    data: what the frames hold. entry: which of several scans in the file.
+    probe: the name of an array of the file to take as the probe, in place of its own.
+    """
+
+    data: Kind | None = None
+    entry: str | None = None
+    probe: str | None = None
 
 
 class Source:
@@ -18,15 +33,12 @@ class Source:
     Use as a context manager. Its `fingerprint` and `check_unchanged` are of all of them, so that
     they are right once a reader has been there.
 
-    Args:
-        entry: which of several scans in the file is meant; by default the first.
-
     Raises:
         UserError: the file is neither HDF5 nor NPZ, or cannot be read.
     """
 
-    def __init__(self, path: Path, entry: str | None = None) -> None:
-        self.path, self.entry = path, entry
+    def __init__(self, path: Path, hints: Hints) -> None:
+        self.path, self.hints = path, hints
         self._open = ExitStack()
         self._files: dict[Path, Contents] = {}
         self._states: dict[Path, tuple[int, ...]] = {}

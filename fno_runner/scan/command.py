@@ -17,7 +17,9 @@ from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out
-from fno_runner.errors import UserError
+from fno_runner.data.source import Hints
+from fno_runner.errors import MachineError, UserError
+from fno_runner.files import make_folder
 from fno_runner.scan.inspection import describe, draw, draw_fit
 from fno_runner.scan.iterative import ITERATIONS, reconstruct, residual
 from fno_runner.scan.orientation import ORIENTATIONS, SIGNS, check, orient
@@ -34,8 +36,9 @@ Look at an experimental scan, and reconstruct it without a network.
   python -m fno_runner.data probe scan.npz --start probeAnalytic --leave-out
   python -m fno_runner --scan scan.probe2.npz
 
-Formats, told by content: raw NPZ (diff3d, xcoords, ycoords, probeGuess), CXI, and
-ptychodus products (.h5, .npz) with their diffraction file beside them.
+Formats, told by content: raw NPZ of PtychoPINN, CXI and NXcxi_ptycho, ptychodus products and
+training data, ptyd, pty-chi's pair, tike, NSLS-II's diffamp (docs/scan-formats.md). What is written
+goes beside the file; where that folder is read-only, --output names another place.
 
 Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 
@@ -45,37 +48,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     console = Console(highlight=False, soft_wrap=True)
     given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    scan = read_scan(given.file, given.data, given.start, given.patch_size, given.bin)
+    output = _output(given)
+    hints = Hints(data=given.data, entry=given.entry, probe=given.start)
+    scan = read_scan(given.file, hints, given.patch_size, given.bin)
     scan = orient(scan, given.orientation, given.sign)
     for remark in scan.remarks:
         print(f"note: {remark}", file=sys.stderr)
     if given.command == "inspect":
-        _inspect(given, scan, console)
+        _inspect(given, scan, output, console)
     else:
-        _probe(given, scan, console)
+        assert output is not None
+        _probe(given, scan, output, console)
     return 0
 
 
-def _inspect(given: argparse.Namespace, scan: Scan, console: Console) -> None:
+def _output(given: argparse.Namespace) -> Path | None:
+    """Where to write, found out before any work; None where a picture can go nowhere by itself.
+
+    Raises:
+        UserError: a fit is there already.
+        MachineError: the folder cannot be written to.
+    """
+    inspects = given.command == "inspect"
+    beside = f"{given.file.stem}.{'png' if inspects else f'probe{given.modes}.npz'}"
+    output: Path = given.output or given.file.with_name(beside)
+    if not inspects and output.exists():
+        raise UserError(f"{output}: is there already; --output names another file")
+    if given.output is None and not given.file.exists():
+        return output  # which reading it will say
+    try:
+        make_folder(output.parent)
+    except MachineError as error:
+        if given.output is not None:
+            raise
+        if not inspects:
+            raise MachineError(f"{error}; --output names another file") from None
+        print(f"note: no picture is drawn: {error}; --output names another place", file=sys.stderr)
+        return None
+    return output
+
+
+def _inspect(given: argparse.Namespace, scan: Scan, picture: Path | None, console: Console) -> None:
     table = Table(show_header=False, box=None)
     for fact in describe(scan):
         table.add_row(*fact)
     console.print(table)
-    picture = given.picture or given.file.with_suffix(".png")
-    draw(scan, picture)
-    console.print(f"picture  {picture}", markup=False)
+    if picture is not None:
+        draw(scan, picture)
+        console.print(f"picture  {picture}", markup=False)
     if given.check_orientation:
         _check_orientation(scan, console)
 
 
 def _check_orientation(scan: Scan, console: Console) -> None:
     console.print("\nshort fits of every way round the positions may be meant:", markup=False)
-    found = check(scan)
+    candidates = check(scan)
+    best, second = candidates[:2]
     table = Table("orientation", "sign", "R of the fit", "over the best")
-    for one in found:
-        table.add_row(one.orientation, one.sign, f"{one.r:.4f}", f"{one.r / found[0].r:.2f}")
+    for way in candidates:
+        table.add_row(way.orientation, way.sign, f"{way.r:.4f}", f"{way.r / best.r:.2f}")
     console.print(table)
-    best, second = found[:2]
     if scan.probe is None:
         console.print(
             "Without a probe a way and its opposite (both axes backwards) fit equally, and so do "
@@ -93,10 +125,7 @@ def _check_orientation(scan: Scan, console: Console) -> None:
     )
 
 
-def _probe(given: argparse.Namespace, scan: Scan, console: Console) -> None:
-    output = given.output or given.file.with_name(f"{given.file.stem}.probe{given.modes}.npz")
-    if output.exists():
-        raise UserError(f"{output}: is there already; --output names another file")
+def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console) -> None:
     held_out, region = hold_out(scan.positions, 0)
     frames = ~(held_out | region) if given.leave_out else None
 
@@ -153,39 +182,50 @@ def _parser() -> Parser:
         description="Fit probe and object to a scan by gradient descent, and write both, with the "
         "frames,\nas a raw NPZ that python -m fno_runner --scan takes.",
     )
-    for one in (inspect, probe):
-        one.add_argument("file", type=Path, metavar="FILE", help="the scan")
-        one.add_argument(
+    for subparser in (inspect, probe):
+        subparser.add_argument("file", type=Path, metavar="FILE", help="the scan")
+        subparser.add_argument(
             "--data",
             choices=("amplitude", "intensity"),
             help="what the frames are [what the format says]",
         )
-        one.add_argument(
+        subparser.add_argument(
+            "--entry", metavar="NAME", help="which of several scans in the file [the first]"
+        )
+        subparser.add_argument(
             "--patch-size",
             "--patch_size",
             type=int,
             choices=SIZES,
             help="side of the frames [px; the smallest that holds 99 %% of the counts]",
         )
-        one.add_argument(
+        subparser.add_argument(
             "--bin",
             type=int,
             choices=BINNINGS,
             default=1,
             help="detector pixels a side that are summed to one [1]",
         )
-        one.add_argument(
+        subparser.add_argument(
             "--start", metavar="ARRAY", help="take this array of the file as the probe [its own]"
         )
-        one.add_argument(
+        subparser.add_argument(
             "--orientation",
             choices=ORIENTATIONS,
             default="as-stored",
             metavar="|".join(ORIENTATIONS),
             help="what is done to the positions [as-stored]",
         )
-        one.add_argument("--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]")
-    inspect.add_argument("--picture", type=Path, metavar="PNG", help="where to draw [FILE.png]")
+        subparser.add_argument(
+            "--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]"
+        )
+    inspect.add_argument(
+        "--output",
+        "--picture",
+        type=Path,
+        metavar="PNG",
+        help="where to draw [FILE.png, beside it]",
+    )
     inspect.add_argument(
         "--check-orientation",
         action="store_true",

@@ -24,15 +24,17 @@ from fno_runner.data.formats import (
 )
 from fno_runner.data.formats.format import Format, modes
 from fno_runner.data.frames import Scan, bring_to_size
-from fno_runner.data.measured import Kind, Measured
+from fno_runner.data.measured import Measured
 from fno_runner.data.recording import clean
-from fno_runner.data.source import Source
+from fno_runner.data.source import Hints, Source
 from fno_runner.errors import UserError
 
 FORMATS: tuple[Format, ...] = tuple(
     module.FORMAT
     for module in (raw_npz, cxi, ptychodus, ptychodus_training, ptyd, dp_para, tike, nsls2)
 )
+
+NONE = Hints()
 
 
 @dataclass(frozen=True)
@@ -48,61 +50,46 @@ class OpenScan:
 
 
 @contextmanager
-def open_scan(
-    path: Path, kind: Kind | None = None, start: str | None = None, entry: str | None = None
-) -> Iterator[OpenScan]:
+def open_scan(path: Path, hints: Hints = NONE) -> Iterator[OpenScan]:
     """A scan of any known format, its frames not yet read.
-
-    Args:
-        kind: what the frames are, where they are not what the format says.
-        start: the name of an array of the file to take as the probe, in place of its own.
-        entry: which of several scans in one file; by default the first.
 
     Raises:
         UserError: the file is of no known format, cannot be used, or has changed meanwhile; says
             why in one line.
     """
-    with Source(path, entry) as source:
+    with Source(path, hints) as source:
         measured = recognise(source).read(source)
-        if start is not None:
-            if not source.file.has(start):
-                raise source.file.missing("the probe to begin with", start)
-            measured = replace(measured, probe=modes(source.file.read(start)), probe_named=True)
-        if kind is not None:
-            measured = replace(measured, kind=kind, settled=True)
+        if hints.probe is not None:
+            if not source.file.has(hints.probe):
+                raise source.file.missing("the probe to begin with", hints.probe)
+            probe = modes(source.file.read(hints.probe))
+            measured = replace(measured, probe=probe, probe_named=True)
+        if hints.data is not None:
+            measured = replace(measured, kind=hints.data, settled=True)
         yield OpenScan(source, measured)
         source.check_unchanged()
 
 
-def read_scan(
-    path: Path,
-    kind: Kind | None = None,
-    start: str | None = None,
-    size: int | None = None,
-    binning: int = 1,
-    entry: str | None = None,
-) -> Scan:
+def read_scan(path: Path, hints: Hints = NONE, size: int | None = None, binning: int = 1) -> Scan:
     """A scan of any known format, checked and brought to N × N.
 
     Args:
-        kind, start, entry: as `open_scan` takes them. size, binning: as `bring_to_size` does.
+        size, binning: as `bring_to_size` takes them.
 
     Raises:
         UserError: the file is of no known format or cannot be used; says why in one line.
     """
-    with open_scan(path, kind, start, entry) as opened:
+    with open_scan(path, hints) as opened:
         return bring_to_size(clean(opened.measured), size, binning)
 
 
-def size_of_scan(
-    path: Path, binning: int = 1, kind: Kind | None = None, entry: str | None = None
-) -> int:
+def size_of_scan(path: Path, hints: Hints = NONE, binning: int = 1) -> int:
     """The size that `read_scan` brings a scan to by itself [px].
 
     Raises:
         UserError: the file is of no known format or cannot be used; says why in one line.
     """
-    with open_scan(path, kind, entry=entry) as opened:
+    with open_scan(path, hints) as opened:
         if max(opened.measured.frames.shape[1:]) <= SIZES[0] * binning:
             return SIZES[0]  # whatever is in them: no need to read them
         return choose_size(clean(opened.measured), binning)

@@ -61,7 +61,7 @@ def read(source: Source) -> Measured:
     file = source.file
     assert isinstance(file, Hdf5File)
     remarks: list[str] = []
-    entry, name = _chosen(file, source.entry, remarks)
+    entry, name = _chosen(file, source.hints.entry, remarks)
     frames = file.frames(name)
     detector = detector_of(file, entry, name, remarks)
     energy = photon_energy(file, entry)
