@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
 from fno_runner.data.kept import MIN_FRAMES, Kept, kept_frames
@@ -57,7 +57,7 @@ class Recording:
     positions: Float64[np.ndarray, "f 2"]
     side: int
     pixel_size: float | None
-    probe: Shaped[np.ndarray, "m s s"] | None
+    probe: Complex64[np.ndarray, "m s s"] | None
     reference: np.ndarray | None
     counts_held: float
     remarks: tuple[str, ...]
@@ -314,4 +314,4 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
     # The strongest mode first, and none that is empty.
     power = np.square(np.abs(probe)).sum(axis=(1, 2), dtype=np.float64)
     order = np.argsort(-power, kind="stable")
-    return probe[order[power[order] > 0]]
+    return probe[order[power[order] > 0]].astype(np.complex64)

@@ -1,0 +1,107 @@
+"""The conformance suite: the same scan, written in every layout, is read as the same `Scan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fno_runner.config import N
+from fno_runner.data.formats import FORMATS, NONE, fingerprint_scan, read_scan, recognise
+from fno_runner.data.scan import load_scan
+from fno_runner.data.source import Hints, Source
+from fno_runner.errors import UserError
+from tests.layouts import BAD, LAYOUTS
+from tests.scans import PIXEL, SIDE, Simulated, simulate_scan
+
+
+@pytest.fixture(scope="module")
+def scan() -> Simulated:
+    return simulate_scan(modes=2)
+
+
+def test_every_format_has_a_writer() -> None:
+    assert {layout.format for layout in LAYOUTS.values()} == {form.name for form in FORMATS}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_read_as_the_same_scan(name: str, scan: Simulated, tmp_path: Path) -> None:
+    """Counts, mask, modes, object, and positions to a thousandth of a pixel, the right way round.
+
+    Where a layout has an object, positions are those of its pixels; else any origin will do.
+    """
+    layout = LAYOUTS[name]
+    path = layout.write(tmp_path / "scan", scan)
+    with Source(path, NONE) as source:
+        assert recognise(source).name == layout.format
+    read = read_scan(path, size=N)
+    good = np.ones((N, N), bool)
+    good[BAD] = "mask" not in layout.has
+    np.testing.assert_allclose(np.square(read.amplitude), np.where(good, scan.counts, 0), atol=0.1)
+    mask = good if read.mask is None else read.mask
+    np.testing.assert_array_equal(mask, good)
+    apart = read.positions - scan.positions
+    np.testing.assert_allclose(apart - apart[0], 0, atol=1e-3)
+    if "object" in layout.has:
+        np.testing.assert_allclose(apart, 0, atol=1e-3)
+        assert read.reference is not None and read.reference.shape == (SIDE, SIDE)
+        np.testing.assert_allclose(read.reference, scan.obj, rtol=1e-6)
+    if "probe" in layout.has:
+        assert read.probe is not None
+        modes = scan.probe[: len(read.probe)]  # SLAC's files have one
+        np.testing.assert_allclose(read.probe, modes, rtol=1e-6)
+        assert load_scan(path, 0, N).train.probe.shape == (np.squeeze(modes).shape)
+    if "pixel" in layout.has:
+        assert read.pixel_size == pytest.approx(PIXEL, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_fingerprint_is_of_the_content_wherever_it_lies(
+    name: str, scan: Simulated, tmp_path: Path
+) -> None:
+    """The same scan elsewhere has the same one; another count in any of its files another one."""
+    other = Simulated(scan.obj, scan.probe, scan.positions, scan.counts.copy())
+    other.counts[-1, 20, 20] += 1
+    prints = []
+    for folder, written in (("a", scan), ("b", scan), ("c", other)):
+        path = LAYOUTS[name].write(tmp_path / folder, written)
+        prints.append(fingerprint_scan(path))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_an_entry_is_chosen_and_others_are_told(scan: Simulated, tmp_path: Path) -> None:
+    path = LAYOUTS["CXI: two_entries.cxi"].write(tmp_path, scan)
+    first = read_scan(path)
+    assert any("'entry_2' is read; there is also entry_3" in remark for remark in first.remarks)
+    third = read_scan(path, Hints(entry="entry_3"))
+    np.testing.assert_array_equal(third.amplitude[0] ** 2 > 0, first.amplitude[-1] ** 2 > 0)
+    assert not any("is read" in remark for remark in third.remarks)
+    with pytest.raises(UserError, match="has no entry 'entry_9'; it has entry_2, entry_3, entry_1"):
+        read_scan(path, Hints(entry="entry_9"))
+
+
+def test_a_file_that_two_formats_claim_is_refused_and_both_are_named(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    path = LAYOUTS["CXI: scan.cxi"].write(tmp_path, scan)
+    with h5py.File(path, "a") as file:
+        file["diffamp"], file["points"] = np.ones((20, 8, 8)), np.ones((2, 20))
+    with pytest.raises(UserError, match=r"could be read as CXI .* and NSLS-II diffamp"):
+        read_scan(path)
+
+
+def test_an_unknown_file_is_answered_with_what_it_has(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["exchange/frames"] = np.zeros((20, 8, 8), np.uint16)
+        for number in range(30):
+            file[f"motors/{number}"] = float(number)
+    with pytest.raises(UserError) as error:
+        read_scan(tmp_path / "scan.h5")
+    said = str(error.value)
+    assert "exchange/frames (20, 8, 8) uint16" in said and "and 15 more" in said
+    assert all(form.wanted in said for form in FORMATS) and "\n" not in said
+    np.savez(tmp_path / "grid.npz", diffraction=np.ones((2, N, N, 1)), coords_offsets=np.ones(2))
+    with pytest.raises(UserError, match="--train-npz"):
+        read_scan(tmp_path / "grid.npz")
