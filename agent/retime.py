@@ -211,7 +211,8 @@ def _time(study: Path, result: RunResult, device: torch.device, datasets: _Datas
     model = build_model(config, dataset, device)
     scale = load_weights(run_folder(study, result.run_id) / WEIGHTS, model)
     allow_tf32(config.precision == "tf32")
-    _, timing = timed_predict(model, dataset.test, scale, device, config.infer_batch_size, VISIT)
+    patterns, slice_size = dataset.of_first_object, config.infer_batch_size
+    _, timing = timed_predict(model, patterns, scale, device, slice_size, VISIT)
     return timing | {"flops_per_pattern": flops_per_pattern(model, dataset.test.probe)}
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fno_runner.files import write_atomically
+from fno_runner.result import RingCurves
+from fno_runner.score.frc import FINEST, HALF, SEVENTH, last_crossing, smooth
 from fno_runner.score.metrics import align
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 DPI = 150
 
@@ -20,11 +27,13 @@ def draw_reconstruction(
     mask: np.ndarray,
     reference: np.ndarray | None,
     reference_kind: Literal["truth", "reference"] | None,
+    curves: Mapping[str, RingCurves],
 ) -> None:
     """Draw an object (H, W) beside what it should be; a row shares one colour scale.
 
     Both phases are drawn as they are compared: global phase and plane removed. Without a
-    reference, amplitude and phase [rad] of the reconstruction alone.
+    reference, amplitude and phase [rad] of the reconstruction alone. Below are the Fourier ring
+    correlations, smoothed as they are judged.
     """
     # Here, so that a run's first step does not wait for the import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,10 +47,18 @@ def draw_reconstruction(
     # From another method's object one differs; one errs from a truth only.
     apart = "error" if reference_kind == "truth" else "difference"
     names = [reference_kind, "reconstruction", apart] if reference is not None else ["object"]
-    figure = Figure(figsize=(4.1 * len(names) + 0.4, 7.6), layout="constrained")
+    below = 2.9 if curves else 0.0
+    figure = Figure(figsize=(4.1 * len(names) + 0.4, 7.6 + below), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(names), squeeze=False)
     figure.suptitle(title, fontsize=11)
+    objects: FigureBase = figure
+    if curves:
+        parts = figure.subfigures(2, 1, height_ratios=(7.6, below), squeeze=False)
+        objects, correlations = parts[:, 0]
+        panels = correlations.subplots(1, len(curves), squeeze=False)[0]
+        for axis, (kind, found) in zip(panels, curves.items(), strict=True):
+            draw_correlation(axis, kind, found)
+    axes = objects.subplots(2, len(names), squeeze=False)
     labels = ("amplitude", "phase [rad]")
     for row, (label, (predicted, true)) in enumerate(
         zip(labels, (amplitudes, phases), strict=True)
@@ -50,14 +67,14 @@ def draw_reconstruction(
         images = [true, predicted] if reference is not None else [predicted]
         for axis, image in zip(axes[row], images, strict=False):
             shown = axis.imshow(np.where(seen, image, np.nan), cmap="cividis", vmin=low, vmax=high)
-        figure.colorbar(shown, ax=axes[row, : len(images)], label=label, shrink=0.85)
+        objects.colorbar(shown, ax=axes[row, : len(images)], label=label, shrink=0.85)
         if reference is not None:
             # The error's scale is half the truth's range either way: the same weight of colour.
             span = (high - low) / 2
             error = axes[row, 2].imshow(
                 np.where(seen, predicted - true, np.nan), cmap="RdBu_r", vmin=-span, vmax=span
             )
-            figure.colorbar(error, ax=axes[row, 2], label=f"Δ {label}", shrink=0.85)
+            objects.colorbar(error, ax=axes[row, 2], label=f"Δ {label}", shrink=0.85)
         for axis, name in zip(axes[row], names, strict=True):
             axis.set_title(f"{name}, {label.split(' ')[0]}", fontsize=10)
             axis.set_xlabel("x [px]")
@@ -67,6 +84,37 @@ def draw_reconstruction(
         path,
         lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),
     )
+
+
+def draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
+    """Draw Fourier ring correlations, their thresholds, and where the phase last crosses them.
+
+    Args:
+        kind: what was correlated: the object with the "truth" or the "reference", or two "halves".
+    """
+    halves = kind == "halves"
+    fixed, name = (SEVENTH, "1/7") if halves else (HALF, "0.5")
+    phase, amplitude, half_bit = (
+        np.array(values) for values in (curves.phase, curves.amp, curves.half_bit)
+    )
+    frequency = curves.step * np.arange(1, len(phase) + 1)
+    axes.plot(frequency, smooth(amplitude), color="#E69F00", lw=1.2, label="amplitude")
+    axes.plot(frequency, smooth(phase), color="#0072B2", lw=1.8, label="phase")
+    for threshold, style, label in (
+        (np.full(len(phase), fixed), "--", name),
+        (half_bit, ":", "half-bit"),
+    ):
+        axes.plot(frequency, threshold, color="#444444", lw=1.0, ls=style, label=label)
+        at = last_crossing(smooth(phase), threshold, curves.step)
+        if 0 < at < FINEST:
+            height = float(np.interp(at, frequency, threshold))
+            axes.plot(at, height, "o", ms=6, mfc="none", mec="black")
+    axes.set(xlim=(0, FINEST), ylim=(-0.1, 1.03), xlabel="spatial frequency [1/px]")
+    axes.set_ylabel("Fourier ring correlation", fontsize=9)
+    axes.set_title("two halves of the frames" if halves else f"with the {kind}", fontsize=10)
+    axes.legend(fontsize=8, loc="upper right", ncols=2, frameon=False)
+    axes.grid(color="#ececec")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_object(

@@ -25,12 +25,12 @@ from fno_runner.config import N, RunConfig, load_config
 from fno_runner.errors import UnbelievableError, UserError
 from fno_runner.files import write_text_atomically
 
-SCHEMA_VERSION: Literal[2] = 2
-"""Raised where a program that reads strictly cannot read what a later one writes. 2: validation."""
-STOPPED_SCHEMA: Literal[3] = 3
-"""Of the record of a stopped run, whose status an earlier program does not know. All others stay
-comparable with those that it wrote."""
+SCHEMA_VERSION: Literal[3] = 3
+"""Raised where a program that reads strictly cannot read what a later one writes. 2: validation.
+3: objects, curves, the status "stopped"; frc50, frc_halves and resolution are of definition 2
+(fno_runner.score.frc)."""
 KNOWN_SCHEMAS = (1, 2, 3)
+OF_SCHEMA_3 = ("objects", "curves")
 RECORD = "result.json"
 MAX_BYTES = 64 * 2**20
 """A larger record is refused unread [bytes]; a real one takes some kilobytes."""
@@ -54,7 +54,8 @@ ByName = dict[str, float | None]
 class Metrics:
     """How good a reconstruction is. In JSON both are one object, as no name is in both.
 
-    pairs: name -> (amplitude, phase), as of `fno_runner.score.metrics`, and "frc_halves" of a scan.
+    pairs: name -> (amplitude, phase), as of `fno_runner.score.metrics`, and "frc_halves" and
+        "frc_halves_half_bit" of a scan.
     scan: "r_factor", "deviance" and "resolution" of `fno_runner.score.without_truth`.
     """
 
@@ -106,6 +107,33 @@ class ErrorInfo(BaseModel):
         )
 
 
+class RingCurves(BaseModel):
+    """Fourier ring correlations, as a record keeps them; a curve's element k is at (k + 1) · step.
+
+    definition: of the numbers that are taken from the curves (fno_runner.score.frc).
+    step: of the rings [1/px].
+    amp, phase: correlation of each ring, not smoothed.
+    half_bit: the half-bit threshold of each ring.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    definition: int
+    step: float
+    amp: list[float]
+    phase: list[float]
+    half_bit: list[float]
+
+    @classmethod
+    def mean(cls, curves: Sequence[RingCurves]) -> RingCurves:
+        """The mean of curves of one definition over the same rings."""
+        own = {
+            key: _mean([getattr(curve, key) for curve in curves])
+            for key in ("amp", "phase", "half_bit")
+        }
+        return curves[0].model_copy(update=own)
+
+
 class SeedResult(BaseModel):
     """What one seed of several came to; the fields are those of `RunResult`."""
 
@@ -116,6 +144,8 @@ class SeedResult(BaseModel):
     error: ErrorInfo | None = None
     metrics: Metrics = Field(default_factory=Metrics)
     validation: dict[str, Pair] = {}
+    objects: list[dict[str, Pair]] = []
+    curves: dict[str, RingCurves] = {}
     history: list[dict[str, float | int | None]] = []
 
 
@@ -123,19 +153,23 @@ class RunResult(BaseModel):
     """The record of one run. In JSON a number that is missing or not finite is null.
 
     metrics: against `metrics_against`: the truth of simulated data, or the reference object of an
-        experimental scan; for a scan also what needs neither.
+        experimental scan; for a scan also what needs neither. Of several test objects the mean.
     validation: name -> [amplitude, phase] of an object that is neither trained on nor reported, to
         choose configurations by; empty where there is none.
+    objects: the same of each of several test objects; empty where there is one.
+    curves: Fourier ring correlations with the "truth" or the "reference", the mean over objects,
+        and of two "halves" of a scan.
     floors: the same for reconstructions that took no network: "flat_phase", "projection_1",
         "projection_50".
     model_params: trainable parameters, counted as real numbers.
-    inference_time_s: median wall time [s] of one pass over the test set.
+    inference_time_s: median wall time [s] of one pass over the patterns of one test object.
     timing: further times [s], rates and the protocol they were taken with.
     history: one entry an epoch.
     seeds: what each of several replicates came to; empty for a single one. The run has finished if
-        a seed has, else its status is the worst; metrics and validation are the mean over the seeds
-        that ended as the run did, error is the first one's of them, history the first seed's. A
-        seed that was stopped before it began has no scores, and enters no mean.
+        a seed has, else its status is the worst; metrics, validation, objects and curves are the
+        mean over the seeds that ended as the run did, error is the first one's of them, history the
+        first seed's. A seed that was stopped before it began has no scores, and enters no
+        mean.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -147,6 +181,8 @@ class RunResult(BaseModel):
     config: dict[str, Any]
     metrics: Metrics = Field(default_factory=Metrics)
     validation: dict[str, Pair] = {}
+    objects: list[dict[str, Pair]] = []
+    curves: dict[str, RingCurves] = {}
     metrics_against: Literal["truth", "reference"] | None = None
     floors: dict[str, dict[str, Pair]] = {}
     model_params: int | None = None
@@ -169,7 +205,12 @@ class RunResult(BaseModel):
 
     def to_json(self) -> str:
         """Strict JSON (RFC 8259): null where a number is not finite."""
-        return json.dumps(_finite(self.model_dump()), indent=1, allow_nan=False) + "\n"
+        record = self.model_dump()
+        for part in (record, *record["seeds"]):
+            for key in OF_SCHEMA_3:  # a record of an earlier schema is written as it was read
+                if not part[key]:
+                    del part[key]
+        return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
 
     def conclude(self, seeds: list[SeedResult]) -> None:
         """Take status, error, metrics and history from what the seeds came to."""
@@ -184,33 +225,32 @@ class RunResult(BaseModel):
             _mean([seed.metrics.scan for seed in scored]),
         )
         self.validation = _mean([seed.validation for seed in scored])
+        self.objects = _mean([seed.objects for seed in scored])
+        self.curves = {
+            name: RingCurves.mean([seed.curves[name] for seed in scored])
+            for name in scored[0].curves
+        }
         self.history = seeds[0].history
         self.seeds = seeds if len(seeds) > 1 else []
-        if any(seed.status == "stopped" for seed in seeds):
-            self.schema_version = STOPPED_SCHEMA
 
     def by_seed(self) -> list[RunResult]:
         """A record of each seed alone; where there is one only, this record."""
         return [
             self.model_copy(
                 update={
-                    "schema_version": self._schema_of(seed),
                     "config": {**self.config, "seed": seed.seed},
                     "status": seed.status,
                     "error": seed.error,
                     "metrics": seed.metrics,
                     "validation": seed.validation,
+                    "objects": seed.objects,
+                    "curves": seed.curves,
                     "history": seed.history,
                     "seeds": [],
                 }
             )
             for seed in self.seeds
         ] or [self]
-
-    def _schema_of(self, seed: SeedResult) -> int:
-        if self.schema_version != STOPPED_SCHEMA or seed.status == "stopped":
-            return self.schema_version
-        return SCHEMA_VERSION
 
 
 def run_folder(output_dir: Path, identifier: str) -> Path:
@@ -267,7 +307,7 @@ def _reason(error: ValidationError) -> UnbelievableError:
     for item in errors:
         if item["loc"] == ("schema_version",):
             version = item["input"]
-            later = isinstance(version, int) and version > max(KNOWN_SCHEMAS)
+            later = isinstance(version, int) and version > SCHEMA_VERSION
             known = ", ".join(map(str, KNOWN_SCHEMAS))
             reason = f"schema_version is {version!r}; known are {known}"
             return UnbelievableError("future" if later else "foreign", reason)
@@ -287,12 +327,14 @@ def _is_finite(value: object) -> bool:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """The mean of numbers, element by element of pairs and dicts; None where one is missing."""
+    """The mean of numbers, element by element of pairs, lists, dicts; None where one is missing."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _mean([value[key] for value in values]) for key in first}
     if isinstance(first, tuple):
         return tuple(_mean(elements) for elements in zip(*values, strict=True))
+    if isinstance(first, list):
+        return [_mean(elements) for elements in zip(*values, strict=True)]
     return None if None in values else sum(values) / len(values)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -17,12 +15,11 @@ import torch
 
 from fno_runner.config import RunConfig
 from fno_runner.data import load_dataset
-from fno_runner.data.dataset import Dataset, Freeform
+from fno_runner.data.dataset import Dataset
 from fno_runner.data.npz import write_npz
 from fno_runner.device import (
     allow_tf32,
     check_device,
-    halve_until_it_fits,
     machine_failure,
     pick_device,
 )
@@ -32,24 +29,18 @@ from fno_runner.identity import run_id
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
-from fno_runner.reconstruct.inference import predict
-from fno_runner.reconstruct.stitching import stitch
 from fno_runner.reconstruct.weights import WEIGHTS, weights_of_seed, write_weights
 from fno_runner.result import (
     RECON,
     ErrorInfo,
-    Metrics,
-    Pair,
     RunResult,
     SeedResult,
     Status,
     write_result,
 )
+from fno_runner.score.evaluation import Reconstruction, evaluate
 from fno_runner.score.floors import floors
 from fno_runner.score.flops import flops_per_pattern
-from fno_runner.score.metrics import score
-from fno_runner.score.timing import Timing, timed_predict
-from fno_runner.score.without_truth import score_without_truth
 from fno_runner.train.checkpoint import held_checkpoints
 from fno_runner.train.training import OnEpoch, OnStep, StopAsked, Trained, never, train
 from fno_runner.working_folder import working_folder
@@ -59,9 +50,6 @@ log = logging.getLogger("fno_runner")
 MIN_FREE_BYTES = 512 * 2**20
 """Free space that the study's disk must have before a run begins. The largest network of sweep.yaml
 leaves 324 MiB of weights."""
-COLLAPSED_PEARSON = 0.1
-COLLAPSED_STD_RATIO = 0.05
-"""A phase that correlates less with the truth, or spreads less, has recovered nothing."""
 
 
 @dataclass(frozen=True)
@@ -200,16 +188,6 @@ def _recorded(result: RunResult | SeedResult, device: torch.device) -> Iterator[
         log.exception("the run failed")
 
 
-@dataclass(frozen=True)
-class _Reconstruction:
-    """What a seed's network made of the test patterns, and how long it took."""
-
-    config: RunConfig
-    objects: np.ndarray
-    mask: np.ndarray
-    timing: Timing
-
-
 def _evaluate(
     config: RunConfig,
     dataset: Dataset,
@@ -239,7 +217,7 @@ def _evaluate(
     if len(trained) > 1:
         result.timing["train_time_per_seed_s"] = sum(seconds) / len(seconds)
     seeds: list[SeedResult] = []
-    first: dict[Status, _Reconstruction] = {}
+    first: dict[Status, Reconstruction] = {}
     for one, network in zip(config.replicas(), trained, strict=True):
         seed = SeedResult(seed=one.seed, status="failed", history=network.history)
         seeds.append(seed)
@@ -249,7 +227,7 @@ def _evaluate(
                 if not network.history:
                     continue
             timed = "finished" not in first and network.stopped is None
-            reconstruction = _evaluate_seed(one, dataset, device, network, seed, timed=timed)
+            reconstruction = evaluate(one, dataset, device, network, seed, timed=timed)
             write_weights(folder / weights_of_seed(one.seed), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:
@@ -273,85 +251,7 @@ def _evaluate(
         shown.mask[0],
         None if dataset.reference is None else dataset.reference[0],
         dataset.reference_kind,
-    )
-
-
-def _evaluate_seed(
-    config: RunConfig,
-    dataset: Dataset,
-    device: torch.device,
-    trained: Trained,
-    seed: SeedResult,
-    *,
-    timed: bool,
-) -> _Reconstruction:
-    """Reconstruct and score; fills `seed`.
-
-    Raises:
-        DivergedError: the training, a prediction or a metric is not finite.
-    """
-    if trained.error is not None:
-        raise trained.error
-    network = (trained.model, dataset.test, trained.scale, device)
-    timing: Timing = {}
-    if timed:
-        patches, timing = timed_predict(*network, config.infer_batch_size)
-    else:
-        patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
-    objects, mask = stitch(patches, dataset)
-    metrics = Metrics()
-    if isinstance(dataset.geometry, Freeform):
-        metrics = score_without_truth(patches, dataset, config.infer_batch_size)
-    if dataset.reference is not None:
-        metrics.pairs |= score(objects, dataset.reference, mask)
-    _check_finite(metrics)
-    if dataset.validation is not None:
-        seed.validation = _validate(config, dataset.validation, device, trained)
-    seed.metrics = metrics
-    if trained.stopped is None:
-        seed.error = _collapse(metrics)
-        seed.status = "collapsed" if seed.error else "finished"
-    return _Reconstruction(config, objects, mask, timing)
-
-
-def _validate(
-    config: RunConfig, validation: Dataset, device: torch.device, trained: Trained
-) -> dict[str, Pair]:
-    """The metrics of the validation object, reconstructed and scored as the test object is."""
-    assert validation.reference is not None
-    network = (trained.model, validation.test, trained.scale, device)
-    patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
-    objects, mask = stitch(patches, validation)
-    return dict(score(objects, validation.reference, mask))
-
-
-def _check_finite(metrics: Metrics) -> None:
-    """
-    Raises:
-        DivergedError: a metric is no number, though there are numbers that it could be of.
-    """
-    # A small object has no five scales, and one that is perfect has no noise.
-    values: dict[str, tuple[float | None, ...]] = dict(metrics.pairs)
-    values = {name: pair for name, pair in values.items() if name not in ("ms_ssim", "psnr")}
-    values |= {name: tuple(numbers.values()) for name, numbers in metrics.scan.items()}
-    for name, numbers in values.items():
-        for number in numbers:
-            if number is not None and not math.isfinite(number):
-                raise DivergedError(f"the metric {name} is {number}")
-
-
-def _collapse(metrics: Metrics) -> ErrorInfo | None:
-    """What is wrong with a phase that recovered nothing, whatever its other metrics say."""
-    if "pearson" not in metrics.pairs:
-        return None
-    phase_correlation, phase_spread = (metrics.pairs[key][1] for key in ("pearson", "std_ratio"))
-    assert phase_correlation is not None and phase_spread is not None
-    if phase_correlation >= COLLAPSED_PEARSON and phase_spread >= COLLAPSED_STD_RATIO:
-        return None
-    return ErrorInfo(
-        type="Collapsed",
-        message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
-        f"spread {phase_spread:.3f} of the truth's",
+        shown.curves,
     )
 
 

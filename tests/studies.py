@@ -15,7 +15,7 @@ from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION, ExportResult
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.identity import run_id
-from fno_runner.result import ErrorInfo, Metrics, RunResult, run_folder, write_result
+from fno_runner.result import ErrorInfo, Metrics, RingCurves, RunResult, run_folder, write_result
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>-->"
 FLOORS = {
@@ -63,8 +63,20 @@ def result(**changes: Any) -> RunResult:
             "dataset": "feed",
             "started": "2026-01-01T00:00:00+00:00",
         },
+        "curves": {"truth": ring_curves(0.1 + 0.3 * quality, rng)},
     }
     return RunResult(**(values | changes))
+
+
+def ring_curves(end: float, rng: np.random.Generator) -> RingCurves:
+    """Correlations that fall to one half at about `end` [1/px], with a dip before, and noise."""
+    frequency = np.arange(1, SIDE // 2 + 1) / SIDE
+    falling = 1 / (1 + np.exp((frequency - end) / 0.03))
+    dip = 0.3 * np.exp(-np.square((frequency - 0.6 * end) / 0.02))
+    noisy = falling - dip + 0.03 * rng.normal(size=(2, len(frequency)))
+    amp, phase = noisy.clip(-1, 1).round(4).tolist()
+    half_bit = (0.541 + 0.3 / np.arange(1, len(frequency) + 1)).round(4).tolist()
+    return RingCurves(definition=2, step=1 / SIDE, amp=amp, phase=phase, half_bit=half_bit)
 
 
 def grid(seeds: Sequence[int] = (0, 1, 2), **fixed: Any) -> list[RunResult]:

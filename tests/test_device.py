@@ -164,7 +164,9 @@ def fails(error: Exception) -> Callable[..., None]:
     return failing
 
 
-@pytest.mark.parametrize("where", ["train.training.Reconstructor.forward", "runner.timed_predict"])
+@pytest.mark.parametrize(
+    "where", ["train.training.Reconstructor.forward", "score.evaluation.timed_predict"]
+)
 def test_a_card_that_fails_in_a_run_costs_no_point(
     where: str, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from fno_runner.scan.iterative import orthogonal_modes, reconstruct, residual
 from fno_runner.scan.orientation import check, orient
 from fno_runner.score.metrics import score
 from fno_runner.score.quantities import QUANTITIES
-from fno_runner.score.without_truth import score_without_truth
+from fno_runner.score.without_truth import add_halves, correlate_halves, score_without_truth
 from tests.conftest import SHARED
 from tests.scans import Simulated, simulate_scan, write_cxi, write_raw
 
@@ -146,7 +146,10 @@ def test_the_other_sign_is_the_pattern_turned(scan: Scan) -> None:
 
 
 def scores(patches: np.ndarray, dataset: Dataset) -> Metrics:
-    return score_without_truth(patches.astype(np.complex64), dataset, 32)
+    patches = patches.astype(np.complex64)
+    metrics = score_without_truth(patches, dataset, 32)
+    add_halves(metrics, correlate_halves(patches, dataset), dataset.pixel_size)
+    return metrics
 
 
 def true_patches(simulated: Simulated) -> np.ndarray:

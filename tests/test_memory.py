@@ -19,9 +19,10 @@ from tests.test_runner import arguments
 RUN_IN = """
 import resource, sys
 from fno_runner import runner
+from fno_runner.score import evaluation
 from fno_runner.cli import parse_config
 
-headroom, timed_predict = int(sys.argv[1]), runner.timed_predict
+headroom, timed_predict = int(sys.argv[1]), evaluation.timed_predict
 
 def capped(*args):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -32,7 +33,7 @@ def capped(*args):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
-runner.timed_predict = capped
+evaluation.timed_predict = capped
 print(runner.run(parse_config(sys.argv[2:], "test", "")).result.to_json())
 """
 

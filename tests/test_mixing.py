@@ -71,7 +71,7 @@ def test_a_commit_that_computes_the_same_is_no_other_code(
             {"config": RunConfig(epochs=5).model_dump()},
             "epochs (1 run of 20, 1 run of 5)",
         ),
-        ({"schema_version": 1}, "schema (1 run of 1, 1 run of 2)"),
+        ({"schema_version": 1}, "schema (1 run of 1, 1 run of 3)"),
         ({"provenance": OLD | {"dataset": "d2"}}, "data (1 run of d1, 1 run of d2)"),
     ],
 )

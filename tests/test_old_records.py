@@ -46,10 +46,10 @@ def test_records_of_both_schemas_are_not_mixed_unasked(
     new = make(1)
     write_result(new, run_folder(study, new.run_id))
     assert main([str(study)]) == 2
-    assert "schema (4 runs of 1, 1 run of 2)" in capsys.readouterr().err
+    assert "schema (4 runs of 1, 1 run of 3)" in capsys.readouterr().err
     assert main([str(study), "--allow-mixed"]) == 0
     groups = {row["group"] for row in rows(study / CSV)}
-    assert groups == {"epochs 1, schema 1", "epochs 20, schema 2"}
+    assert groups == {"epochs 1, schema 1", "epochs 20, schema 3"}
 
 
 @pytest.fixture(params=["quickstart", "mostly_collapsed"])

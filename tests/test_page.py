@@ -224,3 +224,23 @@ def test_the_grid_is_told_with_its_bounds() -> None:
         "test",
     )  # fmt: skip
     assert bounds(sweep) == "grid of modes 12, 16 · seed 0, 1; fixed: epochs 3"
+
+
+def test_the_curves_of_the_pictured_runs_are_drawn_where_they_end(page: str) -> None:
+    drawn = Elements(page).data["correlations"]
+    assert (drawn["kind"], drawn["threshold"]) == ("truth", 0.5)
+    assert 2 <= len(drawn["curves"]) <= 7
+    for curve in drawn["curves"]:
+        assert len(curve["frequency"]) == len(curve["correlation"]) == len(curve["half_bit"])
+        after = [c for f, c in zip(curve["frequency"], curve["correlation"], strict=True)
+                 if f > curve["resolved"]]  # fmt: skip
+        assert after and max(after) < 0.5 < max(curve["correlation"])
+        assert curve["correlation"][0] > 0.5
+
+
+def test_records_without_curves_make_a_page_without_them(tmp_path: Path) -> None:
+    """As those of version 0.1."""
+    study = save(tmp_path, [result(seed=seed, curves={}) for seed in (0, 1)])
+    parsed = Elements(page_of(study))
+    assert parsed.data["correlations"] is None
+    assert "detail-reached" not in {attributes.get("id") for _, attributes in parsed.elements}

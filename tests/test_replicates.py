@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 
 from agent.server.tracker import summary
 from agent.study.records import table
-from fno_runner import runner
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.scan import load_scan
@@ -20,6 +19,7 @@ from fno_runner.identity import run_id
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status
 from fno_runner.runner import run
+from fno_runner.score import evaluation
 from fno_runner.train import training
 from fno_runner.train.training import Trained, build_model, train
 
@@ -99,8 +99,9 @@ def test_a_run_records_every_seed(
     tiny: Dataset, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU one after the other: bit for bit what single runs give."""
-    monkeypatch.setattr(runner, "COLLAPSED_PEARSON", -1)  # two epochs need not recover anything
-    monkeypatch.setattr(runner, "COLLAPSED_STD_RATIO", 0)
+    # Two epochs need not recover anything.
+    monkeypatch.setattr(evaluation, "COLLAPSED_PEARSON", -1)
+    monkeypatch.setattr(evaluation, "COLLAPSED_STD_RATIO", 0)
     poison(monkeypatch, seed=0)
     steps: list[tuple[int, int]] = []
     epochs: list[Any] = []

@@ -95,7 +95,8 @@ def test_a_scan_without_reference_has_r_only(
     outcome = run(RunConfig(**values | {"scan": str(tmp_path / "s.npz")}))
     assert outcome.result.status == "finished"
     assert set(outcome.result.metrics.scan) == {"r_factor", "deviance", "resolution"}
-    assert set(outcome.result.metrics.pairs) == {"frc_halves"}
+    assert set(outcome.result.metrics.pairs) == {"frc_halves", "frc_halves_half_bit"}
+    assert set(outcome.result.curves) == {"halves"}
     assert outcome.result.metrics_against is None
     assert {path.name for path in outcome.folder.iterdir()} == FILES
 

@@ -36,7 +36,7 @@ def test_the_same_object_validates_as_it_tests(
     ]
     cells = row(read_record(outcome.folder / RECORD))
     assert cells["val_ssim_phase"] == cells["ssim_phase"] is not None
-    assert cells["schema_version"] == 2 and cells["code"] == code()
+    assert cells["schema_version"] == 3 and cells["code"] == code()
     # The same by way of a server.
     there = {k: v for part in mirror(of_server(outcome.result)).parts for k, v in part.items()}
     assert there["val_ssim_phase"] == cells["val_ssim_phase"]

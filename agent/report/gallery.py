@@ -23,7 +23,7 @@ from agent.report.reconstructions import (
 from agent.study.quality import numbers
 from agent.study.records import read_record
 from fno_runner.errors import UserError
-from fno_runner.result import RECORD, run_folder
+from fno_runner.result import RECORD, RunResult, run_folder
 
 WIDTH = 24
 """Of a picture [letters]."""
@@ -118,16 +118,16 @@ def comparison(found: Gallery) -> Comparison | None:
     return Comparison(found.one.name, kinds.pop() if len(kinds) == 1 else None, columns)
 
 
-def history(study: Path, run: pd.Series) -> list[dict[str, float | int | None]]:
-    """The epochs of a run by its record; empty where there is none to be believed."""
+def seed_record(study: Path, run: pd.Series) -> RunResult | None:
+    """The record of a run's seed; None where there is none to be believed."""
     folder = _folder(study, run)
     if folder is None:
-        return []
+        return None
     try:
         result = read_record(folder / RECORD, str(run["run_id"]))
     except (OSError, ValueError):
-        return []
-    return next((s.history for s in result.by_seed() if s.config["seed"] == run["seed"]), [])
+        return None
+    return next((seed for seed in result.by_seed() if seed.config["seed"] == run["seed"]), None)
 
 
 def _candidates(one: Series) -> list[Pictured]:

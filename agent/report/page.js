@@ -287,6 +287,26 @@ function losses() {
     legend: {orientation: "h", y: -0.18, x: 0, yanchor: "top"},
   }, CONFIG);
 }
+function correlations() {
+  const {curves, threshold, kind} = data.correlations;
+  const lines = curves.map(({label, colour, frequency, correlation}) => (
+    {name: plain(label), legendgroup: label, x: frequency, y: correlation, mode: "lines", line: {color: colour, width: 2},
+     hovertemplate: "%{y:.3f} at %{x:.3f} px⁻¹<extra>%{fullData.name}</extra>"}));
+  const ends = curves.filter(({resolved}) => resolved > 0 && resolved < 0.5).map(({label, colour, resolved}) => (
+    {name: plain(label), legendgroup: label, showlegend: false, x: [resolved], y: [threshold], mode: "markers",
+     marker: {symbol: "circle-open", size: 11, color: colour, line: {width: 2.5}},
+     hovertemplate: `resolved up to ${resolved.toFixed(3)} px⁻¹, half period ${(0.5 / resolved).toFixed(2)} px<extra>%{fullData.name}</extra>`}));
+  const {frequency, half_bit} = curves[0];
+  const against = {truth: "with the truth", reference: "with the reference", halves: "of two halves of the frames"};
+  const bounds = [[[0, 0.5], [threshold, threshold], kind === "halves" ? "1/7" : "one half", "dash"], [frequency, half_bit, "half-bit", "dot"]]
+    .map(([x, y, name, dash]) => ({name, x, y, mode: "lines", line: {color: "#444", width: 1.2, dash}, hoverinfo: "skip"}));
+  Plotly.newPlot("correlations", [...bounds, ...lines, ...ends], {
+    ...LAYOUT, height: 460, margin: {l: 70, r: 16, t: 10, b: 110}, hovermode: "closest",
+    xaxis: {...AXIS, title: {text: "spatial frequency [1/px]"}, range: [0, 0.5]},
+    yaxis: {...AXIS, title: {text: `phase correlation ${against[kind]}`}, range: [-0.12, 1.04]},
+    legend: {orientation: "h", y: -0.18, x: 0, yanchor: "top"},
+  }, CONFIG);
+}
 function effects() {
   for (const [index, {quality, factors}] of data.effects.entries()) {
     const layout = {...LAYOUT, height: 320, margin: {l: 70, r: 16, t: 34, b: 50}, showlegend: false,
@@ -315,5 +335,6 @@ if (data.series.length) {
   openSeries(0);
 }
 if (data.losses.length) losses();
+if (data.correlations) correlations();
 effects();
 document.body.dataset.ready = "yes";

@@ -14,8 +14,9 @@ import pandas as pd
 from agent.analysis.configurations import CONFIGURATION, COST, FLOPS, NAMED, TIME, devices, label
 from agent.analysis.pareto import Front
 from agent.analysis.series import Series
+from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_ordered, note
-from agent.report.gallery import NAMED_ROLES, Gallery, history
+from agent.report.gallery import NAMED_ROLES, Gallery, seed_record
 from agent.report.pareto_plot import (
     COLOURS,
     MAX_SERIES,
@@ -67,7 +68,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
     styles: how an architecture with an input transform is drawn.
     table, detail, parallel: the columns that each shows.
     thumbnails: data URIs by row.
-    losses: curves of the pictured runs.
+    losses, correlations: curves of the pictured runs.
     """
     offsets = np.cumsum([0, *(len(one.configs) for one in all_series)]).tolist()
     varied = [
@@ -110,6 +111,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
         },
         "effects": [_effects(one) for one in all_series[:MAX_SERIES] if one.effects],
         "losses": [curve for one in galleries for curve in _losses(one, study)][:MOST_CURVES],
+        "correlations": correlations(galleries, study),
     }
 
 
@@ -249,9 +251,10 @@ def _losses(found: Gallery, study: Path) -> list[Json]:
     for one in found.pictured:
         if len(curves) == MOST_CURVES:
             break
-        epochs = history(study, one.run)
-        if not epochs:
+        record = seed_record(study, one.run)
+        if record is None or not record.history:
             continue
+        epochs = record.history
         name = str(found.one.configs["configuration"][one.config])
         curves.append(
             {

@@ -94,6 +94,16 @@ class Dataset:
     counts_held: float | None = None
     validation: Dataset | None = None
 
+    @property
+    def of_first_object(self) -> Patterns:
+        """The test patterns of the first object, of a scan all: what inference is timed on.
+
+        A time of all objects would not compare with that of a run with another number of them.
+        """
+        if not isinstance(self.geometry, Raster):
+            return self.test
+        return self.test.take(np.arange(self.geometry.rows * self.geometry.cols))
+
 
 def load_npz_pair(
     train_npz: Path, test_npz: Path, val_npz: Path | None = None, size: int | None = None

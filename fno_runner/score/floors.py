@@ -21,7 +21,7 @@ ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
 """Object updates from vacuum, on each pattern alone; none at all leaves a flat phase."""
 SLICE = 64
 """Patterns at once: their waves stay in the processor's cache."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same data would give other floors."""
 
 Floors = dict[str, dict[str, tuple[float | None, float | None]]]

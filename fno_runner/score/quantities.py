@@ -140,6 +140,9 @@ _OBJECT = (
     *_of_object("mae", "MAE", "lower", 0.0, math.inf, ("", "rad"), tolerance=0.005),
     *_of_object("mse", "MSE", "lower", 0.0, math.inf, ("", "rad²"), tolerance=0.001),
     *_of_object("frc50", "FRC cut-off", "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01),
+    *_of_object(
+        "frc_half_bit", "FRC half-bit cut-off", "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01
+    ),
     *_of_object("pearson", "Pearson", "higher", -1.0, 1.0, tolerance=0.01),
     *_of_object("std_ratio", "spread over the truth's", None, 0.0, math.inf, tolerance=0.02),
     *_of_object("ssim_2pi", "SSIM, range 2π", "higher", -1.0, 1.0, tolerance=0.02),
@@ -149,14 +152,12 @@ _SCAN = (
     *_of_frames("deviance", "deviance", tolerance=0.001),
     *(
         replace(quantity, of="scan")
+        for name, label in (
+            ("frc_halves", "FRC cut-off of halves"),
+            ("frc_halves_half_bit", "FRC half-bit cut-off of halves"),
+        )
         for quantity in _of_object(
-            "frc_halves",
-            "FRC cut-off of halves",
-            "higher",
-            0.0,
-            0.5,
-            ("1/px", "1/px"),
-            tolerance=0.01,
+            name, label, "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01
         )
     ),
     Quantity(

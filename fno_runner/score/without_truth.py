@@ -11,11 +11,10 @@ from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.physics import poisson_deviance, shift_probe
 from fno_runner.reconstruct.inference import predicted_amplitude
 from fno_runner.reconstruct.stitching import COVERED, average
-from fno_runner.result import Metrics
-from fno_runner.score.metrics import align, crop_to, first_below, r_factor
+from fno_runner.result import Metrics, Pair
+from fno_runner.score.frc import SEVENTH, RingCorrelation, ring_correlation
+from fno_runner.score.metrics import align, crop_to, r_factor
 
-HALVES_THRESHOLD = 1 / 7
-"""Of the Fourier ring correlation of two halves of the data (Banterle et al., 2013)."""
 KNOWN = 0.9
 """A frame is predicted from an object where this share of its light falls on known pixels."""
 
@@ -30,9 +29,6 @@ def score_without_truth(
         frames that were trained on (train), on frames here and there that were not (held_out), and
         on those of one place (region); and of what the object that is stitched out of training
         frames only predicts for the latter two (…_from_object), where it knows the place.
-    frc_halves: [amplitude, phase], the frequency [1/px] at which the Fourier ring correlation of
-        two objects, each stitched out of its half of the frames, falls below 1/7.
-    resolution: its half period of the phase, in px and, where the pixel's size is known, in nm.
     """
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
@@ -52,19 +48,17 @@ def score_without_truth(
         there = frames.any()
         r[name] = r_factor(predicted[frames], test.amplitude[frames]) if there else None
         deviance[name] = _deviance(predicted[frames], test.amplitude[frames]) if there else None
-    pair = frc_halves(patches, dataset)
-    half_period = 0.5 / pair[1]
-    size = dataset.pixel_size
-    resolution = {"px": half_period, "nm": None if size is None else half_period * size * 1e9}
-    return Metrics(
-        {"frc_halves": pair}, {"r_factor": r, "deviance": deviance, "resolution": resolution}
-    )
+    return Metrics(scan={"r_factor": r, "deviance": deviance})
 
 
-def frc_halves(patches: Complex64[np.ndarray, "b n n"], dataset: Dataset) -> tuple[float, float]:
-    """(amplitude, phase): where two halves of the frames stop agreeing [1/px].
+def correlate_halves(
+    patches: Complex64[np.ndarray, "b n n"], dataset: Dataset
+) -> tuple[RingCorrelation, RingCorrelation] | None:
+    """(amplitude, phase): the correlation of two objects, each of half the frames.
 
-    No frame is in both halves, so they share no noise; each network answers a frame by itself.
+    No frame is in both halves, so they share no noise; each network answers a frame by itself. What
+    a network gets wrong in the same way in both, they agree on. None where the halves overlap
+    nowhere.
     """
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
@@ -77,13 +71,37 @@ def frc_halves(patches: Complex64[np.ndarray, "b n n"], dataset: Dataset) -> tup
         halves.append((stitched, _known(weight)))
     mask = halves[0][1] & halves[1][1]
     if not mask.any():
-        return float("nan"), float("nan")
+        return None
     first, second, seen = crop_to(mask, halves[0][0], halves[1][0])
-    amplitudes, phases = align(first, second, seen)
-    return (
-        first_below(*amplitudes, seen, HALVES_THRESHOLD),
-        first_below(*phases, seen, HALVES_THRESHOLD),
-    )
+    amplitude, phase = (ring_correlation(*pair, seen) for pair in align(first, second, seen))
+    return amplitude, phase
+
+
+def add_halves(
+    metrics: Metrics,
+    halves: tuple[RingCorrelation, RingCorrelation] | None,
+    pixel_size: float | None,
+) -> None:
+    """Add what the correlation of two halves says of the resolution.
+
+    frc_halves, frc_halves_half_bit: [amplitude, phase], up to which frequency [1/px] the halves
+        correlate by 1/7, or hold half a bit a coefficient. Where an object has few pixels, chance
+        reaches 1/7 but not the half-bit curve.
+    resolution: the half period of the phase by the half-bit curve, in px and, where the pixel's
+        size [m] is known, in nm. None where nothing is resolved.
+    """
+    seventh: Pair = (None, None)
+    half_bit: Pair = (None, None)
+    px = None
+    if halves is not None:
+        amplitude, phase = halves
+        finest = phase.resolved(phase.half_bit)
+        seventh = amplitude.resolved(SEVENTH), phase.resolved(SEVENTH)
+        half_bit = amplitude.resolved(amplitude.half_bit), finest
+        px = 0.5 / finest if finest > 0 else None
+    metrics.pairs |= {"frc_halves": seventh, "frc_halves_half_bit": half_bit}
+    nm = None if px is None or pixel_size is None else px * pixel_size * 1e9
+    metrics.scan["resolution"] = {"px": px, "nm": nm}
 
 
 def _from_object(

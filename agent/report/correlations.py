@@ -1,0 +1,62 @@
+"""Fourier ring correlations of the pictured runs, as report.html draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.report.gallery import NAMED_ROLES, Gallery, seed_record
+from agent.report.pareto_plot import OKABE_ITO
+from fno_runner.result import RingCurves
+from fno_runner.score.frc import HALF, SEVENTH, last_crossing, smooth
+
+Json = dict[str, Any]
+
+KINDS = {"truth": HALF, "halves": SEVENTH, "reference": HALF}
+"""What was correlated, the most telling first, and its fixed threshold."""
+MOST_CURVES = 7
+
+
+def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
+    """The phase's curves of at most `MOST_CURVES` runs; None where no record has any.
+
+    kind: what all of them were correlated with. threshold: the fixed one.
+    curves: label, colour; frequency [1/px], correlation (smoothed as it is judged) and half_bit,
+        one element a ring; resolved, where the curve last crosses the fixed threshold [1/px].
+    """
+    found: list[tuple[str, dict[str, RingCurves]]] = []
+    for one in galleries:
+        for pictured in one.pictured:
+            record = seed_record(study, pictured.run)
+            if record is not None and record.curves:
+                name = str(one.one.configs["configuration"][pictured.config])
+                named = f"{name} ({pictured.role})" if pictured.role in NAMED_ROLES else name
+                found.append((named, record.curves))
+    kind = next((kind for kind in KINDS if any(kind in curves for _, curves in found)), None)
+    if kind is None:
+        return None
+    shown = [(label, curves[kind]) for label, curves in found if kind in curves][:MOST_CURVES]
+    return {
+        "kind": kind,
+        "threshold": KINDS[kind],
+        "curves": [
+            _curve(label, curves, colour, KINDS[kind])
+            for (label, curves), colour in zip(shown, OKABE_ITO, strict=False)
+        ],
+    }
+
+
+def _curve(label: str, curves: RingCurves, colour: str, threshold: float) -> Json:
+    smoothed = smooth(np.array(curves.phase))
+    rings = np.arange(1, len(smoothed) + 1)
+    return {
+        "label": label,
+        "colour": colour,
+        "frequency": np.round(rings * curves.step, 5).tolist(),
+        "correlation": np.round(smoothed, 4).tolist(),
+        "half_bit": curves.half_bit,
+        "resolved": round(last_crossing(smoothed, threshold, curves.step), 4),
+    }

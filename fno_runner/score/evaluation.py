@@ -1,0 +1,144 @@
+"""What a trained network is worth: its reconstruction, scored, and how long that took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Complex64
+
+from fno_runner.config import RunConfig
+from fno_runner.data.dataset import Dataset, Freeform
+from fno_runner.device import halve_until_it_fits
+from fno_runner.errors import DivergedError
+from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.stitching import stitch
+from fno_runner.result import ErrorInfo, Metrics, Pair, RingCurves, SeedResult
+from fno_runner.score.frc import as_curves
+from fno_runner.score.metrics import mean_over_objects, ring_curves, score, score_each
+from fno_runner.score.timing import Timing, timed_predict
+from fno_runner.score.without_truth import add_halves, correlate_halves, score_without_truth
+from fno_runner.train.training import Trained
+
+COLLAPSED_PEARSON = 0.1
+COLLAPSED_STD_RATIO = 0.05
+"""A phase that correlates less with the truth, or spreads less, has recovered nothing."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a seed's network made of the test patterns, and how long it took."""
+
+    config: RunConfig
+    objects: np.ndarray
+    mask: np.ndarray
+    timing: Timing
+    curves: dict[str, RingCurves]
+
+
+def evaluate(
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    trained: Trained,
+    seed: SeedResult,
+    *,
+    timed: bool,
+) -> Reconstruction:
+    """Reconstruct and score all test objects; fills `seed`.
+
+    Raises:
+        DivergedError: the training, a prediction or a metric is not finite.
+    """
+    if trained.error is not None:
+        raise trained.error
+    patches, timing = _predict_test(config, dataset, device, trained, timed=timed)
+    objects, mask = stitch(patches, dataset)
+    metrics = Metrics()
+    of_objects: list[dict[str, Pair]] = []
+    curves: dict[str, RingCurves] = {}
+    if isinstance(dataset.geometry, Freeform):
+        metrics = score_without_truth(patches, dataset, config.infer_batch_size)
+        halves = correlate_halves(patches, dataset)
+        add_halves(metrics, halves, dataset.pixel_size)
+        if halves is not None:
+            curves["halves"] = as_curves(*halves, halves[1].half_bit)
+    if dataset.reference is not None and dataset.reference_kind is not None:
+        scores = score_each(objects, dataset.reference, mask)
+        of_objects = [dict(of_object) for of_object in scores]
+        metrics.pairs |= mean_over_objects(scores)
+        curves[dataset.reference_kind] = ring_curves(objects, dataset.reference, mask)
+    _check_finite(metrics)
+    if dataset.validation is not None:
+        seed.validation = _validate(config, dataset.validation, device, trained)
+    seed.metrics, seed.curves = metrics, curves
+    seed.objects = of_objects if len(of_objects) > 1 else []
+    if trained.stopped is None:
+        seed.error = _collapse(metrics)
+        seed.status = "collapsed" if seed.error else "finished"
+    return Reconstruction(config, objects, mask, timing, curves)
+
+
+def _predict_test(
+    config: RunConfig, dataset: Dataset, device: torch.device, trained: Trained, *, timed: bool
+) -> tuple[Complex64[np.ndarray, "b n n"], Timing]:
+    """The patches of all test objects. Timed is the pass over the first one's."""
+    network = partial(predict, trained.model)
+    test, first = dataset.test, dataset.of_first_object
+    if not timed:
+        patches, _ = halve_until_it_fits(
+            partial(network, test, trained.scale, device), config.infer_batch_size
+        )
+        return patches, {}
+    patches, timing = timed_predict(
+        trained.model, first, trained.scale, device, config.infer_batch_size
+    )
+    if len(first) < len(test):
+        others = test.take(np.arange(len(first), len(test)))
+        rest = network(others, trained.scale, device, int(timing["infer_batch_size"]))
+        patches = np.concatenate([patches, rest])
+    return patches, timing
+
+
+def _validate(
+    config: RunConfig, validation: Dataset, device: torch.device, trained: Trained
+) -> dict[str, Pair]:
+    """The metrics of the validation object, reconstructed and scored as the test object is."""
+    assert validation.reference is not None
+    network = (trained.model, validation.test, trained.scale, device)
+    patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
+    objects, mask = stitch(patches, validation)
+    return dict(score(objects, validation.reference, mask))
+
+
+def _check_finite(metrics: Metrics) -> None:
+    """
+    Raises:
+        DivergedError: a metric is no number, though there are numbers that it could be of.
+    """
+    # A small object has no five scales, and one that is perfect has no noise.
+    values: dict[str, tuple[float | None, ...]] = dict(metrics.pairs)
+    values = {name: pair for name, pair in values.items() if name not in ("ms_ssim", "psnr")}
+    values |= {name: tuple(numbers.values()) for name, numbers in metrics.scan.items()}
+    for name, numbers in values.items():
+        for number in numbers:
+            if number is not None and not math.isfinite(number):
+                raise DivergedError(f"the metric {name} is {number}")
+
+
+def _collapse(metrics: Metrics) -> ErrorInfo | None:
+    """What is wrong with a phase that recovered nothing, whatever its other metrics say."""
+    if "pearson" not in metrics.pairs:
+        return None
+    phase_correlation, phase_spread = (metrics.pairs[key][1] for key in ("pearson", "std_ratio"))
+    assert phase_correlation is not None and phase_spread is not None
+    if phase_correlation >= COLLAPSED_PEARSON and phase_spread >= COLLAPSED_STD_RATIO:
+        return None
+    return ErrorInfo(
+        type="Collapsed",
+        message=f"the phase recovered nothing: Pearson {phase_correlation:.3f}, "
+        f"spread {phase_spread:.3f} of the truth's",
+    )
