@@ -104,7 +104,6 @@ def test_a_seed_that_had_finished_before_stays_finished() -> None:
     result = concluded(seed(0, "finished", 0.8), seed(1, "stopped", 0.9), seed(2, "stopped"))
     assert (result.status, result.error) == ("finished", None)
     assert result.metrics.pairs == {"ssim": (0.9, 0.8)}
-    # It is still comparable with what earlier versions recorded.
     result = concluded(seed(0, "diverged"), seed(1, "stopped", 0.8), seed(2, "stopped"))
     assert (result.status, result.metrics.pairs) == ("stopped", {"ssim": (0.9, 0.8)})
 

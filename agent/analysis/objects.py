@@ -1,0 +1,171 @@
+"""How much of a quality's scatter is the seed's, the object's, or neither's; and a new object's.
+
+Of a configuration with n seeds and m test objects, y is the quality of the network of seed s on
+object o. Seeds and objects are drawn at random and cross each other:
+
+    y = μ + seed(s) + object(o) + rest(s, o)
+
+The balanced analysis of variance has the components in closed form, which is also what REML gives
+where none is negative (Searle, Casella & McCulloch, 1992, section 4.7):
+
+    σ²(rest) = MS(rest)
+    σ²(seed) = (MS(seed) − MS(rest)) / m
+    σ²(object) = (MS(object) − MS(rest)) / n
+
+Two or three seeds say little of their own scatter: MS(seed) is moderated by that of all
+configurations (agent.analysis.scatter), and MS(rest) is pooled over them. MS(object) is each
+configuration's own, with m − 1 degrees of freedom: all configurations saw the same objects, so that
+one does not tell more than another. Intervals are by Student's t with Satterthwaite's (1946)
+degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from agent.analysis.scatter import Scale, moderated
+from agent.study.quality import numbers
+
+Array = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+OBJECT = "_object"
+"""Between a metric's column and the number of a test object, from 1: `ssim_phase_object1`."""
+STATISTICS = (
+    *("n_objects", "seed_sd", "object_sd", "rest_sd"),
+    *("objects_low", "objects_high", "new_object_low", "new_object_high"),
+)
+"""Columns behind a metric's in a table of configurations."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """What scatters the quality of k configurations; float64 (k,) each, in the quality's unit.
+
+    seed, object, rest: standard deviations of the components; 0 where the estimate is negative, NaN
+        where seeds or objects are too few to tell.
+    objects_low, objects_high: 95 % interval of the mean over objects like these.
+    new_low, new_high: 95 % prediction interval for one new object, reconstructed by one network
+        that is trained anew.
+    """
+
+    seed: Array
+    object: Array
+    rest: Array
+    objects_low: Array
+    objects_high: Array
+    new_low: Array
+    new_high: Array
+
+
+def components(samples: Sequence[Array], scale: Scale) -> Components:
+    """The variance components of k configurations.
+
+    Args:
+        samples: of each configuration its numbers, float64 (n, m): a row a seed, a column an
+            object. All have the same m; n may differ, and be 0.
+        scale: where the scatter of seeds is expected to be even.
+    """
+    k = len(samples)
+    n = np.array([len(sample) for sample in samples])
+    m = max((sample.shape[1] for sample in samples if len(sample)), default=0)
+    nothing = np.full(k, math.nan)
+    if m < 2 or not np.any(n > 1):
+        return Components(*(nothing.copy() for _ in range(7)))
+    mean, seed_own, ms_object = nothing.copy(), nothing.copy(), nothing.copy()
+    rest_sum = rest_freedom = 0.0
+    for i, sample in enumerate(samples):
+        if not len(sample):
+            continue
+        by_seed, by_object = sample.mean(axis=1), sample.mean(axis=0)
+        mean[i] = sample.mean()
+        ms_object[i] = len(sample) * by_object.var(ddof=1)
+        if len(sample) > 1:
+            seed_own[i] = by_seed.std(ddof=1)
+            rest = sample - by_seed[:, None] - by_object + mean[i]
+            rest_sum += float(np.square(rest).sum())
+            rest_freedom += (len(sample) - 1) * (m - 1)
+    ms_rest = rest_sum / rest_freedom
+    scatter = moderated(seed_own, n, mean, scale, np.empty((k, 0)))
+    ms_seed = m * np.square(scatter.std)
+    some = np.where(n > 0, n, math.nan)
+    of = (ms_seed, ms_object, np.full(k, ms_rest))
+    freedom = (scatter.freedom, np.full(k, m - 1.0), np.full(k, rest_freedom))
+    one = 1 / (some * m)
+    reach = _reach(of, freedom, (one, one, -one))
+    of_new = _reach(of, freedom, (1 / m + one, 1 / some + one, 1 - 1 / some - 1 / m - one))
+    of_new = np.fmax(of_new, reach)  # which more degrees of freedom may turn round
+    return Components(
+        seed=np.sqrt(np.maximum(ms_seed - ms_rest, 0) / m),
+        object=np.sqrt(np.maximum(ms_object - ms_rest, 0) / some),
+        rest=np.where(n > 0, math.sqrt(ms_rest), math.nan),
+        objects_low=mean - reach,
+        objects_high=mean + reach,
+        new_low=mean - of_new,
+        new_high=mean + of_new,
+    )
+
+
+def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """t·√Σ(weight · mean square), by Satterthwaite's degrees of freedom.
+
+    A negative component counts as none: no less than what seeds or objects alone leave. What is
+    subtracted may not take more degrees of freedom than the fewest that one mean square has.
+    """
+    parts = [weight * square for weight, square in zip(weights, squares, strict=True)]
+    variance = np.maximum(sum(parts), np.fmax(parts[0], parts[1]))
+    spread = sum(np.square(p) / f for p, f in zip(parts, freedom, strict=True))
+    effective = np.divide(
+        np.square(variance), spread, out=np.full(len(variance), math.inf), where=spread > 0
+    )
+    effective = np.fmax(effective, np.fmin(freedom[0], freedom[1]))
+    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, effective) * np.sqrt(variance))
+
+
+def object_columns(column: str, table: pd.DataFrame) -> list[str]:
+    """The columns of a table of runs that have a metric of each test object, in their order."""
+    found: list[str] = []
+    while (name := f"{column}{OBJECT}{len(found) + 1}") in table:
+        found.append(name)
+    return found
+
+
+def component_columns(
+    column: str,
+    runs: pd.DataFrame,
+    seeds: Sequence[Sequence[int]],
+    scale: Scale,
+    bounds: tuple[float, float],
+) -> pd.DataFrame:
+    """A row a configuration, with the columns of `STATISTICS` behind the metric's.
+
+    With one test object there are no components, and every interval is for this object only.
+
+    Args:
+        column: the metric's column in `runs`.
+        seeds: for each configuration the positions in `runs` of its seeds.
+        bounds: within which the metric lies.
+    """
+    names = object_columns(column, runs)
+    values = np.column_stack([numbers(runs, name) for name in names or [column]])
+    whole = np.asarray(np.isfinite(values).all(axis=1))
+    samples = [values[[row for row in rows if whole[row]]] for rows in seeds]
+    found = components(samples, scale)
+    table: dict[str, list[float] | list[int]] = {
+        "n_objects": [values.shape[1] if len(sample) else 0 for sample in samples],
+        "seed_sd": found.seed.tolist(),
+        "object_sd": found.object.tolist(),
+        "rest_sd": found.rest.tolist(),
+        "objects_low": np.clip(found.objects_low, *bounds).tolist(),
+        "objects_high": np.clip(found.objects_high, *bounds).tolist(),
+        "new_object_low": np.clip(found.new_low, *bounds).tolist(),
+        "new_object_high": np.clip(found.new_high, *bounds).tolist(),
+    }
+    return pd.DataFrame({f"{column}_{key}": table[key] for key in STATISTICS}, dtype=object)

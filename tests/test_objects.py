@@ -1,0 +1,99 @@
+"""Variance components of seeds and objects: by hand, and whether their intervals cover."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agent.analysis.objects import component_columns, components, object_columns
+
+
+def test_components_by_hand() -> None:
+    """Two seeds 0 and 2 apart from it, three objects −3, 0, 3, no rest.
+
+    y = μ ± 1 + object: MS(seed) = 3 · 2 = 6, MS(object) = 2 · 9 = 18, MS(rest) = 0.
+    """
+    one = np.array([[-1.0], [1.0]]) + np.array([-3.0, 0.0, 3.0]) + 5
+    found = components([one, one], "linear")
+    assert found.object == pytest.approx(math.sqrt(18 / 2))
+    assert found.seed == pytest.approx(math.sqrt(6 / 3), rel=0.05)  # two alike moderate each other
+    assert found.rest == pytest.approx(0)
+
+
+def test_a_rest_is_told_from_both() -> None:
+    """Rows (1, 2) and (4, 1): mean 2, seeds ±0.5, objects ±0.5, rest ±1: MS(rest) = 4."""
+    found = components([np.array([[1.0, 2.0], [4.0, 1.0]])] * 2, "linear")
+    assert found.rest == pytest.approx(2.0)
+    assert found.object == pytest.approx(0.0) and found.seed == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("seed_sd", "object_sd", "rest_sd"), [(0.006, 0.01, 0.002), (0.006, 0.0, 0.002), (0, 0.01, 0)]
+)
+def test_intervals_cover_what_they_say(seed_sd: float, object_sd: float, rest_sd: float) -> None:
+    """Over simulated studies of 12 configurations, 3 seeds, 5 objects that all of them share."""
+    rng = np.random.default_rng(0)
+    k, n, m = 12, 3, 5
+    mean = np.linspace(0.8, 0.9, k)
+    over_objects, of_new = [], []
+    for _ in range(250):
+        objects = rng.normal(0, object_sd, m)
+        samples = [
+            mu
+            + rng.normal(0, seed_sd, (n, 1))
+            + objects
+            + rng.normal(0, rest_sd, (n, m))
+            for mu in mean
+        ]  # fmt: skip
+        found = components(samples, "linear")
+        new = mean + rng.normal(0, math.hypot(object_sd, seed_sd, rest_sd), k)
+        over_objects.append((found.objects_low <= mean) & (mean <= found.objects_high))
+        of_new.append((found.new_low <= new) & (new <= found.new_high))
+    assert 0.92 <= np.mean(over_objects) <= 1
+    assert 0.92 <= np.mean(of_new) <= 0.99
+
+
+def test_seeds_alone_do_not_cover_a_new_object() -> None:
+    """What a table with one test object cannot tell: its intervals are for this object."""
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(300):
+        y = 0.85 + rng.normal(0, 0.01) + rng.normal(0, 0.003, 3)
+        reach = 4.303 * y.std(ddof=1) / math.sqrt(3)
+        covered.append(abs(y.mean() - 0.85) <= reach)
+    assert np.mean(covered) < 0.75
+
+
+def test_too_few_to_tell_is_nan() -> None:
+    for samples in ([np.ones((3, 1))], [np.ones((1, 5))], [np.empty((0, 5))], []):
+        found = components(samples, "linear")
+        assert np.isnan(found.seed).all() and np.isnan(found.objects_low).all()
+
+
+def test_a_configuration_without_seeds_leaves_the_others_theirs() -> None:
+    rng = np.random.default_rng(0)
+    found = components(
+        [rng.normal(size=(3, 4)), np.empty((0, 4)), rng.normal(size=(1, 4))], "linear"
+    )
+    assert np.isfinite(found.objects_low).tolist() == [True, False, True]
+
+
+def test_columns_of_a_table() -> None:
+    rng = np.random.default_rng(0)
+    y = 0.9 + 0.01 * rng.normal(size=(4, 3))
+    runs = pd.DataFrame({f"ssim_phase_object{o + 1}": y[:, o] for o in range(3)})
+    assert object_columns("ssim_phase", runs) == [f"ssim_phase_object{o}" for o in (1, 2, 3)]
+    table = component_columns("ssim_phase", runs, [[0, 1], [2, 3]], "logit", (-1, 1))
+    assert table["ssim_phase_n_objects"].tolist() == [3, 3]
+    low, high = (table[f"ssim_phase_objects_{end}"] for end in ("low", "high"))
+    new_low, new_high = (table[f"ssim_phase_new_object_{end}"] for end in ("low", "high"))
+    assert (new_low < low).all() and (high < new_high).all() and (new_high <= 1).all()
+
+
+def test_one_object_has_no_components() -> None:
+    table = component_columns("x", pd.DataFrame({"x": [1.0, 2.0]}), [[0, 1]], "linear", (0, 9))
+    assert table["x_n_objects"].tolist() == [1]
+    assert table.drop(columns="x_n_objects").isna().all(axis=None)
