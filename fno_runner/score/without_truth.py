@@ -35,15 +35,15 @@ def score_without_truth(
     region = np.zeros(len(test), bool) if dataset.region is None else dataset.region
     train = ~(dataset.held_out | region)
     own = predicted_amplitude(patches, test, infer_batch_size)
-    from_object, known = _from_object(patches, dataset, train, infer_batch_size)
+    of_object, known = from_object(patches, dataset, train, infer_batch_size)
     r: dict[str, float | None] = {}
     deviance: dict[str, float | None] = {}
     for name, frames, predicted in (
         ("train", train, own),
         ("held_out", dataset.held_out, own),
         ("region", region, own),
-        ("held_out_from_object", dataset.held_out & known, from_object),
-        ("region_from_object", region & known, from_object),
+        ("held_out_from_object", dataset.held_out & known, of_object),
+        ("region_from_object", region & known, of_object),
     ):
         there = frames.any()
         r[name] = r_factor(predicted[frames], test.amplitude[frames]) if there else None
@@ -104,7 +104,7 @@ def add_halves(
     metrics.scan["resolution"] = {"px": px, "nm": nm}
 
 
-def _from_object(
+def from_object(
     patches: Complex64[np.ndarray, "b n n"],
     dataset: Dataset,
     train: Bool[np.ndarray, " b"],

@@ -1,0 +1,134 @@
+"""What a larger pattern brings, and what it costs: 128 px beside 64.
+
+    python -m benchmarks.patch_size simulated [--output FOLDER]
+    python -m benchmarks.patch_size scan [--data FOLDER] [--output FOLDER]
+
+`simulated` makes 2 + 1 + 1 objects of grid lines for N = 128 and trains on them. `scan` cuts
+aps_siemens_n128.npz, which FOLDER holds, to 64 px and leaves it whole; for each it fits a probe and
+trains. Both sizes see the same frames, and leave the same ones out. R is of frames left out, as
+the object of the training frames predicts them: on all pixels, and on the 64 × 64 that both have.
+Lengths are in pixels of the object of the 64 px frames. Every program is a process of its own;
+times are wall times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from fno_runner.config import N, load_config
+from fno_runner.data import load_dataset
+from fno_runner.data.crop import window
+from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.weights import WEIGHTS, load_weights
+from fno_runner.result import RunResult
+from fno_runner.score.metrics import r_factor
+from fno_runner.score.without_truth import from_object
+from fno_runner.train.training import build_model
+
+SLICE = 32
+SIMULATED = ("--patch_size=128", "--architecture=fno", "--width=8", "--modes=24",
+             "--train_patterns=3200", "--epochs=2", f"--infer_batch_size={SLICE}")  # fmt: skip
+SCAN = ("--architecture=fno", "--width=16", "--input_transform=sqrt", "--learning_rate=0.005",
+        "--epochs=16", f"--infer_batch_size={SLICE}")  # fmt: skip
+MODES = {64: 12, 128: 24}
+"""The same waves across the window, which is as wide in both."""
+
+
+def simulated(output: Path) -> None:
+    """Make the data, train, and print times and metrics."""
+    data = output / "datasets"
+    start = perf_counter()
+    load_dataset(load_config({"patch_size": 128, "data_dir": str(data)}))
+    made = perf_counter() - start
+    seconds = run_program("-m", "fno_runner", *SIMULATED, f"--data_dir={data}",
+                          f"--output_dir={output / 'simulated'}")  # fmt: skip
+    record = record_of(output / "simulated")
+    print(f"data made in {made:.1f} s, run in {seconds:.0f} s")
+    for name in ("pearson", "ssim", "psnr"):
+        amplitude, phase = record.metrics.pairs[name]
+        print(f"{name}: amplitude {amplitude:.3f}, phase {phase:.3f}")
+
+
+def scan(data: Path, output: Path) -> None:
+    """Fit probes, train, and print a Markdown table."""
+    print("| N | counts held | probe fit [s] | run [s] | R from the object, left out: all pixels "
+          "| common 64×64 | resolution of halves [px of 64] |")  # fmt: skip
+    print("|" + " --- |" * 7, flush=True)
+    for size in MODES:
+        cells = _of_size(size, data / "aps_siemens_n128.npz", output)
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _of_size(size: int, file: Path, output: Path) -> list[str]:
+    fitted = output / f"star{size}.npz"
+    fit = run_program("-m", "fno_runner.data", "probe", str(file), f"--patch-size={size}",
+                      "--positions", f"--output={fitted}")  # fmt: skip
+    folder = output / f"scan{size}"
+    seconds = run_program("-m", "fno_runner", f"--scan={fitted}", f"--patch_size={size}", *SCAN,
+                          f"--modes={MODES[size]}", f"--output_dir={folder}")  # fmt: skip
+    record = record_of(folder)
+    config = record.run_config
+    dataset = load_dataset(config)
+    model = build_model(config, dataset, torch.device("cpu"))
+    scale = load_weights(folder / "runs" / record.run_id / WEIGHTS, model)
+    patches = predict(model, dataset.test, scale, torch.device("cpu"), SLICE)
+    assert dataset.region is not None
+    train = ~(dataset.held_out | dataset.region)
+    predicted, known = from_object(patches, dataset, train, SLICE)
+    left_out = dataset.held_out & known
+    middle = (size // 2, size // 2)
+    common = [window(amplitude[left_out], middle, N)
+              for amplitude in (predicted, dataset.test.amplitude)]  # fmt: skip
+    r = record.metrics.scan["r_factor"]["held_out_from_object"]
+    px = record.metrics.scan["resolution"]["px"]
+    assert r is not None and px is not None
+    return [
+        str(size),
+        f"{100 * float(record.provenance['counts_held'] or 0):.1f} %",
+        f"{fit:.0f}",
+        f"{seconds:.0f}",
+        f"{r:.4f}",
+        f"{r_factor(common[0], common[1]):.4f}",
+        f"{px * N / size:.2f}",
+    ]
+
+
+def run_program(*words: str) -> float:
+    """The wall time of a Python program [s]."""
+    start = perf_counter()
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    return perf_counter() - start
+
+
+def record_of(study: Path) -> RunResult:
+    """The record of a study's only run."""
+    (path,) = study.glob("runs/*/result.json")
+    return RunResult.model_validate_json(path.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("simulated", "scan"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--output", type=Path, help="keep files and runs here")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        output = given.output or Path(scratch)
+        output.mkdir(parents=True, exist_ok=True)
+        if given.what == "simulated":
+            simulated(output)
+        else:
+            scan(given.data, output)
+
+
+if __name__ == "__main__":
+    main()
