@@ -27,7 +27,7 @@ log = logging.getLogger("fno_runner")
 
 RECOMMENDATION = "recommendation.json"
 """What `python -m agent.export` leaves in a study's folder."""
-KNOWN_RECOMMENDATION = 1
+KNOWN_RECOMMENDATIONS = (1, 2)
 MAX_RECOMMENDATION = 64 * 2**20
 """A larger one is refused unread [bytes]."""
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -164,9 +164,7 @@ def _recommended(study: Path) -> list[TrainedModel]:
     if not path.is_file():
         raise UserError(f"{study}: has no {RECOMMENDATION}; {again}")
     try:
-        if path.stat().st_size > MAX_RECOMMENDATION:
-            raise ValueError("too large")
-        series = _recommendations(json.loads(path.read_bytes()))
+        series = _recommendations(read_json(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: is no recommendation of this program ({error}); {again}"
@@ -198,13 +196,24 @@ def _recommended(study: Path) -> list[TrainedModel]:
     return networks
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file of this program holds.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is too large, or is no JSON.
+    """
+    if path.stat().st_size > MAX_RECOMMENDATION:
+        raise ValueError(f"{path} is too large")
+    return json.loads(path.read_bytes())
+
+
 def _recommendations(content: Any) -> dict[str, list[str]]:
     """A series' name -> the run_ids of its recommended configuration.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is something else.
     """
-    if content["schema_version"] != KNOWN_RECOMMENDATION:
+    if content["schema_version"] not in KNOWN_RECOMMENDATIONS:
         raise ValueError(f"schema_version is {content['schema_version']!r}")
     recommended = {}
     for one in content["series"]:
