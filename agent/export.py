@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from agent.analysis.asking import add_choice_options, add_more_choice_options, asked_of
 from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
+from agent.analysis.recommendation import Asked
 from agent.analysis.series import configuration_table, series
 from agent.report.terminal import (
     CONFIGS,
@@ -30,7 +31,6 @@ from agent.server.client import Place, Server, UnknownPlaceError, parse_place
 from agent.server.rows import is_ours, merge, mirror, study_name
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
-from agent.study.quality import PHASE_SSIM
 from agent.study.records import one_line, read_records, table
 from agent.study.retimes import prefer_retimed
 from fno_runner.cli import Parser, command
@@ -47,8 +47,8 @@ Write what the runs of a study came to, and print the front and the recommended 
   reconstructions.png  the front's reconstructions and the worst, beside the truth
   report.html          all of it in one file that opens in a browser without a network
 
-Recommended is the cheapest configuration within one standard error of the best; docs/statistics.md
-says how, and what the intervals cover.
+Recommended is the configuration that is worth its cost: a network twice as large must gain 0.01 in
+phase SSIM (--price). docs/statistics.md says how, and how sure that is.
 
 A study is a folder on this disk, which is only read; or a sweep, or a whole project, on a Weights &
 Biases server. Its runs are merged with the records that are here, of the same runs and of runs that
@@ -60,7 +60,9 @@ superseded.
 MORE = """\
 examples:
   python -m agent.export                         the newest study on this disk
-  python -m agent.export STUDY --tolerance 0.01  within 0.01 of the best is good enough
+  python -m agent.export STUDY --price 0.02      a network twice as large must gain 0.02
+  python -m agent.export STUDY --cost latency_s --at-least ssim_phase=0.93
+                                                 pay for latency, and only with that quality
   python -m agent.export team/fno-hyperparam-study/a1b2c3d4 --require-complete
                                                  a sweep, as `wandb sweep` prints it
   python -m agent.export team/fno-hyperparam-study
@@ -76,7 +78,7 @@ finished run · 2 bad input, or a server that cannot be read · 3 the files cann
 def export(
     study: Path,
     output_dir: Path | None = None,
-    tolerance: float | None = None,
+    asked: Asked | None = None,
     *,
     allow_mixed: bool = False,
 ) -> ExportResult:
@@ -86,7 +88,7 @@ def export(
         UserError: `study` is not a study; nothing was written.
         MachineError: the files cannot be written.
     """
-    return write(read_local(study), output_dir, tolerance, allow_mixed=allow_mixed)
+    return write(read_local(study), output_dir, asked, allow_mixed=allow_mixed)
 
 
 def read_local(study: Path) -> Material:
@@ -150,7 +152,7 @@ def read_server(server: Server, place: Place) -> Material:
 def write(
     material: Material,
     output_dir: Path | None = None,
-    tolerance: float | None = None,
+    asked: Asked | None = None,
     *,
     allow_mixed: bool = False,
 ) -> ExportResult:
@@ -160,9 +162,7 @@ def write(
 
     Args:
         output_dir: where the files go; the material's folder if None.
-        tolerance: how far from the best is near enough, absolute, in the criterion's unit; None
-            for one standard error, or, of one seed, the criterion's own (phase SSIM 0.02, R on
-            held-out frames 0.002).
+        asked: of the choice; None for a price of 0.01 in phase SSIM (R: 0.001) a doubling.
         allow_mixed: compare runs of different data, epochs, schema or code apart, each group by
             itself, with a column that names it; otherwise they are refused.
 
@@ -193,7 +193,7 @@ def write(
     elif commits := commits_of_one_code(material.counted):
         remark = f"runs of commits {', '.join(commits)}, which compute the same (code)"
         material = replace(material, remarks=[*material.remarks, remark])
-    all_series = series(material.counted, tolerance)
+    all_series = series(material.counted, asked)
     grid = attempts(sweep, runs) if sweep is not None and sweep.method == "grid" else None
     make_folder(folder)
     write_text_atomically(csv, as_csv(runs))
@@ -231,7 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if any(one.recommendation for one in result.series):
         return 0
-    print(f"error: {source}: no finished run to recommend", file=sys.stderr)
+    reasons = dict.fromkeys(one.why_not for one in result.series)
+    why = "; ".join(reasons) or "no finished run to recommend"
+    print(f"error: {source}: {why}", file=sys.stderr)
     return 1
 
 
@@ -240,7 +242,7 @@ def _export(args: argparse.Namespace) -> ExportResult:
     material = read_local(source) if isinstance(source, Path) else _read_place(source)
     if args.require_complete and (material.sweep is None or material.sweep.method != "grid"):
         raise UserError(f"--require-complete: {material.source} is not the study of a grid")
-    result = write(material, args.output_dir, args.tolerance, allow_mixed=args.allow_mixed)
+    result = write(material, args.output_dir, asked_of(args), allow_mixed=args.allow_mixed)
     if isinstance(source, Place) and material.sweep is not None and args.output_dir is None:
         # So that the folder, exported without the server, knows its grid.
         adopt_study(material.folder, material.sweep)
@@ -267,16 +269,6 @@ def _read_place(place: Place) -> Material:
         raise UserError(f"{error}, and there is no such folder here") from None
 
 
-def _tolerance(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}': allowed is a number ≥ 0")
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m agent.export",
@@ -299,10 +291,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take runs of different data, epochs, schema or code, each group compared by itself",
     )
-    add("--tolerance", type=_tolerance, metavar="X",
-        help="recommend the cheapest within X of the best, absolute (default: one standard error "
-        f"of the best; where it ran with one seed phase SSIM {PHASE_SSIM.tolerance}, R on held-out "
-        "frames of a scan without a reference 0.002)")  # fmt: skip
+    add_choice_options(parser)
+    add_more_choice_options(parser)
     return parser
 
 

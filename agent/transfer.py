@@ -221,7 +221,7 @@ def _ranks(values: Array, metric: Metric) -> npt.NDArray[np.int_]:
 
 
 def _configurations(study: Path) -> pd.DataFrame:
-    return configurations(table(read_records(study).results))[0]
+    return configurations(table(read_records(study).results)).table
 
 
 def _with(

@@ -8,6 +8,7 @@ at far too high a learning rate, of which all but one seed collapsed or diverged
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from tests.test_export import make, rows
 RECORDS = Path(__file__).parent / "records"
 SCHEMA_1 = RECORDS / "schema1"
 VERSION_0_1 = RECORDS / "version_0_1"
+CHANGED = re.compile(r"_(low|high)$|^on_|^recommended$")
+"""Columns of study_configs.csv that say something else now, and why: intervals and probabilities
+borrow the scatter of all configurations, and the choice follows a price and leaves out what
+collapsed (docs/statistics.md)."""
 
 
 @pytest.fixture
@@ -66,7 +71,8 @@ def test_the_tables_of_version_0_1_are_unchanged(exported: tuple[Path, Path], na
     assert len(now) == len(then)
     for row, before in zip(now, then, strict=True):
         assert [key for key in row if key in before] == list(before), "columns keep their order"
-        assert {key: row[key] for key in before} == before
+        same = {key for key in before if not CHANGED.search(key)}
+        assert {key: row[key] for key in same} == {key: before[key] for key in same}
 
 
 def test_a_record_of_version_0_1_is_written_again_as_it_was() -> None:

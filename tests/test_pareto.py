@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.intervals import front_probabilities
+from agent.analysis.means import Means, known
 from agent.analysis.pareto import front, hypervolume, knee
+from agent.analysis.probabilities import front_probabilities
+from tests.test_choice_rules import told
 
 # Few distinct values, so that ties are common.
 COORDINATE = st.one_of(st.integers(0, 5).map(float), st.just(math.nan), st.floats())
@@ -46,52 +48,44 @@ def test_equal_points_are_both_on_the_front() -> None:
     assert front([1, 1, 1, 2, 2], [5, 5, 4, 5, 6]) == [0, 1, 4]
 
 
-def arrays(*samples: list[float]) -> list[np.ndarray]:
-    return [np.array(sample) for sample in samples]
+def on_front(quality: Means, cost: list[float] | Means) -> np.ndarray:
+    paid = cost if isinstance(cost, Means) else known(np.array(cost))
+    return front_probabilities(quality, paid, 1, np.argsort(paid.mean, kind="stable"))
 
 
-def test_two_seeds_that_overlap_are_on_the_front_in_three_of_four_resamples() -> None:
-    """The dearer one's mean is 1, 2 or 3 with weights ¼, ½, ¼; the cheaper one's is always 2.
-
-    The dearer is on the front where it is strictly better: ¼. The cheaper always is.
-    """
-    found = front_probabilities(arrays([1], [2]), arrays([2, 2], [1, 3]))
-    assert found == pytest.approx([1, 1 / 4], abs=0.03)
+def test_the_dearer_of_two_is_on_the_front_if_it_is_better() -> None:
+    """One error of the difference ahead: Φ(1) = 0.841. The cheaper one always is."""
+    error = 0.01 / math.sqrt(2)
+    assert on_front(told([0.5, 0.51], [error] * 2), [1, 2]) == pytest.approx([1, 0.841], abs=0.03)
 
 
-def test_of_equal_cost_both_are_on_the_front_where_they_are_equal() -> None:
-    """Means 0, 1, 2 with ¼, ½, ¼ each, at one cost: the better one, or both where equal.
-
-    P(equal) = 1/16 + 4/16 + 1/16 = 3/8; each is strictly better in half of the rest: 3/8 + 5/16.
-    """
-    found = front_probabilities(arrays([7], [7]), arrays([0, 2], [0, 2]))
-    assert found == pytest.approx([11 / 16, 11 / 16], abs=0.03)
+def test_of_equal_cost_the_better_one_is_on_the_front() -> None:
+    found = on_front(told([0.5, 0.5, 0.2], [0.01] * 3), [7, 7, 7])
+    assert found == pytest.approx([0.5, 0.5, 0], abs=0.03)
 
 
-def test_three_configurations_of_which_the_middle_one_must_beat_and_the_last_both() -> None:
-    """Costs 1, 2, 3. Qualities: a is 3; b's mean of three seeds (0, 0, 9) is 0, 3, 6, 9 with
-    8/27, 12/27, 6/27, 1/27; c's of two seeds (2, 8) is 2, 5, 8 with ¼, ½, ¼.
-
-    b is on the front if it is above 3: 7/27. c if it is above max(3, b): where b ≤ 3 (20/27), c in
-    {5, 8}: ¾; where b = 6 (6/27), c = 8: ¼; where b = 9: never. 15/27 + 1.5/27 = 16.5/27.
-    """
-    found = front_probabilities(arrays([1], [2], [3]), arrays([3], [0, 0, 9], [2, 8]))
-    assert found == pytest.approx([1, 7 / 27, 16.5 / 27], abs=0.03)
+def test_the_dearest_of_three_must_beat_both() -> None:
+    """Three alike: the second is better than the first in ½, the third the best of all in ⅓."""
+    found = on_front(told([0.5] * 3, [0.01] * 3), [1, 2, 3])
+    assert found == pytest.approx([1, 1 / 2, 1 / 3], abs=0.03)
 
 
-def test_times_are_drawn_anew_as_well() -> None:
-    """Equal qualities; times 1 or 3 (means 1, 2, 3 with ¼, ½, ¼) against always 2.
-
-    The first is on the front unless it is slower (¾), the second unless the first is faster (¾).
-    """
-    found = front_probabilities(arrays([1, 3], [2, 2]), arrays([5, 5], [5, 5]))
-    assert found == pytest.approx([3 / 4, 3 / 4], abs=0.03)
+def test_times_are_drawn_as_well() -> None:
+    """Equal qualities that stand still: whichever is faster. 1 ± 0.1 against 1.1 ± 0.1: Φ(0.71)."""
+    found = on_front(told([0.5, 0.5], [0, 0]), told([1.0, 1.1], [0.1, 0.1]))
+    assert found == pytest.approx([0.760, 0.240], abs=0.03)
 
 
-def test_what_has_no_number_has_no_probability_and_stands_in_nobodys_way() -> None:
-    found = front_probabilities(arrays([], [2], [3]), arrays([9, 9], [1, 1], []))
-    assert found[1] == 1 and np.isnan(found[[0, 2]]).all()
-    assert np.isnan(front_probabilities(arrays([]), arrays([]))).all()
+def test_less_is_better_for_r() -> None:
+    quality = told([0.08, 0.07], [1e-4, 1e-4])
+    cost = known(np.array([1.0, 2.0]))
+    assert front_probabilities(quality, cost, -1, np.array([0, 1])) == pytest.approx([1, 1])
+    assert front_probabilities(quality, cost, 1, np.array([0, 1])) == pytest.approx([1, 0])
+
+
+def test_what_is_not_compared_has_no_probability() -> None:
+    found = front_probabilities(told([0.5, 0.6], [0, 0]), known(np.ones(2)), 1, np.array([0]))
+    assert found[0] == 1 and np.isnan(found[1])
 
 
 def test_the_hypervolume_is_a_staircase_in_decades() -> None:

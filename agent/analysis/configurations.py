@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import stats
 
-from agent.analysis.intervals import by_size, mean_intervals
+from agent.analysis.means import CONFIDENCE, Means, known, means
+from agent.analysis.scatter import scale_between, trend_terms
 from agent.study.quality import numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
@@ -37,26 +40,48 @@ TIMES = tuple(cost.column for cost in COSTS if cost.unit == "s")
 STATISTICS = ("mean", "std", "low", "high", "n")
 """Of each metric: mean, standard deviation (n − 1), ends of the 95 % interval of the mean,
 how many numbers."""
+COLLAPSE = ("collapse", "collapse_low", "collapse_high")
+"""The part of the seeds whose training failed, and the ends of its 95 % interval."""
+MOST_PAIRED = 2_000_000
+"""Configurations times seeds; beyond it seeds are not told apart, and nothing is paired."""
 
 
-def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
+@dataclass(frozen=True)
+class Configurations:
+    """The configurations of comparable runs.
+
+    table: one a row; the columns are those that `configurations` names.
+    seeds: for each the positions in the table of runs of the seeds that its means are over.
+    means: by column what is known of the means, counts that the configuration decides included.
+    terms: what the scatter of seeds may follow (k, t).
+    """
+
+    table: pd.DataFrame
+    seeds: list[list[int]]
+    means: dict[str, Means]
+    terms: npt.NDArray[np.float64]
+
+
+def configurations(runs: pd.DataFrame) -> Configurations:
     """The configurations of comparable runs, one a row, in the order of their names.
 
     Means are over the finished runs of different seeds that have the number; failed, diverged,
-    collapsed and stopped runs are counted and enter no mean. One seed has no spread: std, low and
-    high are NaN.
+    collapsed and stopped runs are counted and enter no mean. Intervals use the scatter of all
+    configurations (agent.analysis.scatter); where none has two seeds they are NaN.
 
     Args:
         runs: rows of a table of `agent.study.records`, of any status, that differ in nothing that
             forbids to compare them.
 
     Returns:
-        A table with the columns
+        Them, in a table with the columns
         configuration: its name in words, unique in the table.
         the keys of `CONFIGURATION`.
         n_runs: rows; n_seeds: finished ones of different seeds; n_collapsed; n_diverged;
             n_failed: other rows that ended without a result; n_stopped, where a run of the table
             was stopped on purpose.
+        collapse, _low, _high: the part of the seeds that were trained to their end whose training
+            failed, collapsed or diverged, and its 95 % interval (Jeffreys).
         seeds, run_ids: of the finished ones, separated by blanks, in the same order.
         model_params, flops_per_pattern: counts, None where unknown.
         time_device, n_timed: the device whose times these are (that of most of the study's finished
@@ -64,10 +89,10 @@ def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
         <metric>_mean, _std, _low, _high, _n: of every phase metric (of the validation object with
             `val_` before it), R factors [1], train_time_s [s of a seed], inference_time_s [s],
             latency_s [s].
-        And for each configuration the positions in `runs` of the seeds that its means are over.
     """
     if runs.empty:
-        return pd.DataFrame(columns=["configuration", *CONFIGURATION]), []
+        empty = pd.DataFrame(columns=["configuration", *CONFIGURATION])
+        return Configurations(empty, [], {}, np.empty((0, 0)))
     told = runs.reindex(columns=list(CONFIGURATION)).to_numpy().tolist()
     groups: dict[tuple[str, ...], list[int]] = {}
     for row, values in enumerate(told):
@@ -83,23 +108,32 @@ def configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[list[int]]]:
     table: dict[str, list[Any]] = {"configuration": [name for _, name, _ in in_order]}
     for place, key in enumerate(CONFIGURATION):
         table[key] = [told[rows[0]][place] for rows in members]
-    table |= _counts([Counter(status[row] for row in rows) for rows in members])
+    statuses = [Counter(status[row] for row in rows) for rows in members]
+    table |= _counts(statuses)
     table["n_seeds"] = [len(rows) for rows in counted]
     table["seeds"] = [" ".join(str(seed[row]) for row in rows) for rows in counted]
     table["run_ids"] = [" ".join(run_ids[row] for row in rows) for rows in counted]
     for key in (COST, FLOPS):
-        known = runs[key].tolist() if key in runs else [None] * len(runs)
-        table[key] = [_first(known, rows) for rows in members]
+        told_counts = runs[key].tolist() if key in runs else [None] * len(runs)
+        table[key] = [_first(told_counts, rows) for rows in members]
+    table |= dict(zip(COLLAPSE, _collapse(statuses), strict=True))
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
-    metrics = [str(c) for c in runs if str(c).endswith("_phase") and c in QUANTITIES]
-    metrics += [c for c, q in QUANTITIES.items() if c in runs and (q.of == "scan" or c in TIMES)]
+    terms = trend_terms(
+        list(map(str, table["architecture"])),
+        np.array(table[COST], dtype=float),
+        np.array(table["n_collapsed"]) > 0,
+    )
+    found = {key: known(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
+    metrics = [c for c in map(str, runs) if c.endswith("_phase") and c in QUANTITIES]
+    metrics += [c for c, q in QUANTITIES.items() if (q.of == "scan" or c in TIMES) and c in runs]
     for metric in dict.fromkeys(metrics):
         measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
-        samples = [measured[rows] for rows in (timed if metric in TIMES else counted)]
-        for name, column in _statistics(metric, samples).items():
-            table[f"{metric}_{name}"] = column
-    return pd.DataFrame(table, dtype=object), counted
+        rows_of = timed if metric in TIMES else counted
+        found[metric] = seed_means(metric, measured, seed, rows_of, terms)
+        for name, values in _statistics(metric, found[metric]).items():
+            table[f"{metric}_{name}"] = values
+    return Configurations(pd.DataFrame(table, dtype=object), counted, found, terms)
 
 
 def configuration_names(configs: pd.DataFrame) -> list[str]:
@@ -181,23 +215,61 @@ def _first(values: list[Any], rows: Sequence[int]) -> Any:
     return next((values[row] for row in rows if values[row] is not None), None)
 
 
-def _statistics(metric: str, samples: list[npt.NDArray[np.float64]]) -> dict[str, list[Any]]:
+def seed_means(
+    column: str,
+    values: npt.NDArray[np.float64],
+    seeds: Sequence[Any],
+    members: Sequence[Sequence[int]],
+    terms: npt.NDArray[np.float64],
+) -> Means:
+    """What is known of the means of a quantity.
+
+    Args:
+        values: of each run. seeds: of each run.
+        members: for each configuration its runs, of different seeds.
+        terms: what the scatter may follow (k, t).
+    """
+    places = {
+        seed: n for n, seed in enumerate(sorted({seeds[r] for rows in members for r in rows}))
+    }
+    paired = len(places) * len(members) <= MOST_PAIRED
+    width = len(places) if paired else max(map(len, members), default=0)
+    by_seed = np.full((len(members), max(1, width)), math.nan)
+    for config, rows in enumerate(members):
+        for number, row in enumerate(rows):
+            by_seed[config, places[seeds[row]] if paired else number] = values[row]
+    quantity = QUANTITIES[column]
+    return means(by_seed, scale_between(quantity.low, quantity.high), terms, paired)
+
+
+def _collapse(statuses: Sequence[Counter[str]]) -> tuple[list[float], list[float], list[float]]:
+    """The part of the seeds that failed to train, with Jeffreys' interval; NaN without a seed.
+
+    Brown, Cai & DasGupta, Statistical Science 16 (2001) 101: quantiles of Beta(x + ½, n − x + ½);
+    the end is 0 where none failed, and 1 where all did.
+    """
+    failed = np.array([s["collapsed"] + s["diverged"] for s in statuses], dtype=float)
+    whole = failed + np.array([s["finished"] for s in statuses], dtype=float)
+    with np.errstate(invalid="ignore"):
+        part = failed / whole
+    law = stats.beta(failed + 0.5, whole - failed + 0.5)
+    low = np.where(failed == 0, 0.0, law.ppf((1 - CONFIDENCE) / 2))
+    high = np.where(failed == whole, 1.0, law.ppf((1 + CONFIDENCE) / 2))
+    none = whole == 0
+    low[none], high[none] = math.nan, math.nan
+    return part.tolist(), low.tolist(), high.tolist()
+
+
+def _statistics(metric: str, of: Means) -> dict[str, list[Any]]:
     """The columns of `STATISTICS`."""
-    known = [sample[np.isfinite(sample)] for sample in samples]
-    low, high = mean_intervals(known)
+    low, high = of.interval()
     quantity = QUANTITIES[metric]  # an interval ends where a mean cannot be
-    mean, std = (np.full(len(known), math.nan) for _ in range(2))
-    for rows, values in by_size(known):
-        if values.shape[1] > 0:
-            mean[rows] = values.mean(axis=1)
-        if values.shape[1] > 1:
-            std[rows] = values.std(axis=1, ddof=1)
     return {
-        "mean": mean.tolist(),
-        "std": std.tolist(),
+        "mean": of.mean.tolist(),
+        "std": of.scatter.own.tolist(),
         "low": np.maximum(low, quantity.low).tolist(),
         "high": np.minimum(high, quantity.high).tolist(),
-        "n": [s.size for s in known],
+        "n": of.counts.tolist(),
     }
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+from scipy import stats
 
-from agent.analysis.configurations import CONFIGURATION
-from agent.analysis.intervals import grouped_mean_interval
-from agent.study.quality import Criterion, numbers
+from agent.analysis.configurations import CONFIGURATION, Configurations
+from agent.analysis.means import CONFIDENCE, Means
+from agent.study.quality import Criterion
 
 FEWEST = 4
 """With fewer configurations nothing is said of importance."""
@@ -48,52 +47,48 @@ class Effect:
     balanced: bool
 
 
-def effects(
-    runs: pd.DataFrame, configs: pd.DataFrame, seeds: list[list[int]], criterion: Criterion
-) -> list[Effect]:
+def effects(configs: Configurations, criterion: Criterion) -> list[Effect]:
     """The main effect of every key that varies among the compared configurations.
 
     Args:
-        runs, configs, seeds: a series' runs, and what `configurations` makes of them.
+        configs: a series' configurations.
         criterion: the quality, as reported.
     """
-    means = numbers(configs, f"{criterion.column}_mean")
-    compared = [int(i) for i in np.flatnonzero(np.isfinite(means))]
-    told = configs.iloc[compared]
+    if criterion.column not in configs.means:
+        return []
+    of = configs.means[criterion.column]
+    compared = np.flatnonzero(np.isfinite(of.mean))
+    told = configs.table.iloc[compared]
     values = {key: told[key].tolist() for key in CONFIGURATION if key in told}
     varied = {key: column for key, column in values.items() if len(set(map(str, column))) > 1}
     if not varied:
         return []
-    measured = numbers(runs, criterion.column)
-    samples = [measured[seeds[i]] for i in compared]
-    samples = [sample[np.isfinite(sample)] for sample in samples]
-    importance = _importance(varied, means[compared])
-    with ThreadPoolExecutor() as pool:
-        return [
-            _effect(key, column, samples, importance[key], _is_balanced(key, varied), pool)
-            for key, column in varied.items()
-        ]
+    importance = _importance(varied, of.mean[compared])
+    return [
+        _effect(key, column, of, compared, importance[key], _is_balanced(key, varied))
+        for key, column in varied.items()
+    ]
 
 
 def _effect(
     key: str,
     column: list[str | int | float | None],
-    samples: list[npt.NDArray[np.float64]],
+    of: Means,
+    compared: npt.NDArray[np.intp],
     importance: float,
     balanced: bool,
-    pool: ThreadPoolExecutor,
 ) -> Effect:
     levels = _in_order(column)
-    groups = [
-        [s for s, value in zip(samples, column, strict=True) if value == level] for level in levels
-    ]
-    intervals = list(pool.map(grouped_mean_interval, groups))
+    groups = [compared[[value == level for value in column]] for level in levels]
+    told = [of.together(group) for group in groups]
+    mean, error, freedom = (np.array(part) for part in zip(*told, strict=True))
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
     return Effect(
         key=key,
         values=levels,
-        mean=np.array([np.mean([sample.mean() for sample in group]) for group in groups]),
-        low=np.array([low for low, _ in intervals]),
-        high=np.array([high for _, high in intervals]),
+        mean=mean,
+        low=mean - reach,
+        high=mean + reach,
         count=[len(group) for group in groups],
         importance=importance,
         balanced=balanced,

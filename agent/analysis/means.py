@@ -17,8 +17,8 @@ Array = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 DRAWS = 4000
 """The error of a probability found by so many is below 0.008 (one standard error)."""
-MOST_DRAWN = 2**24
-"""Numbers drawn at most: of more than 4,194 configurations there are fewer draws."""
+MOST_DRAWN = 2**23
+"""Numbers drawn at most: of more than 2,097 configurations there are fewer draws."""
 CHUNK = 2**18
 """Numbers held at once."""
 MOST_FREEDOM = 1e9
@@ -94,6 +94,16 @@ class Means:
         freedom = (first + second) ** 2 / parts if parts > 0 else math.inf
         return float(self.mean[of] - self.mean[to]), math.sqrt(max(variance, 0.0)), float(freedom)
 
+    def together(self, rows: npt.NDArray[np.intp]) -> tuple[float, float, float]:
+        """Mean of the rows' means, its standard error, and the error's degrees of freedom."""
+        squares = np.square(self.error[rows])
+        weights = self.error[rows] / np.sqrt(np.maximum(self.counts[rows], 1))
+        shared = np.square(weights @ self.seeds[rows]).sum()
+        variance = (1 - self.correlation) * squares.sum() + self.correlation * shared
+        parts = np.sum(np.square(squares) / self.freedom[rows])
+        freedom = np.square(squares.sum()) / parts if parts > 0 else math.inf
+        return float(self.mean[rows].mean()), math.sqrt(variance) / len(rows), float(freedom)
+
     def probability_above(self, row: int, threshold: float) -> float:
         """How probably a configuration's mean is at least a threshold; NaN where unknown."""
         error = self.error[row]
@@ -107,13 +117,14 @@ def count_of_draws(rows: int) -> int:
     return min(DRAWS, max(1, MOST_DRAWN // max(1, rows)))
 
 
-def means(values: Array, scale: Scale, terms: Array) -> Means:
+def means(values: Array, scale: Scale, terms: Array, paired: bool = True) -> Means:
     """The means of k configurations.
 
     Args:
         values: a column a seed (k, s); NaN where a configuration lacks the number.
         scale: where the scatter is expected to be even (agent.analysis.scatter).
         terms: what the scatter may follow (k, t).
+        paired: whether a column is one seed for all configurations.
     """
     seeds = np.isfinite(values)
     n = seeds.sum(axis=1)
@@ -137,7 +148,9 @@ def means(values: Array, scale: Scale, terms: Array) -> Means:
         counts=n,
         scatter=scatter,
         seeds=seeds,
-        correlation=seed_correlation(np.where((n > 1)[:, None] & seeds, standard, math.nan)),
+        correlation=seed_correlation(np.where((n > 1)[:, None] & seeds, standard, math.nan))
+        if paired
+        else 0.0,
     )
 
 

@@ -10,8 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agent.analysis.configurations import COST, FLOPS, TIME, devices, seconds
-from agent.analysis.intervals import front_probabilities, mean_intervals, on_front
+from agent.analysis.configurations import (
+    COST,
+    FLOPS,
+    TIME,
+    Configurations,
+    devices,
+    seconds,
+    seed_means,
+)
+from agent.analysis.means import Means
+from agent.analysis.probabilities import front_probabilities, on_front
 from agent.study.quality import (
     PHASE_PSNR,
     PHASE_SSIM,
@@ -20,6 +29,7 @@ from agent.study.quality import (
     Criterion,
     numbers,
 )
+from fno_runner.score.quantities import QUANTITIES
 
 Array = npt.NDArray[np.float64]
 
@@ -46,8 +56,8 @@ class Front:
 
     device: whose times the cost is; None where the cost is not a time.
     members: rows on the front, cheapest first.
-    probability: of being on the front, by the bootstrap over seeds; NaN for a configuration that
-        is not compared or has one seed only.
+    probability: of being on the front, by draws of the means; NaN for a configuration that is not
+        compared, or where nothing is known of the scatter.
     reference: (cost, quality) up to which the hypervolume reaches.
     hypervolume: the area that the front dominates [decades of cost × unit of the quality].
     knee: the row after which more cost buys least; None where the front has no bend.
@@ -69,23 +79,22 @@ class Front:
         return f"{self.cost.column}-{self.quality.column}"
 
 
-def fronts(
-    runs: pd.DataFrame, configs: pd.DataFrame, rows: list[list[int]], criterion: Criterion
-) -> list[Front]:
+def fronts(runs: pd.DataFrame, configs: Configurations, criterion: Criterion) -> list[Front]:
     """The fronts of a series that have a point; those over inference time once a device.
 
     Args:
-        runs: the series' runs.
-        configs, rows: `agent.analysis.configurations.configurations` of them.
+        runs: the series' runs. configs: its configurations.
         criterion: what is reported of the series.
     """
     kinds = SCAN if criterion == R_HELD_OUT else SIMULATED
     on = devices(runs)
-    used = sorted({on[row] for mine in rows for row in mine})
+    used = sorted({on[row] for mine in configs.seeds for row in mine})
     found = []
     for column, quality in kinds:
+        if quality.column not in configs.means:
+            continue
         for device in used if column == TIME else [None]:
-            one = _front(runs, configs, rows, column, quality, device, on)
+            one = _front(runs, configs, column, quality, device, on)
             if one.members:
                 found.append(one)
             elif column == COST and quality == criterion:
@@ -142,37 +151,27 @@ def knee(cost: Array, quality: Array, members: Sequence[int]) -> int | None:
 
 def _front(
     runs: pd.DataFrame,
-    configs: pd.DataFrame,
-    rows: list[list[int]],
+    configs: Configurations,
     column: str,
     quality: Criterion,
     device: str | None,
     on: list[str],
 ) -> Front:
-    value = Axis(
-        quality.column,
-        *(numbers(configs, f"{quality.column}_{s}") for s in ("mean", "low", "high")),
-    )
-    if device is None:
-        cost = _counted(configs, column)
-        costs = [one[np.isfinite(one)] for one in cost.mean[:, None]]
-    else:
-        cost, costs = _timed(runs, rows, column, device, on)
-    seeds = numbers(runs, quality.column)
-    qualities = [quality.sign * _known(seeds[mine]) for mine in rows]
+    value = configs.means[quality.column]
+    cost = configs.means[column] if device is None else _timed(runs, configs, column, device, on)
     gain = quality.sign * value.mean
     members = front(cost.mean, gain)
-    probability = np.where(
-        [one.size > 1 for one in qualities], front_probabilities(costs, qualities), math.nan
-    )
-    compared = np.isfinite(cost.mean) & np.isfinite(gain)
+    compared = np.flatnonzero(np.isfinite(cost.mean) & np.isfinite(gain))
+    in_order = compared[np.argsort(cost.mean[compared], kind="stable")]
+    probability = front_probabilities(value, cost, quality.sign, in_order)
+    probability[np.isnan(value.error)] = math.nan
     reference = (1.0, 0.0)
-    if compared.any():
+    if compared.size:
         reference = _reference(runs, cost.mean[compared], gain[compared], quality)
     return Front(
         quality=quality,
-        cost=cost,
-        value=value,
+        cost=_axis(column, cost),
+        value=_axis(quality.column, value),
         device=device,
         members=members,
         probability=probability,
@@ -182,25 +181,29 @@ def _front(
     )
 
 
-def _counted(configs: pd.DataFrame, column: str) -> Axis:
-    """A cost that the configuration alone decides."""
-    mean = numbers(configs, column)
-    return Axis(column, mean, np.full(len(mean), math.nan), np.full(len(mean), math.nan))
+def _axis(column: str, of: Means) -> Axis:
+    """A mean with its interval, cut where the quantity ends; none of what no seed changes."""
+    low, high = of.interval()
+    still = of.error == 0
+    quantity = QUANTITIES[column]
+    return Axis(
+        column,
+        of.mean,
+        np.where(still, math.nan, np.maximum(low, quantity.low)),
+        np.where(still, math.nan, np.minimum(high, quantity.high)),
+    )
 
 
 def _timed(
-    runs: pd.DataFrame, rows: list[list[int]], column: str, device: str, on: list[str]
-) -> tuple[Axis, list[Array]]:
-    """Times on one device, each run once, and the samples that they are means of."""
-    values = seconds(runs, column)
+    runs: pd.DataFrame, configs: Configurations, column: str, device: str, on: list[str]
+) -> Means:
+    """Times on one device, each run once."""
     names = runs["run_id"].tolist()
-    samples = []
-    for mine in rows:
+    members = []
+    for mine in configs.seeds:
         once = {names[row]: row for row in reversed(mine) if on[row] == device}
-        samples.append(_known(values[list(once.values())]))
-    mean = np.array([one.mean() if one.size else math.nan for one in samples])
-    low, high = mean_intervals(samples)
-    return Axis(column, mean, np.maximum(low, 0), high), samples
+        members.append(list(once.values()))
+    return seed_means(column, seconds(runs, column), runs["seed"].tolist(), members, configs.terms)
 
 
 def _reference(
@@ -220,7 +223,3 @@ def _reference(
     else:
         worst = float(gain.min())
     return 10.0 ** (math.floor(math.log10(cost.max())) + 1), worst
-
-
-def _known(values: Array) -> Array:
-    return values[np.isfinite(values)]

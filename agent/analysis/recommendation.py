@@ -1,15 +1,22 @@
-"""The cheapest configuration that is as good as the best, as far as seeds can tell; and why."""
+"""The choice: which configuration is worth its cost at a price, how sure that is, and why."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from agent.analysis.configurations import COST
+from agent.analysis.configurations import COST, Configurations
+from agent.analysis.differences import Difference, differences
+from agent.analysis.means import Means
 from agent.analysis.pareto import front
+from agent.analysis.price import FRUGAL, Price, Rule, Rung, Tolerance, ladder
+from agent.analysis.probabilities import choice_probabilities
 from agent.study.quality import (
     PHASE_SSIM,
     R_FROM_OBJECT,
@@ -18,9 +25,15 @@ from agent.study.quality import (
     Criterion,
     numbers,
 )
+from fno_runner.errors import UserError
+from fno_runner.score.quantities import QUANTITIES
 
-ROUNDING = 1e-9
-"""0.72 and 0.70 are within 0.02 of each other, though their binary difference is larger."""
+Array = npt.NDArray[np.float64]
+
+CONTENDER = 0.01
+"""What is the choice with at least this probability is compared with it."""
+MOST_CONTENDERS = 8
+NOTHING = "no finished run to recommend"
 
 
 @dataclass(frozen=True)
@@ -35,47 +48,107 @@ class Choice:
     reported: Criterion
     caveat: str
 
+    @property
+    def price(self) -> float:
+        """What a doubling of the cost must bring unless asked otherwise: 0.01 in phase SSIM."""
+        return self.by.tolerance / 2
+
+    @property
+    def equal(self) -> float:
+        """A difference within it does not matter unless asked otherwise: 0.005 in phase SSIM."""
+        return self.by.tolerance / 4
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A condition that a configuration must meet: the mean of a column, at least or at most."""
+
+    column: str
+    bound: float
+    least: bool
+
+    @property
+    def words(self) -> str:
+        """'phase SSIM at least 0.93'."""
+        quantity = QUANTITIES[self.column]
+        unit = f" {quantity.unit}" if quantity.unit else ""
+        return f"{quantity.label} at {'least' if self.least else 'most'} {self.bound:g}{unit}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of the choice; None where the default of the criterion holds.
+
+    price: what a doubling of the cost must bring, in the criterion's unit.
+    tolerance: in place of a price: choose the cheapest within it of the best, as version 0.1 did.
+    cost: the column of what is paid.
+    equal: a difference within it does not matter.
+    limits: conditions on what is chosen.
+    allow_collapse: choose also what collapsed or diverged in some seed.
+    """
+
+    price: float | None = None
+    tolerance: float | None = None
+    cost: str = COST
+    equal: float | None = None
+    limits: tuple[Limit, ...] = ()
+    allow_collapse: bool = False
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What the rule gives at a price: a configuration (a row), and how probably it is that."""
+
+    name: Literal["frugal", "sweet spot", "best"]
+    price: float
+    config: int
+    probability: float
+
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cheapest configuration that is near enough to the best one, in the choice's criterion.
+    """The choice among a series' configurations. Numbers of configurations are rows of its table.
 
-    Numbers of configurations are rows of the series' `configs`.
-
-    config: the recommended one.
+    price: what a doubling of the cost must bring.
+    config: the recommended one: the sweet spot, or the cheapest within a tolerance if asked.
     best: the one of the best mean.
+    picks: what the rule gives at a high price, at the asked one and at none.
+    rungs: the choice at every price, from 0 up.
+    probability: of each being the recommended one, (k,); NaN where not compared or not known.
+    contenders: those that may be the choice as well, against it, the most probable first.
     runner_up: the next by the same rule, or None.
     next_better: the cheapest one whose mean is better than the recommended one's, or None.
-    near, compared: how many are near enough, and of how many.
-    allowance: how much worse than the best's mean is near enough.
-    standard_error: whether the allowance is one standard error of the best's mean; else it is a
-        stated tolerance.
+    compared: how many there were to choose from.
+    left_out: why configurations were not, with their names.
     margin: how much worse than the best's the recommended one's mean is; never negative.
     provisional: why seeds could change this; empty where they are taken into account.
     """
 
     choice: Choice
+    asked: Asked
+    rule: Rule
+    price: float
+    equal: float
     config: int
     best: int
+    picks: list[Pick]
+    rungs: list[Rung]
+    probability: Array
+    contenders: list[Difference]
     runner_up: int | None
     next_better: int | None
-    near: int
     compared: int
-    allowance: float
-    standard_error: bool
+    left_out: dict[str, list[str]]
     margin: float
     provisional: str
 
 
-def choose_by(finished: pd.DataFrame, tolerance: float | None = None) -> Choice:
+def choose_by(finished: pd.DataFrame) -> Choice:
     """What a series' configurations are chosen by.
 
     Of a scan R on held-out frames, as the object of the training frames predicts them where all
     runs have that. Else the validation object's phase SSIM where every finished run with a phase
     SSIM has it, and the phase SSIM of the test object where not.
-
-    Args:
-        tolerance: in place of the criterion's own.
     """
     ssim = np.isfinite(numbers(finished, PHASE_SSIM.column))
     validated = np.isfinite(numbers(finished, VALIDATED_SSIM.column))
@@ -84,71 +157,179 @@ def choose_by(finished: pd.DataFrame, tolerance: float | None = None) -> Choice:
         caveat = "a scan has no second object: chosen by the held-out frames that are reported"
         from_object = np.isfinite(numbers(finished, R_FROM_OBJECT.column))
         by = R_FROM_OBJECT if from_object[scanned].all() else R_HELD_OUT
-        choice = Choice(by, R_HELD_OUT, caveat)
-    elif ssim.any() and validated[ssim].all():
-        choice = Choice(VALIDATED_SSIM, PHASE_SSIM, "")
-    else:
-        lacking = f"{int((ssim & ~validated).sum())} of {int(ssim.sum())} finished runs"
-        caveat = (
-            f"chosen by the same test object that is reported: {lacking} have no validation metrics"
-        )
-        choice = Choice(PHASE_SSIM, PHASE_SSIM, caveat)
-    if tolerance is not None:
-        choice = replace(choice, by=replace(choice.by, tolerance=tolerance))
-    return choice
+        return Choice(by, R_HELD_OUT, caveat)
+    if ssim.any() and validated[ssim].all():
+        return Choice(VALIDATED_SSIM, PHASE_SSIM, "")
+    lacking = f"{int((ssim & ~validated).sum())} of {int(ssim.sum())} finished runs"
+    caveat = (
+        f"chosen by the same test object that is reported: {lacking} have no validation metrics"
+    )
+    return Choice(PHASE_SSIM, PHASE_SSIM, caveat)
 
 
-def recommend(
-    configs: pd.DataFrame, choice: Choice, tolerance_only: bool = False
-) -> Recommendation | None:
-    """The configuration with the fewest parameters whose mean is near enough to the best one.
+def recommend(configs: Configurations, choice: Choice, asked: Asked) -> Recommendation | str:
+    """The choice, or why there is none.
 
-    Near enough is one standard error of the best's mean (Breiman et al., 1984, section 3.4.3:
-    what is closer than that, seeds do not tell apart), or the criterion's tolerance where the best
-    has one seed. Among equally many parameters the better one, then the first by name. None where
-    no configuration has a cost and a quality.
+    Chosen is what maximises quality − price · log₂(cost), of the means. What collapsed or diverged
+    in a seed, or does not meet a limit, is no candidate.
 
-    Args:
-        configs: a table of `agent.analysis.configurations`.
-        tolerance_only: the tolerance holds, whatever the seeds say.
+    Raises:
+        UserError: the price has no sense for the quality, or no configuration has the cost or a
+            limited quantity.
     """
     by = choice.by
-    cost, quality = numbers(configs, COST), by.sign * numbers(configs, f"{by.column}_mean")
-    # What cannot be reported is not recommended.
-    reported = numbers(configs, f"{choice.reported.column}_mean")
-    usable = np.flatnonzero(np.isfinite(cost) & np.isfinite(quality) & np.isfinite(reported))
-    if usable.size == 0:
-        return None
-    names = configs["configuration"].tolist()
-    seeds = configs[f"{by.column}_n"].tolist()
-    best = min(usable, key=lambda i: (-quality[i], cost[i], names[i]))
-    error = numbers(configs, f"{by.column}_std")[best] / math.sqrt(seeds[best])
-    by_error = bool(np.isfinite(error)) and not tolerance_only
-    allowance = float(error) if by_error else by.tolerance
-    near = [i for i in usable if quality[best] - quality[i] <= allowance + ROUNDING]
-    near.sort(key=lambda i: (cost[i], -quality[i], names[i]))
-    chosen = near[0]
-    shown = np.full(len(cost), math.nan)
-    shown[usable] = quality[usable]
-    better = [i for i in front(cost, shown) if quality[i] > quality[chosen]]
+    price = choice.price if asked.price is None else asked.price
+    if not 0 <= price < 1:
+        raise UserError(f"--price {price:g}: a doubling of the cost cannot bring {price:g} in "
+                        f"{by.label}; allowed is a number ≥ 0 and < 1")  # fmt: skip
+    equal = choice.equal if asked.equal is None else asked.equal
+    measured = np.isfinite(_mean(configs, by.column)) & np.isfinite(
+        _mean(configs, choice.reported.column)
+    )
+    if not measured.any():
+        return NOTHING
+    candidates, left_out, why = _candidates(configs, measured, asked)
+    if not candidates.size:
+        return why
+    quality, cost = configs.means[by.column], configs.means[asked.cost]
+    gain, paid = by.sign * quality.mean, cost.mean
+    # Cheapest first, and by name: of equal ones the rules take the first.
+    rows = candidates[np.argsort(paid[candidates], kind="stable")]
+    rule: Rule = Price(price) if asked.tolerance is None else Tolerance(asked.tolerance)
+    picks = [
+        _pick("frugal", Price(FRUGAL * price), quality, cost, by.sign, rows),
+        _pick("sweet spot", Price(price), quality, cost, by.sign, rows),
+        _pick("best", Price(0.0), quality, cost, by.sign, rows),
+    ]
+    config = int(rows[rule.choose(gain[rows], paid[rows])])
+    probability = choice_probabilities(quality, cost, by.sign, rule, rows)
+    certain = np.isfinite(quality.error[rows])
+    if not certain.all():
+        probability[:] = math.nan
+        picks = [Pick(p.name, p.price, p.config, math.nan) for p in picks]
+    others = rows[rows != config]
+    shown = np.full(len(gain), math.nan)
+    shown[rows] = gain[rows]
+    better = [i for i in front(paid, shown) if gain[i] > gain[config]]
+    best = picks[-1].config
     return Recommendation(
         choice=choice,
-        config=int(chosen),
-        best=int(best),
-        runner_up=int(near[1]) if len(near) > 1 else None,
+        asked=asked,
+        rule=rule,
+        price=price,
+        equal=equal,
+        config=config,
+        best=best,
+        picks=picks,
+        rungs=ladder(shown, paid),
+        probability=probability,
+        contenders=_contenders(quality, by.sign, config, best, probability, equal),
+        runner_up=int(others[rule.choose(gain[others], paid[others])]) if others.size else None,
         next_better=better[0] if better else None,
-        near=len(near),
-        compared=int(usable.size),
-        allowance=allowance,
-        standard_error=by_error,
-        margin=float(quality[best] - quality[chosen]),
-        provisional=_provisional(seeds[chosen], seeds[best], chosen == best),
+        compared=len(rows),
+        left_out=left_out,
+        margin=float(gain[best] - gain[config]),
+        provisional=""
+        if certain.all()
+        else "each configuration ran with one seed: another seed may change the choice",
     )
 
 
-def _provisional(chosen: int, best: int, same: bool) -> str:
-    counts = [("it", chosen)] if same else [("it", chosen), ("the best", best)]
-    lacking = [name for name, n in counts if n < 2]
-    if not lacking:
-        return ""
-    return f"{' and '.join(lacking)} ran with one seed: another seed may change the choice"
+def _pick(
+    name: Literal["frugal", "sweet spot", "best"],
+    price: Price,
+    quality: Means,
+    cost: Means,
+    sign: int,
+    rows: npt.NDArray[np.intp],
+) -> Pick:
+    config = int(rows[price.choose(sign * quality.mean[rows], cost.mean[rows])])
+    probability = choice_probabilities(quality, cost, sign, price, rows)
+    return Pick(name, price.amount, config, float(probability[config]))
+
+
+def _contenders(
+    quality: Means, sign: int, config: int, best: int, probability: Array, equal: float
+) -> list[Difference]:
+    """The best, and what may be the choice as well, against the choice."""
+    if np.isnan(quality.error[config]):
+        return []
+    likely = [int(i) for i in np.flatnonzero(np.nan_to_num(probability) >= CONTENDER)]
+    likely.sort(key=lambda i: -probability[i])
+    likely = [i for i in likely if i != config][:MOST_CONTENDERS]
+    if best != config and best not in likely:
+        likely.append(best)
+    return differences(quality, sign, config, likely, equal)
+
+
+def _candidates(
+    configs: Configurations, measured: npt.NDArray[np.bool_], asked: Asked
+) -> tuple[npt.NDArray[np.intp], dict[str, list[str]], str]:
+    """What there is to choose from, what is left out by reason, and why nothing is left."""
+    table, names = configs.table, configs.table["configuration"].tolist()
+    left_out: dict[str, list[str]] = {}
+    kept = measured.copy()
+
+    def leave_out(rows: npt.NDArray[np.bool_], reason: str) -> None:
+        nonlocal kept
+        if dropped := [names[i] for i in np.flatnonzero(kept & rows)]:
+            left_out[reason] = dropped
+        kept = kept & ~rows
+
+    cost = QUANTITIES[asked.cost]
+    paid = _mean(configs, asked.cost)
+    if not np.isfinite(paid[measured]).any():
+        if asked.cost == COST:  # nobody asked for it
+            return np.flatnonzero(np.zeros(len(kept))), left_out, NOTHING
+        raise UserError(f"--cost {asked.cost}: no finished configuration has it")
+    leave_out(~(np.isfinite(paid) & (paid > 0)), f"without {cost.label}")
+    if not asked.allow_collapse:
+        failed = (numbers(table, "n_collapsed") + numbers(table, "n_diverged")) > 0
+        leave_out(failed, "collapsed or diverged in a seed")
+        if not kept.any():
+            why = (
+                f"all {len(names)} configurations collapsed or diverged in a seed; "
+                "--allow-collapse chooses among them"
+            )
+            return np.flatnonzero(kept), left_out, why
+    before = kept.copy()
+    for limit in asked.limits:
+        values = _mean(configs, limit.column)
+        if not np.isfinite(values[measured]).any():
+            option = "--at-least" if limit.least else "--at-most"
+            raise UserError(f"{option} {limit.column}: no finished configuration has it")
+        meets = values >= limit.bound if limit.least else values <= limit.bound
+        leave_out(~meets, f"not {limit.words}")
+    why = ""
+    if not kept.any():
+        why = f"no configuration has {' and '.join(limit.words for limit in asked.limits)}; "
+        why += _nearest(configs, before, asked.limits)
+    return np.flatnonzero(kept), left_out, why
+
+
+def _nearest(
+    configs: Configurations, candidates: npt.NDArray[np.bool_], limits: Sequence[Limit]
+) -> str:
+    """The candidate that misses the limits by least, each in parts of what others miss it by."""
+    missed = np.zeros(len(candidates))
+    for limit in limits:
+        values = _mean(configs, limit.column)
+        short = limit.bound - values if limit.least else values - limit.bound
+        spread = float(np.nanmax(np.abs(values[candidates] - limit.bound), initial=0.0)) or 1.0
+        missed = np.maximum(
+            missed, np.where(np.isfinite(short), np.maximum(short, 0), spread) / spread
+        )
+    nearest = int(min(np.flatnonzero(candidates), key=lambda i: missed[i]))
+    has = ", ".join(
+        f"{QUANTITIES[limit.column].label} {QUANTITIES[limit.column].shown(value)}"
+        if math.isfinite(value := float(_mean(configs, limit.column)[nearest]))
+        else f"no {QUANTITIES[limit.column].label}"
+        for limit in limits
+    )
+    return f"the nearest is {configs.table['configuration'][nearest]} with {has}"
+
+
+def _mean(configs: Configurations, column: str) -> Array:
+    if column not in configs.means:
+        return np.full(len(configs.table), math.nan)
+    return configs.means[column].mean

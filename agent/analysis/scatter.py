@@ -34,6 +34,8 @@ TREND = 2.0
 factor of e in σ. Weak: 54 configurations of two seeds overrule it, four do not."""
 INVERSE_FREEDOM = np.concatenate([[1e-6], np.geomspace(0.01, 1.0, 24)])
 """Values of 1/d0 that are weighed; 0 (all configurations follow the trend exactly) to 1."""
+LEAST_LEVEL = 1e-3
+"""Of the median level: a mean of zero would have no scatter at all."""
 STEPS = 50
 TOLERANCE = 1e-6
 
@@ -101,6 +103,13 @@ def moderated(
     return Scatter(own, np.sqrt(expected), np.sqrt(variance), total, prior)
 
 
+def scale_between(low: float, high: float) -> Scale:
+    """Where a quantity with these bounds is expected to scatter evenly."""
+    if (low, high) == (-1, 1):
+        return "logit"
+    return "log" if (low, high) == (0, np.inf) else "linear"
+
+
 def trend_terms(
     architecture: Sequence[str], cost: Array, collapsed: npt.NDArray[np.bool_]
 ) -> Array:
@@ -147,7 +156,8 @@ def _expected_change(level: Array, scale: Scale) -> Array:
     known = np.isfinite(level)
     slope = np.ones(len(level))
     if scale == "log":
-        slope[known] = np.maximum(np.abs(level[known]), np.finfo(float).tiny)
+        size = np.abs(level[known])
+        slope[known] = np.maximum(size, LEAST_LEVEL * max(float(np.median(size)), 1e-300))
     else:
         # Means this near the end are rounding: 1 − 1e-6 would otherwise have no scatter at all.
         slope[known] = np.maximum(1 - np.square(level[known]), 1e-4)

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agent.analysis.configurations import CONFIGURATION, COST, configurations
+from agent.analysis.configurations import CONFIGURATION, COST, Configurations, configurations
 from agent.analysis.effects import Effect, effects
 from agent.analysis.pareto import Front, fronts
-from agent.analysis.recommendation import Choice, Recommendation, choose_by, recommend
+from agent.analysis.recommendation import Asked, Choice, Recommendation, choose_by, recommend
 from agent.study.quality import Criterion, numbers
 from fno_runner.config import RunConfig
+from fno_runner.errors import UserError
 
 MUST_AGREE = (
     *("conditioning", "epochs", "train_patterns", "metrics_against"),
@@ -41,10 +42,10 @@ class Series:
     name: what tells this series from the study's others; empty where there is one only.
     choice: what configurations are chosen by, and what is reported.
     runs: all its rows, whatever became of them, in the table's order.
-    configs: a table of configurations; fronts and recommendation count in its rows.
-    seeds: for each configuration the positions in `runs` of the seeds that its means are over.
+    of: its configurations; fronts and recommendation count in the rows of their table.
     fronts: the one of parameters first; none where no configuration has the numbers.
     effects: of every key that varies, on what is reported.
+    why_not: why there is no recommendation; empty where there is one.
     collapsed, stopped: runs that recovered nothing, and that were ended early on purpose; they are
         shown, never compared.
     incomplete: names of finished runs that lack the cost or the quality.
@@ -53,14 +54,24 @@ class Series:
     name: str
     choice: Choice
     runs: pd.DataFrame
-    configs: pd.DataFrame
-    seeds: list[list[int]]
+    of: Configurations
     fronts: list[Front]
     effects: list[Effect]
     recommendation: Recommendation | None
+    why_not: str
     collapsed: pd.DataFrame
     stopped: pd.DataFrame
     incomplete: list[str]
+
+    @property
+    def configs(self) -> pd.DataFrame:
+        """The table of its configurations."""
+        return self.of.table
+
+    @property
+    def seeds(self) -> list[list[int]]:
+        """For each configuration the positions in `runs` of the seeds that its means are over."""
+        return self.of.seeds
 
     @property
     def criterion(self) -> Criterion:
@@ -68,7 +79,7 @@ class Series:
         return self.choice.reported
 
 
-def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
+def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
     """Split a study's table into series of comparable runs.
 
     Runs that differ in a column of `MUST_AGREE` never share a series. A run without a result is in
@@ -77,8 +88,12 @@ def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
 
     Args:
         table: a table of `agent.study.records.table`.
-        tolerance: recommend what is within it of the best, whatever the seeds say.
+        asked: of the choice.
+
+    Raises:
+        UserError: what is asked has no sense for these runs.
     """
+    asked = Asked() if asked is None else asked
     words = pd.DataFrame(
         {key: table[key].map(_word) for key in MUST_AGREE if key in table}, index=table.index
     )
@@ -103,16 +118,23 @@ def series(table: pd.DataFrame, tolerance: float | None = None) -> list[Series]:
         ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)): rows
         for values, rows in members.items()
     }
-    return [
-        _series(name, table.iloc[sorted(rows)].reset_index(drop=True), tolerance)
+    found = [
+        _series(name, table.iloc[sorted(rows)].reset_index(drop=True), asked)
         for name, rows in sorted(named.items())
     ]
+    prices = {one.choice.price: one.choice.by.label for one in found if one.recommendation}
+    if asked.price is not None and len(prices) > 1:
+        judged = " and by ".join(sorted(prices.values()))
+        raise UserError(f"--price {asked.price:g}: the series are judged by {judged}, which have "
+                        "no unit in common; export them apart")  # fmt: skip
+    return found
 
 
 def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     """study_configs.csv: the configurations of all series, and how they stand in each front.
 
-    Beside the columns of a table of configurations: series; recommended; and for each front its
+    Beside the columns of a table of configurations: series; recommended; p_choice, the probability
+    of being that; and for each front its
     probability, `on_<cost>-<quality>`, NaN where it is not known. That of a front over time is of
     the configuration's own time_device.
     """
@@ -126,7 +148,12 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
                 if front.device in (None, device):
                     found[i] = float(front.probability[i])
         recommended = [i == chosen for i in range(len(one.configs))]
-        extra = pd.DataFrame({"recommended": recommended, **standing}, dtype=object)
+        of_choice = np.full(len(recommended), math.nan)
+        if one.recommendation is not None:
+            of_choice = one.recommendation.probability
+        extra = pd.DataFrame(
+            {"recommended": recommended, **standing, "p_choice": of_choice.tolist()}, dtype=object
+        )
         tables.append(pd.concat([one.configs, extra], axis=1))
         tables[-1].insert(0, "series", one.name)
     if not tables:
@@ -134,10 +161,11 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
+def _series(name: str, runs: pd.DataFrame, asked: Asked) -> Series:
     finished = runs[runs["status"] == "finished"]
-    choice = choose_by(finished, tolerance)
-    configs, seeds = configurations(runs)
+    choice = choose_by(finished)
+    configs = configurations(runs)
+    found = recommend(configs, choice, asked)
     known = np.isfinite(numbers(finished, COST)) & np.isfinite(
         numbers(finished, choice.reported.column)
     )
@@ -145,11 +173,11 @@ def _series(name: str, runs: pd.DataFrame, tolerance: float | None) -> Series:
         name=name,
         choice=choice,
         runs=runs,
-        configs=configs,
-        seeds=seeds,
-        fronts=fronts(runs, configs, seeds, choice.reported),
-        effects=effects(runs, configs, seeds, choice.reported),
-        recommendation=recommend(configs, choice, tolerance_only=tolerance is not None),
+        of=configs,
+        fronts=fronts(runs, configs, choice.reported),
+        effects=effects(configs, choice.reported),
+        recommendation=None if isinstance(found, str) else found,
+        why_not=found if isinstance(found, str) else "",
         collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
         stopped=runs[runs["status"] == "stopped"].reset_index(drop=True),
         incomplete=_names(finished, ~known),

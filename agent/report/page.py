@@ -144,13 +144,12 @@ def _card(one: Series) -> Json:
     chosen = one.recommendation
     eyebrow = ": ".join(["recommended" if chosen else "not recommended", *filter(None, [one.name])])
     if chosen is None:
-        reason = "no configuration has finished with parameters and a quality"
         return {
             "eyebrow": eyebrow,
             "chosen": "",
             "tags": [],
             "tiles": [],
-            "facts": [("why", reason)],
+            "facts": [("why", one.why_not)],
         }
     row = one.configs.iloc[chosen.config]
     tiles = [

@@ -144,7 +144,7 @@ def report(result: ExportResult, console: Console) -> None:
             more = ", …" if len(one.incomplete) > MOST_LINES else ""
             say(f"{left_out}, left out: {', '.join(one.incomplete[:MOST_LINES])}{more}")
         if one.recommendation is None:
-            say("no finished run to compare")
+            say(f"no recommendation: {one.why_not}")
             continue
         console.print(_front_table(one))
         for what, text in advice(one):

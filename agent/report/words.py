@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from agent.analysis.configurations import CONFIGURATION, COST, FLOPS, STATISTICS, TIME
+from agent.analysis.configurations import COLLAPSE, CONFIGURATION, COST, FLOPS, STATISTICS, TIME
 from agent.analysis.pareto import Front
+from agent.analysis.price import Tolerance
+from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
 from agent.study.quality import Criterion, numbers
+from fno_runner.score.quantities import QUANTITIES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MOST_NAMED = 3
+"""Configurations that a line names."""
+UNLIKELY = 0.01
+"""What is the choice with less than this is not told beside it."""
 
 Line = tuple[str, str]
 """What a line is about, and what it says."""
 
 
 def advice(one: Series) -> list[Line]:
-    """A series' recommendation: the configuration, the rule, its margin, what more would cost.
+    """A series' recommendation: the configuration, the rule, how sure it is, what else there is.
 
     Empty where there is nothing to recommend.
     """
@@ -29,16 +36,22 @@ def advice(one: Series) -> list[Line]:
     if chosen is None:
         return []
     lines = [("recommended", describe(one, chosen.config)), ("rule", rule(one))]
+    if sure := certainty(one):
+        lines.append(("how sure", sure))
     if chosen.choice.caveat:
         lines.append(("caveat", chosen.choice.caveat))
     if chosen.provisional:
         lines.append(("provisional", chosen.provisional))
+    lines += [(pick.name, against(one, pick)) for pick in chosen.picks]
+    lines.append(("prices", prices(one)))
+    lines += [(verdict, text) for verdict, text in verdicts(one)]
     lines += [
         ("margin", _margin(one)),
         ("runner-up", "none by this rule" if chosen.runner_up is None
          else describe(one, chosen.runner_up)),
-        ("for more", _price(one)),
+        ("for more", _more(one)),
     ]  # fmt: skip
+    lines += [("left out", _left_out(why, names)) for why, names in chosen.left_out.items()]
     lines += [("front", _standing(one, front)) for front in one.fronts[:1]]
     return lines
 
@@ -46,28 +59,113 @@ def advice(one: Series) -> list[Line]:
 def describe(one: Series, config: int) -> str:
     """'fno sqrt modes 12 width 32 (3 seeds): 1,234 parameters, phase SSIM 0.6123 [0.60, 0.62]'."""
     row = one.configs.iloc[config]
-    said = f"{row['configuration']} ({_count(row['n_seeds'], 'seed')}): {row[COST]:,} parameters"
+    said = f"{row['configuration']} ({_count(row['n_seeds'], 'seed')})"
+    if row[COST] is not None:
+        said += f": {row[COST]:,} parameters"
     shown = {one.choice.reported.column: one.choice.reported, one.choice.by.column: one.choice.by}
-    return ", ".join([said, *(_interval(one, config, criterion) for criterion in shown.values())])
+    parts = [said, *(_interval(one, config, criterion) for criterion in shown.values())]
+    if row[COLLAPSE[0]] > 0:
+        low, high = (100 * row[end] for end in COLLAPSE[1:])
+        lost = row["n_collapsed"] + row["n_diverged"]
+        whole = lost + row["n_seeds"]
+        parts.append(f"{lost} of {whole} seeds failed to train ({low:.0f}–{high:.0f} %)")
+    return ", ".join(parts)
 
 
 def rule(one: Series) -> str:
     """The rule and its figures."""
     chosen = one.recommendation
     if chosen is None:
-        return "no configuration has finished with parameters and a quality"
+        return one.why_not
+    by, among = chosen.choice.by, _count(chosen.compared, "configuration")
+    limits = [limit.words for limit in chosen.asked.limits]
+    among += f" with {' and '.join(limits)}" if limits else ""
+    if isinstance(chosen.rule, Tolerance):
+        cheapest = "fewest trainable parameters" if _is_size(chosen) else f"least {_cost(chosen)}"
+        return (
+            f"{cheapest} among the {among} whose mean {by.label} is within "
+            f"{chosen.rule.amount:g} of the best"
+        )
+    return f"{_must(one)}; the most {by.label} at this price, of {among}"
+
+
+def certainty(one: Series) -> str:
+    """How probably the recommended one is the choice, and what else may be; empty if unknown."""
+    chosen = one.recommendation
+    if chosen is None or not math.isfinite(chosen.probability[chosen.config]):
+        return ""
+    names = one.configs["configuration"].tolist()
+    said = f"{percent(chosen.probability[chosen.config])} that it is the choice by this rule"
+    known = np.nan_to_num(chosen.probability)
+    others = [int(i) for i in np.argsort(-known, kind="stable") if i != chosen.config]
+    others = [i for i in others if known[i] >= UNLIKELY]
+    if others:
+        some = [f"{names[i]} {percent(known[i])}" for i in others[:MOST_NAMED]]
+        more = len(others) - MOST_NAMED
+        said += f"; else {', '.join(some)}{f' and {more} more' if more > 0 else ''}"
+    return said
+
+
+def against(one: Series, pick: Pick) -> str:
+    """A pick, and what one gains and pays with it against the recommended one."""
+    chosen = one.recommendation
+    assert chosen is not None
+    name = one.configs["configuration"][pick.config]
+    price = "no price" if pick.price == 0 else f"price {pick.price:g}"
+    said = f"{name}, at {price}"
+    if math.isfinite(pick.probability):
+        said += f" ({percent(pick.probability)})"
+    return f"{said}: {gain_and_cost(one, pick.config)}"
+
+
+def gain_and_cost(one: Series, config: int) -> str:
+    """'0.0300 more phase SSIM for 4 × the parameters', against the recommended one."""
+    chosen = one.recommendation
+    assert chosen is not None
+    if config == chosen.config:
+        return "the recommended one"
     by = chosen.choice.by
-    best = numbers(one.configs, f"{by.column}_mean")[chosen.best]
-    near = (
-        f"one standard error ({chosen.allowance:.2g})"
-        if chosen.standard_error
-        else f"{chosen.allowance:g}"
-    )
-    return (
-        f"fewest trainable parameters among the {chosen.near} of "
-        f"{_count(chosen.compared, 'configuration')} whose mean {by.label} is within {near} "
-        f"of the best ({best:.4g})"
-    )
+    gain = by.sign * float(np.diff(one.of.means[by.column].mean[[chosen.config, config]])[0])
+    paid = one.of.means[chosen.asked.cost].mean
+    ratio = float(paid[config] / paid[chosen.config])
+    better = "better" if gain >= 0 else "worse"
+    return f"{abs(gain):.4f} {better} in {by.label} for {_times(ratio)} the {_cost(chosen)}"
+
+
+def prices(one: Series) -> str:
+    """Between which prices the recommended one is the choice."""
+    chosen = one.recommendation
+    assert chosen is not None
+    rung = next((rung for rung in chosen.rungs if rung.config == chosen.config), None)
+    if rung is None:
+        return "it is the choice at no price"
+    if rung.high == math.inf:
+        return f"it is the choice at every price from {rung.low:.3g} up"
+    if rung.low == 0:
+        return f"it is the choice at every price below {rung.high:.3g}"
+    return f"it is the choice at every price from {rung.low:.3g} to {rung.high:.3g}"
+
+
+def verdicts(one: Series) -> list[Line]:
+    """What the seeds say of the contenders, each against the recommended one."""
+    chosen = one.recommendation
+    if chosen is None:
+        return []
+    names = one.configs["configuration"].tolist()
+    by = chosen.choice.by
+    return [
+        (
+            d.verdict,
+            f"{names[d.config]}: {by.label} {'better' if d.gain >= 0 else 'worse'} by "
+            f"{abs(d.gain):.4f} [{d.low:+.4f}, {d.high:+.4f}] (equal is within {chosen.equal:g})",
+        )
+        for d in chosen.contenders
+    ]
+
+
+def percent(probability: float) -> str:
+    """'87 %'; neither 0 nor 100, which draws cannot tell."""
+    return f"{min(99.0, max(1.0, 100 * probability)):.0f} %"
 
 
 def to_json(study: str, all_series: Sequence[Series]) -> str:
@@ -86,6 +184,7 @@ def to_json(study: str, all_series: Sequence[Series]) -> str:
 
 def _series(one: Series) -> dict[str, Any]:
     chosen = one.recommendation
+    names = one.configs["configuration"].tolist()
     content: dict[str, Any] = {
         "name": one.name,
         "chosen_by": one.choice.by.column,
@@ -93,30 +192,62 @@ def _series(one: Series) -> dict[str, Any]:
         "better": one.choice.by.better,
         "caveat": one.choice.caveat,
         "recommended": None,
+        "why_not": one.why_not,
     }
     if chosen is not None:
+        tolerance = chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None
         content |= {
             "provisional": chosen.provisional,
             "rule": rule(one),
-            "allowance": chosen.allowance,
-            "allowance_is": "standard error" if chosen.standard_error else "tolerance",
+            "allowance": tolerance,
+            "allowance_is": "price" if tolerance is None else "tolerance",
             "margin": chosen.margin,
             "recommended": _configuration(one, chosen.config),
             "best": _configuration(one, chosen.best),
             "runner_up": _configuration(one, chosen.runner_up),
             "next_better": _configuration(one, chosen.next_better),
+            "cost": chosen.asked.cost,
+            "price": {
+                "value": chosen.price,
+                "unit": f"{chosen.choice.by.column} per doubling of {chosen.asked.cost}",
+            },
+            "picks": {
+                pick.name.replace(" ", "_"): {
+                    "configuration": names[pick.config],
+                    "price": pick.price,
+                    "probability": pick.probability,
+                    **_gain_and_cost(one, chosen, pick.config),
+                }
+                for pick in chosen.picks
+            },
+            "ladder": [
+                {"configuration": names[r.config], "from_price": r.low, "to_price": r.high}
+                for r in chosen.rungs
+            ],
+            "probability": _by_name(names, chosen.probability),
+            "equal_within": chosen.equal,
+            "contenders": [
+                {
+                    "configuration": names[d.config],
+                    "gain": d.gain,
+                    "low": d.low,
+                    "high": d.high,
+                    "p": d.p,
+                    "verdict": d.verdict,
+                }
+                for d in chosen.contenders
+            ],
+            "limits": [limit.words for limit in chosen.asked.limits],
+            "left_out": chosen.left_out,
             "in_words": [f"{what}: {text}" for what, text in advice(one)],
         }
-    names = one.configs["configuration"].tolist()
     content["fronts"] = [
         {
             "cost": front.cost.column,
             "quality": front.quality.column,
             "device": front.device,
             "members": [names[i] for i in front.members],
-            "probability": {
-                name: p for name, p in zip(names, front.probability, strict=True) if np.isfinite(p)
-            },
+            "probability": _by_name(names, front.probability),
             "hypervolume": front.hypervolume,
             "reference": front.reference,
             "knee": None if front.knee is None else names[front.knee],
@@ -124,6 +255,20 @@ def _series(one: Series) -> dict[str, Any]:
         for front in one.fronts
     ]
     return content
+
+
+def _by_name(names: Sequence[str], probability: np.ndarray) -> dict[str, float]:
+    return {name: p for name, p in zip(names, probability, strict=True) if np.isfinite(p)}
+
+
+def _gain_and_cost(one: Series, chosen: Recommendation, config: int) -> dict[str, float]:
+    """Against the recommended one, in what is chosen by."""
+    by = chosen.choice.by
+    quality, paid = one.of.means[by.column].mean, one.of.means[chosen.asked.cost].mean
+    return {
+        "gain": by.sign * float(quality[config] - quality[chosen.config]),
+        "times_the_cost": float(paid[config] / paid[chosen.config]),
+    }
 
 
 def _configuration(one: Series, config: int | None) -> dict[str, Any] | None:
@@ -139,6 +284,7 @@ def _configuration(one: Series, config: int | None) -> dict[str, Any] | None:
         COST: row[COST],
         FLOPS: row[FLOPS],
         "time_device": row["time_device"],
+        **{key: row[key] for key in COLLAPSE},
         "metrics": {name: {s: row[f"{name}_{s}"] for s in STATISTICS} for name in metrics},
     }
 
@@ -152,6 +298,26 @@ def _interval(one: Series, config: int, criterion: Criterion) -> str:
     return f"{criterion.label} {mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
+def _must(one: Series) -> str:
+    """'a network twice as large must gain 0.01 in phase SSIM'."""
+    chosen = one.recommendation
+    assert chosen is not None
+    what = "a network twice as large" if _is_size(chosen) else f"twice the {_cost(chosen)}"
+    return f"{what} must gain {chosen.price:g} in {chosen.choice.by.label}"
+
+
+def _is_size(chosen: Recommendation) -> bool:
+    return chosen.asked.cost == COST
+
+
+def _cost(chosen: Recommendation) -> str:
+    return QUANTITIES[chosen.asked.cost].label
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
+
+
 def _margin(one: Series) -> str:
     chosen = one.recommendation
     assert chosen is not None
@@ -161,7 +327,7 @@ def _margin(one: Series) -> str:
     return f"{chosen.margin:.4f} {worse} the best, {describe(one, chosen.best)}"
 
 
-def _price(one: Series) -> str:
+def _more(one: Series) -> str:
     """What one pays for the next better configuration."""
     chosen = one.recommendation
     assert chosen is not None
@@ -171,14 +337,14 @@ def _price(one: Series) -> str:
     quality = by.sign * numbers(one.configs, f"{by.column}_mean")
     gain = quality[chosen.next_better] - quality[chosen.config]
     names = one.configs["configuration"].tolist()
-    prices = [f"{_ratio(one, COST):.3g} × the parameters"]
+    parts = [f"{_ratio(one, COST):.3g} × the parameters"]
     slower = _ratio(one, f"{TIME}_mean")
     if math.isfinite(slower):
         device = one.configs["time_device"][chosen.config]
-        prices.append(f"{slower:.3g} × the inference time" + (f" on {device}" if device else ""))
+        parts.append(f"{slower:.3g} × the inference time" + (f" on {device}" if device else ""))
     return (
         f"{names[chosen.next_better]} is {gain:.4f} better in {by.label} and takes "
-        f"{' and '.join(prices)}"
+        f"{' and '.join(parts)}"
     )
 
 
@@ -190,6 +356,12 @@ def _ratio(one: Series, column: str) -> float:
     return float(values[chosen.next_better] / values[chosen.config])
 
 
+def _left_out(why: str, names: Sequence[str]) -> str:
+    some = ", ".join(names[:MOST_NAMED])
+    more = len(names) - MOST_NAMED
+    return f"{len(names)} {why}: {some}{f' and {more} more' if more > 0 else ''}"
+
+
 def _standing(one: Series, front: Front) -> str:
     """Where the recommended configuration stands in a front, and whether the knee agrees."""
     chosen = one.recommendation
@@ -199,7 +371,7 @@ def _standing(one: Series, front: Front) -> str:
     said = [f"{'on' if chosen.config in front.members else 'not on'} {what}"]
     probability = front.probability[chosen.config]
     if np.isfinite(probability):
-        said.append(f"in {100 * probability:.0f} % of the resamples of its seeds on it")
+        said.append(f"{percent(probability)} that it is")
     if front.knee is None:
         said.append("which has no knee")
     elif front.knee == chosen.config:
