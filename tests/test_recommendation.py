@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.analysis.recommendation import Asked, Limit
 from agent.analysis.series import Series, series
 from agent.report.words import advice, to_json
 from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT
 from agent.study.records import table
 from fno_runner.config import RunConfig
+from fno_runner.errors import UserError
 from fno_runner.result import RunResult
 
 
@@ -44,14 +46,14 @@ def seeds(number: int, params: int, *ssim: float, **config: Any) -> list[RunResu
     ]
 
 
-def only(runs: list[RunResult], tolerance: float | None = None) -> Series:
-    (one,) = series(table(runs), tolerance)
+def only(runs: list[RunResult], **asked: Any) -> Series:
+    (one,) = series(table(runs), Asked(**asked))
     return one
 
 
-def chosen(runs: list[RunResult], tolerance: float | None = None) -> Any:
+def chosen(runs: list[RunResult], **asked: Any) -> Any:
     """The recommendation, its configurations by their width."""
-    one = only(runs, tolerance)
+    one = only(runs, **asked)
     found = one.recommendation
     if found is None:
         return None
@@ -62,61 +64,156 @@ def chosen(runs: list[RunResult], tolerance: float | None = None) -> Any:
     }
 
 
-def test_one_seed_the_cheapest_within_the_tolerance_and_that_is_provisional() -> None:
-    runs = [run(1, 10, 0.50), run(2, 20, 0.69), run(3, 30, 0.695), run(4, 40, 0.70)]
-    assert chosen(runs) == {"config": 2, "best": 4, "runner_up": 3, "next_better": 3}
+STEPS = ((1, 10, 0.50), (2, 20, 0.69), (3, 40, 0.705), (4, 80, 0.712))
+"""A doubling each, which gains 0.19, 0.015 and 0.007."""
+
+
+def test_a_doubling_must_gain_the_price() -> None:
+    runs = [run(*step) for step in STEPS]
+    assert chosen(runs) == {"config": 3, "best": 4, "runner_up": 4, "next_better": 4}
+    by_price = {p: chosen(runs, price=p)["config"] for p in (0, 0.005, 0.01, 0.02, 0.3)}
+    assert by_price == {0: 4, 0.005: 4, 0.01: 3, 0.02: 2, 0.3: 1}
     one = only(runs)
     found = one.recommendation
-    assert found is not None and found.margin == pytest.approx(0.01)
-    assert not found.standard_error and (found.near, found.compared) == (3, 4)
-    assert "ran with one seed" in found.provisional
+    assert found is not None and found.margin == pytest.approx(0.007)
+    assert [(p.name, p.price, one.configs["width"][p.config]) for p in found.picks] == [
+        ("frugal", 0.04, 2), ("sweet spot", 0.01, 3), ("best", 0.0, 4)
+    ]  # fmt: skip
+    rungs = [(one.configs["width"][r.config], round(r.low, 6)) for r in found.rungs]
+    assert rungs == [(4, 0), (3, 0.007), (2, 0.015), (1, 0.19)]
     said = dict(advice(one))
-    assert "among the 3 of 4 configurations" in said["rule"]
-    assert "within 0.02 of the best (0.7)" in said["rule"]
-    assert "0.0050 better" in said["for more"] and "1.5 × the parameters" in said["for more"]
+    assert "a network twice as large must gain 0.01 in phase SSIM" in said["rule"]
+    assert said["prices"] == "it is the choice at every price from 0.007 to 0.015"
+    assert "0.0070 better in phase SSIM for 2 × the parameters" in said["best"]
+    assert "0.0150 worse in phase SSIM for 1/2 of the parameters" in said["frugal"]
 
 
-def test_seeds_the_cheapest_within_one_standard_error_of_the_best() -> None:
-    """The best's seeds 0.68, 0.70, 0.72 have s = 0.02 and a standard error of 0.01155."""
-    best = seeds(3, 30, 0.68, 0.70, 0.72)
-    near, far = seeds(2, 20, 0.689, 0.689), seeds(1, 10, 0.688, 0.688)
-    one = only([*best, *near, *far])
-    found = one.recommendation
-    assert found is not None and found.standard_error and found.provisional == ""
-    assert found.allowance == pytest.approx(0.02 / math.sqrt(3))
-    assert chosen([*best, *near, *far])["config"] == 2
-    assert "within one standard error (0.012)" in dict(advice(one))["rule"]
-    # A tolerance that the user asks for holds whatever the seeds say.
-    assert chosen([*best, *near, *far], 0.02)["config"] == 1
+def test_it_does_not_matter_where_the_grid_ends() -> None:
+    """Dearer networks that are hardly better changed the choice of version 0.1."""
+    runs = [run(*step) for step in STEPS]
+    more = [run(5, 160, 0.7145), run(6, 320, 0.7150)]
+    assert chosen(runs)["config"] == chosen([*runs, *more])["config"] == 3
 
 
-def test_a_recommended_configuration_of_one_seed_is_provisional() -> None:
-    one = only([*seeds(3, 30, 0.68, 0.73), run(1, 10, 0.70)])
+def test_one_seed_each_is_provisional_and_says_nothing_of_probability() -> None:
+    one = only([run(*step) for step in STEPS])
     assert one.recommendation is not None
-    assert one.recommendation.provisional.startswith("it ran with one seed")
+    assert "ran with one seed" in one.recommendation.provisional
+    assert np.isnan(one.recommendation.probability).all()
+    assert "how sure" not in dict(advice(one)) and one.recommendation.contenders == []
 
 
-def test_a_difference_of_exactly_the_tolerance_is_within_it() -> None:
-    assert 0.72 - 0.70 > 0.02  # in binary
-    assert chosen([run(1, 10, 0.70), run(2, 20, 0.72)])["config"] == 1
+def test_seeds_say_how_sure_the_choice_is() -> None:
+    rng = np.random.default_rng(0)
+    runs = [r for n, p, q in STEPS for r in seeds(n, p, *(q + rng.normal(0, 0.004, 4)))]
+    one = only(runs)
+    found = one.recommendation
+    assert found is not None and found.provisional == ""
+    assert np.nansum(found.probability) == pytest.approx(1)
+    sure = found.probability[found.config]
+    assert 0.3 < sure < 1 and f"{100 * sure:.0f} %" in dict(advice(one))["how sure"]
+    assert {d.verdict for d in found.contenders} <= {"better", "worse", "equal", "undecided"}
+    # What clearly matters is found by its shared seeds.
+    sharp = [r for n, p, q in STEPS for r in seeds(n, p, q - 1e-4, q, q + 1e-4)]
+    found = only(sharp).recommendation
+    assert found is not None and found.probability[found.config] > 0.99
+    assert [d.verdict for d in found.contenders] == ["better"]
 
 
-def test_no_tolerance_means_the_best() -> None:
+def test_one_seed_among_several_borrows_the_scatter() -> None:
+    one = only([*seeds(3, 30, 0.68, 0.73), run(1, 10, 0.70)])
+    assert one.recommendation is not None and one.recommendation.provisional == ""
+    assert one.configs["ssim_phase_low"].notna().all()
+
+
+def test_the_tolerance_is_the_rule_of_version_0_1() -> None:
     runs = [run(1, 10, 0.70), run(2, 20, 0.72)]
-    assert chosen(runs, 0.0) == {"config": 2, "best": 2, "runner_up": None, "next_better": None}
-    assert dict(advice(only(runs, 0.0)))["margin"] == "it is the best"
+    assert 0.72 - 0.70 > 0.02  # in binary
+    assert chosen(runs, tolerance=0.02)["config"] == 1
+    assert chosen(runs, tolerance=0.0) == {
+        "config": 2, "best": 2, "runner_up": 1, "next_better": None
+    }  # fmt: skip
+    said = dict(advice(only(runs, tolerance=0.02)))
+    assert "within 0.02 of the best" in said["rule"]
+    assert dict(advice(only(runs, tolerance=0.0)))["margin"] == "it is the best"
+
+
+def test_another_cost_may_be_asked_for() -> None:
+    """Times fall where parameters grow: `run` makes a time of 0.1 s a number."""
+    runs = [run(1, 80, 0.70), run(2, 40, 0.70), run(4, 20, 0.705)]
+    assert chosen(runs)["config"] == 4
+    assert chosen(runs, cost="inference_time_s")["config"] == 1
+    said = dict(advice(only(runs, cost="inference_time_s")))
+    assert "twice the inference must gain 0.01" in said["rule"]
+    runs[1] = runs[1].model_copy(update={"inference_time_s": None})
+    found = only(runs, cost="inference_time_s").recommendation
+    assert found is not None and list(found.left_out) == ["without inference"]
+    with pytest.raises(UserError, match="--cost latency_s: no finished configuration has it"):
+        only(runs, cost="latency_s")
+
+
+def test_limits_are_met_or_the_nearest_is_named() -> None:
+    runs = [run(*step) for step in STEPS]
+    at_least = Limit("ssim_phase", 0.71, least=True)
+    one = only(runs, limits=(at_least,))
+    assert one.recommendation is not None and one.recommendation.compared == 1
+    assert one.configs["width"][one.recommendation.config] == 4
+    assert "with phase SSIM at least 0.71" in dict(advice(one))["rule"]
+    fast = Limit("inference_time_s", 0.25, least=False)
+    one = only(runs, limits=(at_least, fast))
+    assert one.recommendation is None
+    assert "no configuration has phase SSIM at least 0.71 and inference at most" in one.why_not
+    assert "the nearest is fno sqrt modes 12 width 2 with phase SSIM 0.6900" in one.why_not
+    with pytest.raises(UserError, match="--at-most latency_s: no finished configuration has it"):
+        only(runs, limits=(Limit("latency_s", 1.0, least=False),))
+
+
+def test_what_collapsed_in_a_seed_is_chosen_only_if_asked() -> None:
+    runs = [*seeds(1, 10, 0.70, 0.71), *seeds(2, 20, 0.80, 0.81), *seeds(3, 40, 0.801, 0.809)]
+    runs[3] = runs[3].model_copy(update={"status": "collapsed"})
+    one = only(runs)
+    assert one.recommendation is not None
+    assert one.configs["width"][one.recommendation.config] == 3
+    told = dict(advice(one))["left out"]
+    assert told == "1 collapsed or diverged in a seed: fno sqrt modes 12 width 2"
+    assert chosen(runs, allow_collapse=True)["config"] == 2
+    row = one.configs[one.configs["width"] == 2].iloc[0]
+    assert row["collapse"] == 0.5
+    # Jeffreys: quantiles of Beta(1.5, 1.5), symmetric about a half.
+    assert row["collapse_low"] == pytest.approx(0.0607, abs=1e-3)
+    assert row["collapse_high"] == pytest.approx(1 - row["collapse_low"])
+    sound = one.configs[one.configs["width"] == 1].iloc[0]
+    assert (sound["collapse"], sound["collapse_low"]) == (0, 0)
+    all_lost = [r.model_copy(update={"status": "collapsed"}) for r in seeds(1, 10, 0.1)]
+    one = only(
+        [*seeds(1, 10, 0.70), *(a.model_copy(update={"run_id": "f" * 12}) for a in all_lost)]
+    )
+    assert one.recommendation is None and "--allow-collapse" in one.why_not
+
+
+@pytest.mark.parametrize("price", [1.0, 7.0])
+def test_a_price_that_no_doubling_can_bring_is_refused(price: float) -> None:
+    with pytest.raises(UserError, match="a doubling of the cost cannot bring"):
+        only([run(*step) for step in STEPS], price=price)
+
+
+def test_one_price_has_no_sense_for_two_qualities() -> None:
+    scan = run(9, 10, None, metrics={"r_factor": {"held_out": 0.08}})
+    with pytest.raises(UserError, match="no unit in common"):
+        series(table([run(1, 10, 0.7), scan]), Asked(price=0.01))
 
 
 def test_less_is_better_for_r_and_a_scan_has_no_second_object() -> None:
     runs = [
-        run(n, 10 * n, None, metrics={"r_factor": {"train": 0.07, "held_out": r}})
-        for n, r in ((1, 0.0900), (2, 0.0815), (3, 0.0800))
+        run(n, 10 * 2**n, None, metrics={"r_factor": {"train": 0.07, "held_out": r}})
+        for n, r in ((1, 0.0900), (2, 0.0815), (3, 0.0808))
     ]
     one = only(runs)
     assert chosen(runs)["config"] == 2 and chosen(runs)["best"] == 3
     assert one.criterion == R_HELD_OUT and "held-out frames" in one.choice.caveat
     assert one.recommendation is not None
-    assert one.recommendation.margin == pytest.approx(0.0015)
+    assert one.recommendation.margin == pytest.approx(0.0007)
+    assert "must gain 0.001 in R on held-out frames" in dict(advice(one))["rule"]
 
 
 def test_of_equal_cost_the_better_and_of_equal_configurations_the_first_name() -> None:
@@ -155,16 +252,20 @@ def test_the_validation_object_chooses_and_the_test_object_is_reported() -> None
     assert dict(advice(one))["caveat"] == one.choice.caveat
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 1)), min_size=1, max_size=12))
-def test_the_recommended_one_is_on_the_front_and_near_the_best(
-    points: list[tuple[int, float]],
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.floats(0, 1)), min_size=1, max_size=12),
+    st.floats(0, 0.5),
+)
+def test_the_recommended_one_is_on_the_front_and_on_the_ladder(
+    points: list[tuple[int, float]], price: float
 ) -> None:
-    one = only([run(n + 1, *point) for n, point in enumerate(points)])
+    one = only([run(n + 1, *point) for n, point in enumerate(points)], price=price)
     found = one.recommendation
     assert found is not None and found.config in one.fronts[0].members
-    assert 0 <= found.margin <= PHASE_SSIM.tolerance + 1e-9
-    near = [p for p, q in points if max(q for _, q in points) - q <= PHASE_SSIM.tolerance]
-    assert one.configs["model_params"][found.config] <= min(near)
+    assert found.margin >= 0
+    value = [q - price * math.log2(p) for p, q in points]
+    width = one.configs["width"][found.config]
+    assert value[width - 1] >= max(value) - 1e-8
     json.loads(to_json("study", [one]), parse_constant=lambda word: pytest.fail(word))
 
 
