@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from agent.analysis.asking import add_choice_options, add_more_choice_options, asked_of
@@ -30,6 +29,7 @@ from agent.report.write import illustrate
 from agent.server.client import Place, Server, UnknownPlaceError, parse_place
 from agent.server.rows import is_ours, merge, mirror, study_name
 from agent.study.coverage import attempts
+from agent.study.csv_files import as_csv
 from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
 from agent.study.records import one_line, read_records, table
 from agent.study.retimes import prefer_retimed
@@ -209,11 +209,6 @@ def write(
         grid=grid,
     )
     return replace(result, pictures=illustrate(result, folder))
-
-
-def as_csv(table: pd.DataFrame) -> str:
-    """A table as text; a number that is missing is NaN."""
-    return table.to_csv(index=False, na_rep="NaN", lineterminator="\n")
 
 
 @command

@@ -125,10 +125,11 @@ def _run(
     allow_tf32(config.precision == "tf32")
     if dataset is None:
         dataset = preflight(config)
+    else:
+        start -= dataset.loading_s  # by `preflight`, for this run
     config = config.of_size(dataset.test.size)
     identifier = run_id(config)
     output_dir = Path(config.output_dir)
-    loaded = perf_counter()
     result = RunResult(
         run_id=identifier,
         status="failed",
@@ -139,6 +140,7 @@ def _run(
         result.provenance["validation_object"] = dataset.validation.fingerprint
     if dataset.counts_held is not None:
         result.provenance["counts_held"] = dataset.counts_held
+    result.provenance["train_patterns_used"] = _patterns_used(config, dataset)
     with (
         working_folder(output_dir, identifier) as (folder, publish),
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
@@ -160,7 +162,7 @@ def _run(
             )
             _evaluate(config, dataset, device, trained, result, folder)
         result.timing |= {
-            "data_time_s": loaded - start,
+            "data_time_s": dataset.loading_s,
             "total_time_s": perf_counter() - start,
             "peak_memory_bytes": peak_memory_bytes(device),
         }
@@ -170,6 +172,14 @@ def _run(
         if checkpoints is not None:
             checkpoints.remove()
         return outcome
+
+
+def _patterns_used(config: RunConfig, dataset: Dataset) -> int:
+    """How many patterns are trained on and validated with; says so where there are too few."""
+    asked, there = config.train_patterns, len(dataset.train)
+    if asked is not None and asked > there:
+        log.warning("train_patterns=%d: the data have %d, and all are used", asked, there)
+    return there if asked is None else min(asked, there)
 
 
 @contextmanager

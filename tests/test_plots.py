@@ -209,6 +209,29 @@ def test_a_scan_shows_r_and_its_front_falls() -> None:
     assert (np.diff(falling)[:-1] < 0).all()
 
 
+@pytest.mark.parametrize("ratio", [6, 25, 40, 100, 160, 200, 600, 10**5])
+def test_no_label_of_an_axis_touches_the_next(ratio: float) -> None:
+    costs = [ratio ** (n / 9) for n in range(10)]
+    runs = [
+        run(
+            n,
+            model_params=int(480_000 * cost),
+            inference_time_s=0.011 * cost,
+            timing={"flops_per_pattern": int(3e7 * cost)},
+        )
+        for n, cost in enumerate(costs, start=1)
+    ]
+    figure = draw(runs)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            shown = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            boxes = [tick.label1.get_window_extent() for tick in shown if tick.label1.get_text()]
+            assert len(boxes) >= 2
+            gaps = [max(b.x0 - a.x1, b.y0 - a.y1) for a, b in itertools.pairwise(boxes)]
+            assert min(gaps) * 72 / figure.dpi > 2.5, axis.axis_name  # points
+
+
 def test_a_reference_is_not_called_truth() -> None:
     assert draw([run(1, metrics_against="reference")]).axes[0].get_ylabel() == (
         "phase SSIM against the reference"

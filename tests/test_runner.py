@@ -20,7 +20,7 @@ from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.identity import run_id
 from fno_runner.models import build_network, count_parameters
 from fno_runner.result import Metrics, RunResult
-from fno_runner.runner import run
+from fno_runner.runner import preflight, run
 from tests.commands import python_m
 
 FILES = {"result.json", "recon.npz", "recon.png", "model.safetensors", "log.txt"}
@@ -73,6 +73,24 @@ def test_record_is_strict_json_in_the_documented_order(tiny_config: RunConfig) -
 
     record = json.loads((outcome.folder / "result.json").read_text(), parse_constant=refuse)
     assert list(record)[:4] == ["schema_version", "run_id", "status", "error"]
+
+
+def test_what_it_took_and_trained_on_is_recorded(
+    tiny_config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loading counts where `preflight` did it, as in a sweep; too few patterns are told."""
+    config = tiny_config.model_copy(update={"train_patterns": 10_000, "epochs": 1})
+    dataset = preflight(config)
+    with caplog.at_level("WARNING", "fno_runner"):
+        result = run(config, dataset).result
+    there = len(dataset.train)
+    assert result.provenance["train_patterns_used"] == there < 10_000
+    assert f"train_patterns=10000: the data have {there}" in caplog.text
+    loading, training, total = (
+        float(result.timing[key] or 0) for key in ("data_time_s", "train_time_s", "total_time_s")
+    )
+    assert loading == dataset.loading_s > 0
+    assert total > loading + training
 
 
 def test_a_scan_is_scored_by_r_and_against_its_reference(

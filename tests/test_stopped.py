@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from agent.analysis.series import series
-from agent.export import as_csv
 from agent.report.page_data import page_data
 from agent.report.pareto_plot import pareto_figure
 from agent.server import stop_request
 from agent.server.stop_request import is_from_the_server
+from agent.study.csv_files import as_csv
 from agent.study.records import read_records, table
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset

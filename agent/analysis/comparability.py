@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from agent.analysis.series import COMPARED, MUST_AGREE
+from agent.study.csv_files import read_csv
 from agent.study.sweepfile import Sweep
 
 GROUP = "group"
@@ -97,8 +98,7 @@ def only_in(written: Path, table: pd.DataFrame) -> int:
         for run_id, seed in zip(table["run_id"], table["seed"], strict=True)
     }
     try:
-        with written.open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("wandb_id")]
+        rows = [row for row in read_csv(written) if row.get("wandb_id")]
     except (OSError, UnicodeDecodeError, csv.Error):
         return 0
     return sum((row.get("run_id"), row.get("seed")) not in here for row in rows)

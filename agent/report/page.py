@@ -49,7 +49,8 @@ PROVENANCE = {
     "dataset": "dataset fingerprint",
     "metrics_against": "metrics against",
     "epochs": "epochs",
-    "train_patterns": "training patterns",
+    "train_patterns": "training patterns asked for",
+    "train_patterns_used": "training patterns used",
     "infer_batch_size": "inference batch",
     "tf32": "TF32",
 }

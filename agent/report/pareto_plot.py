@@ -219,14 +219,16 @@ def _names(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def _log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
-    """A logarithmic axis around `values` with labels at 1, 2 and 5 that read as plain numbers."""
+    """A logarithmic axis around `values` with labels that read as plain numbers."""
     low, high = float(values.min()), float(values.max())
     # A factor of five at least, or the axis could end up with a single label.
     pad = max(1.25, math.sqrt(max(1.0, 5 / (high / low))))
     axes.set_xscale("log")
     axes.set_xlim(low / pad, high * pad)
     decades = math.log10(high / low * pad**2)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    # As many labels as find room beside each other: '50M' and '100M' take 0.2 of the axis.
+    subs = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.4 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(
         EngFormatter(sep="") if low >= 1000 else FuncFormatter(lambda value, _: f"{value:g}")

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 from filelock import FileLock
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileOpenLock
 
 JOURNAL = "queue.journal"
 LONGEST_LINE = 2**20
 """Longer ones are none [bytes]."""
 
 
-class JournalLock(BaseJournalFileLock):  # type: ignore[misc]  # optuna is untyped here
+class JournalLock(JournalFileOpenLock):  # type: ignore[misc]  # optuna is untyped here
     """Held by the kernel for its process: a killed one holds nothing.
 
     Whoever has it first cuts off the line in which a writer died, or ran out of disk: the next line

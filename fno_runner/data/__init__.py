@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from time import perf_counter
 
 from fno_runner.config import N, RunConfig
 from fno_runner.data.cache import load_simulated
@@ -21,6 +23,12 @@ def load_dataset(config: RunConfig) -> Dataset:
         UserError: a given file cannot be used.
         MachineError: the cache cannot be written.
     """
+    start = perf_counter()
+    dataset = _load(config)
+    return replace(dataset, loading_s=perf_counter() - start)
+
+
+def _load(config: RunConfig) -> Dataset:
     if config.scan is not None:
         return load_scan(
             Path(config.scan), config.data_seed, config.patch_size, config.bin, hints_of(config)

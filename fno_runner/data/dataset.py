@@ -80,6 +80,7 @@ class Dataset:
         the `truth` of simulated data, or another method's `reference` reconstruction of a scan.
     fingerprint: of the files' content, but for the validation object's, which has its own.
     validation: the same with another object to reconstruct: what configurations are chosen by.
+    loading_s: how long it took to read, or to simulate [s].
     """
 
     train: Patterns
@@ -93,6 +94,7 @@ class Dataset:
     pixel_size: float | None = None
     counts_held: float | None = None
     validation: Dataset | None = None
+    loading_s: float = 0.0
 
     @property
     def of_first_object(self) -> Patterns:
