@@ -10,15 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import sqlalchemy
 from rich.console import Console
 from rich.table import Table
 
+from agent.analysis.asking import add_choice_options, asked_of
+from agent.analysis.settle import Settling, add_settle_options, describe
 from agent.scheduling.display import Display
 from agent.scheduling.driver import Driver, named_grid, statuses
 from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
 from agent.study.folder import STUDIES, check_study, open_study
+from agent.study.records import read_records, table
+from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Range, Sweep, point_name, read_sweep
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.errors import MachineError, UserError
@@ -40,6 +45,7 @@ examples:
   python -m agent.local sweep.yaml --workers 4     four points at a time
   python -m agent.local sweep.yaml --per-gpu 4     four points at a time on every GPU
   python -m agent.local sweep.yaml --retry-failed  also run again what failed
+  python -m agent.local sweep.yaml --settle 0.9    add seeds until the choice is 90 % sure
   python -m agent.local search.yaml --limit 20     20 points of a random or bayes sweep
 
 Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them. What was
@@ -50,8 +56,9 @@ environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the
 among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's
 folder; python -m agent.sync sends what lies there).
 
-exit status: 0 every point finished (with --limit: every one of them) · 1 some did not · 2 bad input
-· 3 this machine cannot run them · 128 + signal when stopped
+exit status: 0 every point finished (with --limit: every one of them; with --settle: the choice is
+settled) · 1 some did not, or it is not · 2 bad input · 3 this machine cannot run them · 128 +
+signal when stopped
 """
 
 
@@ -67,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     sweep = read_sweep(args.sweep)
     _check_options(args, sweep)
-    grid = named_grid(sweep) if sweep.method == "grid" else None
     folder: Path = args.study or STUDIES / sweep.study_id
+    settling = _settling(args, sweep, folder)
+    grid = named_grid(sweep) if sweep.method == "grid" else None
     check_study(folder, sweep)
     console = Console()
     if args.dry_run:
@@ -88,16 +96,35 @@ def _main(args: argparse.Namespace) -> int:
         total = min(total, done + failed + args.limit)
     console.print(f"{sweep.name}: study {folder}", highlight=False, soft_wrap=True)
     with Display(console, total, done, failed, len(slots)) as display:
-        driver = Driver(folder, sweep, grid, queue, display, slots, args.limit)
+        more = None if settling is None else settling.more
+        driver = Driver(folder, sweep, grid, queue, display, slots, args.limit, more=more)
         stopped = driver.run(args.retry_failed)
     everything = _summary(console, folder, grid, queue, driver)
+    if settling is not None:
+        for line in describe(settling, driver.ended.keys() - (grid or {}).keys()):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     if stopped is not None:
         return 128 + stopped
     if driver.broken:
         print(f"error: {driver.broken[-1]}", file=sys.stderr)
         return MachineError.exit_status
+    if settling is not None:
+        return 0 if settling.is_settled else 1
     of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) <= set(SETTLED)
     return 0 if everything or of_limit else 1
+
+
+def _settling(args: argparse.Namespace, sweep: Sweep, folder: Path) -> Settling | None:
+    """What adds seeds to the grid, if asked."""
+    if args.settle is None:
+        return None
+    if args.storage is not None:
+        raise UserError("--settle reads the study's records; it needs a folder that all share")
+
+    def runs() -> pd.DataFrame:
+        return prefer_retimed(table(read_records(folder).results), [folder])[0]
+
+    return Settling(sweep, asked_of(args), args.settle, args.most_seeds, runs)
 
 
 def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
@@ -109,7 +136,7 @@ def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
     if sweep.method != "grid":
         if args.retry_failed:
             raise UserError("--retry-failed is for grids; a sampler draws new points")
-        if args.limit is None and not args.dry_run:
+        if args.limit is None and not args.dry_run and args.settle is None:
             raise UserError(f"method {sweep.method} never ends by itself: give --limit N")
     if args.storage is not None:
         check_storage(args.storage)
@@ -219,6 +246,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--storage", metavar="URL",
         help="postgresql://USER@HOST/DATABASE for machines that share no disk (the password from "
         "PGPASSWORD or ~/.pgpass); default: a journal in the study's folder")  # fmt: skip
+    add_settle_options(parser)
+    add_choice_options(parser)
     return parser
 
 

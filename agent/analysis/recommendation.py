@@ -118,7 +118,7 @@ class Recommendation:
     contenders: those that may be the choice as well, against it, the most probable first.
     runner_up: the next by the same rule, or None.
     next_better: the cheapest one whose mean is better than the recommended one's, or None.
-    compared: how many there were to choose from.
+    compared: how many there were to choose from. candidates: whether each is one of them (k,).
     left_out: why configurations were not, with their names.
     margin: how much worse than the best's the recommended one's mean is; never negative.
     provisional: why seeds could change this; empty where they are taken into account.
@@ -138,6 +138,7 @@ class Recommendation:
     runner_up: int | None
     next_better: int | None
     compared: int
+    candidates: npt.NDArray[np.bool_]
     left_out: dict[str, list[str]]
     margin: float
     provisional: str
@@ -227,6 +228,7 @@ def recommend(configs: Configurations, choice: Choice, asked: Asked) -> Recommen
         runner_up=int(others[rule.choose(gain[others], paid[others])]) if others.size else None,
         next_better=better[0] if better else None,
         compared=len(rows),
+        candidates=np.isfinite(shown),
         left_out=left_out,
         margin=float(gain[best] - gain[config]),
         provisional=""

@@ -94,6 +94,20 @@ def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
         UserError: what is asked has no sense for these runs.
     """
     asked = Asked() if asked is None else asked
+    found = [
+        _series(name, table.iloc[rows].reset_index(drop=True), asked)
+        for name, rows in comparable(table)
+    ]
+    prices = {one.choice.price: one.choice.by.label for one in found if one.recommendation}
+    if asked.price is not None and len(prices) > 1:
+        judged = " and by ".join(sorted(prices.values()))
+        raise UserError(f"--price {asked.price:g}: the series are judged by {judged}, which have "
+                        "no unit in common; export them apart")  # fmt: skip
+    return found
+
+
+def comparable(table: pd.DataFrame) -> list[tuple[str, list[int]]]:
+    """The series of a table by name, each with its rows' positions."""
     words = pd.DataFrame(
         {key: table[key].map(_word) for key in MUST_AGREE if key in table}, index=table.index
     )
@@ -118,16 +132,7 @@ def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
         ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)): rows
         for values, rows in members.items()
     }
-    found = [
-        _series(name, table.iloc[sorted(rows)].reset_index(drop=True), asked)
-        for name, rows in sorted(named.items())
-    ]
-    prices = {one.choice.price: one.choice.by.label for one in found if one.recommendation}
-    if asked.price is not None and len(prices) > 1:
-        judged = " and by ".join(sorted(prices.values()))
-        raise UserError(f"--price {asked.price:g}: the series are judged by {judged}, which have "
-                        "no unit in common; export them apart")  # fmt: skip
-    return found
+    return [(name, sorted(rows)) for name, rows in sorted(named.items())]
 
 
 def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:

@@ -74,6 +74,12 @@ class Display:
         self._running.pop(run_id, None)
         self._refresh()
 
+    def grow(self, points: int) -> None:
+        """So many points more than were known of at first."""
+        self._total += points
+        if self._progress is not None:
+            self._progress.update(self._task, total=self._total)
+
     def note(self, line: str) -> None:
         """Something else to know, above the bar."""
         self._print(escape(line))

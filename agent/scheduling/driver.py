@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Driver:
         slots: Sequence[Slot],
         limit: int | None,
         given: Mapping[str, str] = os.environ,
+        more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
     ) -> None:
         """
         Args:
@@ -56,8 +57,12 @@ class Driver:
             slots: where to run points, one at a time in each.
             limit: start at most so many points, or all there are.
             given: the environment that the runs inherit.
+            more: what to run once none of the grid's points runs here any more: asked again and
+                again with the run_ids that are under way, until it has no more.
         """
-        self._folder, self._sweep, self._grid = folder, sweep, grid
+        self._folder, self._sweep = folder, sweep
+        self._grid = None if grid is None else dict(grid)
+        self._asked, self._more = frozenset(grid or ()), more
         self._queue, self._display = queue, display
         self._free, self._limit = list(slots), limit
         self._variables = child.environment(folder, given)
@@ -136,9 +141,23 @@ class Driver:
         if ticket is None:
             self._look()
             ticket = self._queue.take(self._grid)
+        if ticket is None and self._more is not None:
+            ticket = self._take_more(self._more)
         if ticket is None:
             self._ask_again = time.monotonic() + LOOK_AGAIN_S
         return ticket
+
+    def _take_more(self, more: Callable[[Collection[str]], Mapping[str, Point]]) -> Ticket | None:
+        """A point beyond the grid; None where there is none, or the grid is not done."""
+        here = {process.run_id for process in self._running}
+        if self._grid is None or here & self._asked:
+            return None
+        wanted = more(here | self._queue.running_elsewhere().keys())
+        new = {name: point for name, point in wanted.items() if name not in self._grid}
+        self._grid |= wanted
+        self._display.grow(len(new))
+        self._look()
+        return self._queue.take(self._grid)
 
     def _draw(self) -> Ticket | None:
         if self._exhausted:
@@ -215,6 +234,8 @@ class Driver:
     def _settle(self, process: Child, record: RunResult) -> None:
         ticket, slot = self._running.pop(process)
         self._free.append(slot)
+        if self._more is not None:  # it knows more now
+            self._ask_again = float("-inf")
         self._unfit[slot.name] = 0
         metric = self._sweep.metric
         self._queue.finish(ticket, record.status, None if metric is None else value(record, metric))
