@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 from agent.export import export
 from fno_runner.apply.command import main
@@ -29,6 +31,8 @@ from fno_runner.reconstruct.weights import write_weights
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RunResult, SeedResult, run_folder, write_result
 from fno_runner.runner import run
+from fno_runner.scan.iterative import Fit, residual
+from fno_runner.scan.iterative import reconstruct as fit
 from tests.scans import PIXEL, Simulated, simulate_scan, write_cxi, write_raw
 from tests.studies import result
 
@@ -65,13 +69,15 @@ def written(
     yield folder
 
 
-def untrained(folder: Path, **changes: object) -> Path:
-    """A run's folder with a network as it begins."""
+def untrained(folder: Path, vacuum: float = 1.0, **changes: object) -> Path:
+    """A run's folder with a network as it begins, but for the level of its answer."""
     made = result(**{**TINY, "cnn_blocks": 1, **changes})
     path = run_folder(folder, made.run_id)
     path.mkdir(parents=True)
     write_result(made, path)
-    write_weights(path / "model.safetensors", Reconstructor(made.run_config), 1.0)
+    model = Reconstructor(made.run_config)
+    model.state_dict()["network.head.bias"].mul_(vacuum)
+    write_weights(path / "model.safetensors", model, 1.0)
     return path
 
 
@@ -304,3 +310,69 @@ def test_another_size_is_brought_to_the_networks(
     assert main([str(trained), str(large), "-o", str(tmp_path / "out"), "--device=cpu"]) == 0
     assert "frames of 128×128 px are cropped to 64×64" in caplog.text
     assert read_array(tmp_path / "out" / "object.npz", "probeGuess").shape == (N, N)
+
+
+def test_refining_begins_with_the_networks_object(
+    trained: Path, scan_file: Path, tmp_path: Path
+) -> None:
+    """From the true object a pass stays at the truth, in whatever units; from vacuum it is far."""
+    scan = read_scan(scan_file)
+    assert scan.probe is not None
+    truth = np.ones(scan.shape, np.complex64)
+    simulated = simulate_scan()
+    shift = np.rint(simulated.positions[0] - scan.positions[0]).astype(int)
+    height, width = (np.array(scan.shape) + shift).tolist()
+    inside = simulated.obj[shift[0] : height, shift[1] : width]
+    truth[: inside.shape[0], : inside.shape[1]] = inside
+    for factor in (1, 5):
+        brighter = replace(scan, probe=scan.probe / np.float32(factor))
+        r = [
+            fit(brighter, iterations=1, fit_probe=False, first_object=first).r[0]
+            for first in (factor * truth, None)
+        ]
+        assert r[0] < 0.3 * r[1]
+    out = tmp_path / "out"
+    arguments = [str(trained), str(scan_file), "-o", str(out), "--device=cpu"]
+    assert main([*arguments, "--refine=3", "--refine-probe", "--compare"]) == 0
+    record = json.loads((out / "reconstruction.json").read_text())
+    told = record["refined"]
+    assert record["r"] == told["from_network"]["r"] < record["r_of_network"]
+    assert len(told["from_vacuum"]["r_of_passes"]) == 3
+    # R is that of what was written: object, probe and positions belong together.
+    obj, probe = (read_array(out / "object.npz", name) for name in ("objectGuess", "probeGuess"))
+    written_fit = replace(scan, reference=obj, probe=probe[None])
+    assert residual(Fit(obj, probe[None], scan.positions, 0.0, ()), written_fit) == pytest.approx(
+        record["r"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_adapting_keeps_what_is_better(layers: str, scan_file: Path, tmp_path: Path) -> None:
+    """A wrong level of vacuum is soon right for held-out frames, too; and it is a model again."""
+    model = untrained(tmp_path, vacuum=1.5, learning_rate=0.05, batch_size=8)
+    arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu"]
+    assert main([str(model), *arguments, "--adapt=4", f"--adapt-layers={layers}"]) == 0
+    record = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
+    r = record["adapted"]["r_held_out"]
+    assert len(r) == 5 and min(r) < r[0]
+    adapted = find_model(tmp_path / "out" / "network")
+    assert adapted.record.provenance["adapted_from"] == model.name
+    new, old = (load_file(path / "model.safetensors")
+                for path in (tmp_path / "out" / "network", model))  # fmt: skip
+    changed = {name.split(".")[1] for name in new if (new[name] != old[name]).any()}
+    assert ("blocks" in changed) == (layers == "all") and "head" in changed
+    again = [str(tmp_path / "out" / "network"), str(scan_file), "-o", str(tmp_path / "again")]
+    assert main([*again, "--device=cpu"]) == 0
+    other = json.loads((tmp_path / "again" / "reconstruction.json").read_text())
+    assert other["r_own"] == pytest.approx(record["r_own"], rel=1e-4)
+
+
+def test_adapting_that_makes_it_worse_is_not_kept(scan_file: Path, tmp_path: Path) -> None:
+    model = untrained(tmp_path, learning_rate=1.0)
+    out = tmp_path / "out"
+    assert main([str(model), str(scan_file), "-o", str(out), "--device=cpu", "--adapt=1"]) == 0
+    told = json.loads((out / "reconstruction.json").read_text())["adapted"]
+    assert told["best_epoch"] == int(np.argmin(told["r_held_out"]))
+    new, old = (load_file(path / "model.safetensors") for path in (out / "network", model))
+    same = all((new[name] == old[name]).all() for name in old)
+    assert same == (told["best_epoch"] == 0)

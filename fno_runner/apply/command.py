@@ -16,16 +16,20 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from fno_runner.apply.adapt import Adapted, adapt, train_from_nothing, write_adapted
 from fno_runner.apply.assemble import OnFrames, assemble
 from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import new_folder, write_product
 from fno_runner.apply.prepared import Prepared, prepare
 from fno_runner.apply.product import Product, record_of
+from fno_runner.apply.refine import refine
 from fno_runner.apply.stream import Stream
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import BINNINGS
-from fno_runner.data.formats import fingerprint_scan, read_scan
-from fno_runner.data.frames import Scan
+from fno_runner.data.formats import open_scan, read_scan
+from fno_runner.data.frames import Scan, bring_to_size
+from fno_runner.data.recording import clean
+from fno_runner.data.scan import fingerprint_of
 from fno_runner.device import pick_device
 from fno_runner.errors import DivergedError, UserError
 from fno_runner.terminal import log_to_terminal
@@ -37,6 +41,8 @@ Reconstruct a scan with a network that was trained before.
 
   python -m fno_runner.reconstruct STUDY scan.npz       the study's recommended network
   python -m fno_runner.reconstruct STUDY/runs/0123456789ab scan.cxi -o OUT
+  python -m fno_runner.reconstruct STUDY scan.npz --refine 5 --compare
+  python -m fno_runner.reconstruct STUDY scan.npz --adapt 3
 
 Written into OUT, which is new:
   object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light
@@ -68,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _reconstruct(given: argparse.Namespace) -> None:
     model = find_model(given.model)
     start = perf_counter()
-    scan = _scan(given, model)
+    scan, fingerprint = _scan(given, model)
     prepared = prepare(
         model,
         Stream.of(scan),
@@ -76,22 +82,73 @@ def _reconstruct(given: argparse.Namespace) -> None:
         infer_batch_size=given.infer_batch_size,
         any_probe=given.any_probe,
     )
+    adapted = None
+    if given.adapt is not None:
+        adapted = _adapt(given, prepared)
+        prepared = replace(prepared, network=adapted.network)
     with _frames_bar(len(scan)) as on_frames:
         product = reconstruct(prepared, f"{given.scan.name}, by {model.name}", on_frames)
+    if adapted is not None:
+        told = {"layers": given.adapt_layers, "best_epoch": adapted.best}
+        told |= {"r_held_out": adapted.r, "seconds": adapted.seconds}
+        product.record["adapted"] = told
+    if given.refine is not None:
+        product = refine(
+            prepared,
+            product,
+            given.refine,
+            probe=given.refine_probe,
+            positions=given.refine_positions,
+            compare=given.compare,
+        )
     left_out: list[str] = []
     wanted = given.output or given.scan.with_name(f"{given.scan.stem}.reconstruction")
-    folder = new_folder(wanted, lambda place: left_out.extend(write_product(product, place)))
+
+    def fill(place: Path) -> None:
+        left_out.extend(write_product(product, place))
+        if adapted is not None:
+            place = place / "network"
+            write_adapted(adapted, prepared, given.scan, fingerprint, given.adapt_layers, place)
+
+    folder = new_folder(wanted, fill)
     seconds = perf_counter() - start
     if left_out:
         names = ", ".join(left_out)
         log.warning("not written: %s (no pixel size is known; --pixel-size tells it)", names)
     if folder != wanted:
         log.warning("%s is there already and is left as it is", wanted)
+    # With a training or a fit in it, the time is no rate of frames.
+    plain = given.adapt is None and given.refine is None
+    rate = f": {len(scan) / seconds:.0f} frames/s" if plain else ""
     print(
         f"R {product.record['r']:.4f} of the object, {product.record['r_own']:.4f} of each frame's "
-        f"own answer · {len(scan)} frames in {seconds:.2f} s: {len(scan) / seconds:.0f} frames/s · "
-        f"{folder}"
+        f"own answer · {len(scan)} frames in {seconds:.2f} s{rate} · {folder}"
     )
+
+
+def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
+    """Train the network on, and say what came of it."""
+
+    def told(epoch: int, r: float) -> None:
+        log.info("epoch %d: R of held-out frames %.4f", epoch, r)
+
+    adapted = adapt(prepared, given.adapt, given.adapt_layers, on_epoch=told)
+    best = adapted.best
+    log.info(
+        "adapted: R of held-out frames %.4f, before %.4f; %s",
+        adapted.r[best],
+        adapted.r[0],
+        f"epoch {best} is kept, {adapted.seconds[best]:.1f} s" if best else "left as it was",
+    )
+    if given.compare:
+        log.info("the same network from nothing, %d epochs:", prepared.model.config.epochs)
+        other = train_from_nothing(prepared, on_epoch=told)
+        goal, took = other.r[other.best], other.seconds[other.best]
+        pairs = zip(adapted.r, adapted.seconds, strict=True)
+        reached = next((seconds for r, seconds in pairs if r <= goal), None)
+        words = "does not reach it" if reached is None else f"reaches it in {reached:.1f} s"
+        log.info("from nothing R %.4f in %.1f s; adapting %s", goal, took, words)
+    return adapted
 
 
 def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = None) -> Product:
@@ -131,14 +188,16 @@ def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = Non
     )
 
 
-def _scan(given: argparse.Namespace, model: TrainedModel) -> Scan:
-    """The scan with a probe, and told what is remarkable about it.
+def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
+    """The scan with a probe and its fingerprint, told what is remarkable about it.
 
     Raises:
         UserError: it cannot be used.
     """
     binning = model.config.bin if given.bin is None else given.bin
-    scan = read_scan(given.scan, size=model.config.size, binning=binning)
+    with open_scan(given.scan) as opened:
+        scan = bring_to_size(clean(opened.measured), model.config.size, binning)
+        fingerprint = fingerprint_of(opened, scan.crop)
     for remark in scan.remarks:
         log.warning("%s: %s", given.scan, remark)
     if given.probe is not None:
@@ -148,11 +207,11 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> Scan:
             f"{given.scan}: has no probe; --probe FILE takes another file's, --probe {given.model} "
             f"that of the training, and python -m fno_runner.data probe finds one"
         )
-    if model.record.provenance.get("dataset") == fingerprint_scan(given.scan)[:32]:
+    if model.record.provenance.get("dataset") == fingerprint:
         log.warning("%s: the network was trained on frames of this scan", given.scan)
     if given.pixel_size is not None:
         scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
-    return scan
+    return scan, fingerprint
 
 
 def _probe(path: Path, scan: Scan) -> np.ndarray:
@@ -205,6 +264,16 @@ def _parser() -> Parser:
         help="take this file's probe, or that of this model's training [the scan's]")  # fmt: skip
     add("--any-probe", action="store_true",
         help="use a network that sees amplitudes only with any probe")  # fmt: skip
+    add("--refine", type=count_of(10_000), metavar="PASSES",
+        help="go on from the network's object with the fit without a network")  # fmt: skip
+    add("--refine-probe", action="store_true", help="… of the probe, too")
+    add("--refine-positions", action="store_true", help="… of the positions, too")
+    add("--adapt", type=count_of(10_000), metavar="EPOCHS",
+        help="train the network on, without labels, on this scan; kept in OUT/network")  # fmt: skip
+    add("--adapt-layers", choices=("all", "last"), default="all",
+        help="which ones: all, or those after the Fourier blocks [all]")  # fmt: skip
+    add("--compare", action="store_true",
+        help="do the same without the network as well, and say what it saves")  # fmt: skip
     add("--pixel-size", type=_positive, metavar="NM",
         help="of the object [what the scan tells]")  # fmt: skip
     add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "

@@ -10,7 +10,7 @@ import numpy as np
 from fno_runner.config import N, centre
 from fno_runner.data.crop import Crop
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
-from fno_runner.data.formats import NONE, open_scan
+from fno_runner.data.formats import NONE, OpenScan, open_scan
 from fno_runner.data.frames import Scan, bring_to_size
 from fno_runner.data.recording import clean
 from fno_runner.data.source import Hints
@@ -40,7 +40,7 @@ def load_scan(
     """
     with open_scan(path, hints) as opened:
         scan = bring_to_size(clean(opened.measured), size, binning)
-        fingerprint = opened.fingerprint()[:32]
+        fingerprint = fingerprint_of(opened, scan.crop, hints)
     for remark in scan.remarks:
         log.warning("%s: %s", path, remark)
     if scan.probe is None:
@@ -56,11 +56,16 @@ def load_scan(
         geometry=Freeform(scan.shape),
         reference=None if scan.reference is None else scan.reference[None],
         reference_kind=None if scan.reference is None else "reference",
-        fingerprint=fingerprint + _of_frames(scan.crop) + _of_hints(hints),
+        fingerprint=fingerprint,
         region=region,
         pixel_size=scan.pixel_size,
         counts_held=scan.crop.counts,
     )
+
+
+def fingerprint_of(opened: OpenScan, crop: Crop, hints: Hints = NONE) -> str:
+    """What the frames of a scan are: its files' content, their size, and what a user said of it."""
+    return opened.fingerprint()[:32] + _of_frames(crop) + _of_hints(hints)
 
 
 def _of_frames(crop: Crop) -> str:

@@ -53,6 +53,7 @@ def reconstruct(
     fit_probe: bool = True,
     fit_positions: bool = False,
     frames: Bool[np.ndarray, " f"] | None = None,
+    first_object: Complex64[np.ndarray, "h w"] | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Fit:
     """Fit object and probe to a scan's amplitudes by least squares (Adam, one cycle).
@@ -62,6 +63,8 @@ def reconstruct(
 
     Args:
         modes: how many incoherent ones the probe has.
+        first_object: begin with this one, of the scan's shape and in the units that belong to its
+            probe, in place of 1; where it is 0 nothing is known of it, and 1 stays.
         frames: fit to these only; by default to all.
     """
     start = perf_counter()
@@ -75,7 +78,7 @@ def reconstruct(
     begin = _first_probe(scan, amplitude[used], modes)
     unit = begin[0].abs().square().mean().sqrt()
     amplitude = amplitude / unit
-    obj = nn.Parameter(torch.view_as_real(torch.ones(height * width, dtype=torch.complex64)))
+    obj = nn.Parameter(torch.view_as_real(_first_object(scan, begin, first_object)))
     probe = nn.Parameter(torch.view_as_real(begin / unit).clone(), requires_grad=fit_probe)
     remainder = nn.Parameter((first - corner).float(), requires_grad=fit_positions)
     groups = [{"params": [obj, probe], "lr": RATE}, {"params": [remainder], "lr": POSITION_RATE}]
@@ -157,6 +160,18 @@ def _modes(probe: Tensor) -> Tensor:
     """Real and imaginary parts (M, N, N, 2) as (M, N, N), a single mode as (N, N)."""
     modes = torch.view_as_complex(probe)
     return modes[0] if len(modes) == 1 else modes
+
+
+def _first_object(scan: Scan, begin: Tensor, given: np.ndarray | None) -> Tensor:
+    """Where to begin, (H·W,): with `begin` it diffracts as `given` does with the scan's probe."""
+    height, width = scan.shape
+    vacuum = torch.ones(height * width, dtype=torch.complex64)
+    if given is None:
+        return vacuum
+    assert scan.probe is not None and given.shape == (height, width)
+    brighter = begin.abs().square().sum().sqrt() / float(np.linalg.norm(scan.probe))
+    obj = torch.from_numpy(np.ascontiguousarray(given)).flatten()
+    return torch.where(obj == 0, vacuum, obj / brighter)
 
 
 def _first_probe(scan: Scan, amplitude: Tensor, modes: int) -> Tensor:

@@ -1,0 +1,190 @@
+"""Training without labels that goes on, on the frames of another scan."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fno_runner.apply.assemble import Misfit
+from fno_runner.apply.prepared import Prepared
+from fno_runner.batches import Inputs
+from fno_runner.data.dataset import Patterns
+from fno_runner.data.npz import write_npz
+from fno_runner.data.scan import hold_out, patterns_of
+from fno_runner.device import halve_until_it_fits
+from fno_runner.errors import DivergedError
+from fno_runner.files import make_folder
+from fno_runner.physics import LOSSES
+from fno_runner.reconstruct.inference import predict, predicted_amplitude
+from fno_runner.reconstruct.weights import WEIGHTS, write_weights
+from fno_runner.reconstructor import Reconstructor
+from fno_runner.result import RECON, Metrics, RunResult, write_result
+
+log = logging.getLogger("fno_runner")
+
+GENTLER = 0.3
+"""Of the training's highest learning rate: the network is near already."""
+Layers = Literal["all", "last"]
+LAST = ("mix", "refine", "head")
+"""The layers after the Fourier blocks."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network and how it came from another one.
+
+    r: of the held-out frames' own answers, before, and after each epoch. best: which of them the
+        network is of; 0 is the one it began as. seconds: since the beginning, after each of them.
+    """
+
+    network: Reconstructor
+    r: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        return int(np.argmin(self.r))
+
+
+def adapt(
+    prepared: Prepared,
+    epochs: int,
+    layers: Layers = "all",
+    *,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Adapted:
+    """Train a network on, on a scan's frames, and keep what is best on those held out.
+
+    A tenth of the frames, here and there, and 5 % in one place are not trained on, as in a run with
+    `data_seed` 0. They choose between the epochs, the network as it was among them.
+
+    Args:
+        on_epoch: hears of each epoch, and R of the held-out frames after it.
+
+    Raises:
+        DivergedError: a loss is no longer a finite number.
+    """
+    network = deepcopy(prepared.network)
+    for name, layer in network.network.named_children():
+        layer.requires_grad_(layers == "all" or name in LAST)
+    rate = GENTLER * prepared.model.config.learning_rate
+    return _train(network, prepared, epochs, rate, on_epoch)
+
+
+def train_from_nothing(
+    prepared: Prepared, *, on_epoch: Callable[[int, float], None] | None = None
+) -> Adapted:
+    """The same with new weights, by the run's own epochs and rate, to compare with."""
+    config = prepared.model.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        mask = prepared.network.mask
+        network = Reconstructor(config, subpixel=True, mask=mask).to(prepared.device)
+    return _train(network, prepared, config.epochs, config.learning_rate, on_epoch)
+
+
+def _train(
+    network: Reconstructor,
+    prepared: Prepared,
+    epochs: int,
+    rate: float,
+    on_epoch: Callable[[int, float], None] | None,
+) -> Adapted:
+    config, device = prepared.model.config, prepared.device
+    patterns = patterns_of(prepared.stream.scan)
+    held_out, region = hold_out(prepared.stream.scan.positions, config.data_seed)
+    held = patterns.take(held_out | region)
+    inputs = Inputs.of(patterns.take(~(held_out | region)), [prepared.scale], device)
+    count = len(inputs.x)
+    loss_of = LOSSES[config.loss]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    optimiser = torch.optim.Adam(weights, rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser,
+        max_lr=rate,
+        total_steps=max(math.ceil(count / config.batch_size) * epochs, 2),
+        pct_start=0.2,
+        cycle_momentum=False,
+    )
+    shuffle = torch.Generator().manual_seed(config.seed)
+    start = perf_counter()
+    r, seconds = [_misfit(network, held, prepared)], [0.0]
+    best = deepcopy(network.state_dict())
+    for epoch in range(1, epochs + 1):
+        network.train()
+        for rows in torch.randperm(count, generator=shuffle).split(config.batch_size):
+            batch = inputs.batch(rows[None].to(device))
+            loss = loss_of(network(*batch), batch[0])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, config.grad_clip)
+            optimiser.step()
+            schedule.step()
+        if not math.isfinite(float(loss.detach())):
+            raise DivergedError(f"epoch {epoch}: the loss is {float(loss.detach())}")
+        r.append(_misfit(network, held, prepared))
+        seconds.append(perf_counter() - start)
+        if r[-1] <= min(r):
+            best = deepcopy(network.state_dict())
+        if on_epoch is not None:
+            on_epoch(epoch, r[-1])
+    network.load_state_dict(best)
+    return Adapted(network.requires_grad_(True), tuple(r), tuple(seconds))
+
+
+def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> float:
+    """R of a network's own answers."""
+    work = partial(predict, network, patterns, prepared.scale, prepared.device)
+    patches, size = halve_until_it_fits(work, prepared.infer_batch_size)
+    misfit = Misfit()
+    misfit.add(predicted_amplitude(patches, patterns, size), patterns.amplitude)
+    return misfit.r
+
+
+def write_adapted(
+    adapted: Adapted, prepared: Prepared, scan: Path, fingerprint: str, layers: Layers, folder: Path
+) -> None:
+    """Leave the adapted network where `find_model` finds it.
+
+    Args:
+        folder: is made; it gets weights, record and the scan's probe.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    make_folder(folder)
+    before = prepared.model.record
+    epochs = len(adapted.r) - 1
+    named = f"{before.run_id} {fingerprint} {epochs} {layers}"
+    config = prepared.model.config.model_copy(
+        update={"scan": str(scan), "train_npz": None, "test_npz": None, "val_npz": None,
+                "epochs": epochs, "patch_size": prepared.model.config.size}
+    )  # fmt: skip
+    record = RunResult(
+        run_id=hashlib.sha256(named.encode()).hexdigest()[:12],
+        status="finished",
+        config=config.model_dump(),
+        metrics=Metrics(scan={"r_factor": {"held_out": adapted.r[adapted.best]}}),
+        model_params=before.model_params,
+        history=[{"epoch": epoch, "val_loss": r} for epoch, r in enumerate(adapted.r) if epoch > 0],
+        provenance={
+            **before.provenance,
+            "dataset": fingerprint,
+            "adapted_from": before.run_id,
+            "adapted_layers": layers,
+        },
+    )
+    write_weights(folder / WEIGHTS, adapted.network, prepared.scale)
+    write_npz(folder / RECON, {"probe": prepared.stream.probe})
+    write_result(record, folder)
