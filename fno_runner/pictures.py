@@ -106,7 +106,8 @@ def draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
     ):
         axes.plot(frequency, threshold, color="#444444", lw=1.0, ls=style, label=label)
         at = last_crossing(smooth(phase), threshold, curves.step)
-        if 0 < at < FINEST:
+        # What chance reaches is left out of 1/7's number, so that its line has no ring.
+        if 0 < at < FINEST and (threshold is half_bit or not halves):
             height = float(np.interp(at, frequency, threshold))
             axes.plot(at, height, "o", ms=6, mfc="none", mec="black")
     axes.set(xlim=(0, FINEST), ylim=(-0.1, 1.03), xlabel="spatial frequency [1/px]")

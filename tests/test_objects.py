@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from agent.analysis.objects import component_columns, components, object_columns
+from agent.export import main
+from agent.report.terminal import CONFIGS, CSV
+from agent.study.quality import PHASE_SSIM
+from agent.study.records import check_cells, read_record
+from fno_runner.result import RECORD, run_folder
+from tests.studies import result, save
+from tests.test_export import rows
 
 
 def test_components_by_hand() -> None:
@@ -86,7 +94,7 @@ def test_columns_of_a_table() -> None:
     y = 0.9 + 0.01 * rng.normal(size=(4, 3))
     runs = pd.DataFrame({f"ssim_phase_object{o + 1}": y[:, o] for o in range(3)})
     assert object_columns("ssim_phase", runs) == [f"ssim_phase_object{o}" for o in (1, 2, 3)]
-    table = component_columns("ssim_phase", runs, [[0, 1], [2, 3]], "logit", (-1, 1))
+    table = component_columns(PHASE_SSIM, runs, [[0, 1], [2, 3]])
     assert table["ssim_phase_n_objects"].tolist() == [3, 3]
     low, high = (table[f"ssim_phase_objects_{end}"] for end in ("low", "high"))
     new_low, new_high = (table[f"ssim_phase_new_object_{end}"] for end in ("low", "high"))
@@ -94,6 +102,31 @@ def test_columns_of_a_table() -> None:
 
 
 def test_one_object_has_no_components() -> None:
-    table = component_columns("x", pd.DataFrame({"x": [1.0, 2.0]}), [[0, 1]], "linear", (0, 9))
-    assert table["x_n_objects"].tolist() == [1]
-    assert table.drop(columns="x_n_objects").isna().all(axis=None)
+    table = component_columns(PHASE_SSIM, pd.DataFrame({"ssim_phase": [0.8, 0.9]}), [[0, 1]])
+    assert table["ssim_phase_n_objects"].tolist() == [1]
+    assert table.drop(columns="ssim_phase_n_objects").isna().all(axis=None)
+
+
+def test_every_test_object_is_in_the_tables(tmp_path: Path) -> None:
+    """From the records to study_configs.csv; a mean over objects is what it was."""
+    rng = np.random.default_rng(0)
+    results = []
+    for seed in range(3):
+        one = result(seed=seed, nimgs_test=3)
+        quality = 0.8 + np.array([0.0, 0.05, -0.05]) + 0.01 * rng.normal()
+        one.objects = [{"ssim": (0.9, float(q))} for q in quality]
+        one.metrics.pairs["ssim"] = (0.9, float(quality.mean()))
+        results.append(one)
+    study = save(tmp_path, results, pictures=False)
+    assert main([str(study)]) == 0
+    runs, (row,) = rows(study / CSV), rows(study / CONFIGS)
+    assert float(runs[0]["ssim_phase_object2"]) == results[0].objects[1]["ssim"][1]
+    assert row["ssim_phase_n_objects"] == "3"
+    assert float(row["ssim_phase_object_sd"]) == pytest.approx(0.05, abs=0.002)
+    assert float(row["ssim_phase_rest_sd"]) == pytest.approx(0, abs=1e-9)
+    assert float(row["ssim_phase_objects_low"]) < float(row["ssim_phase_low"])
+    read = read_record(run_folder(study, results[0].run_id) / RECORD)
+    assert read == results[0]
+    check_cells({"ssim_phase_object1": 0.5})
+    with pytest.raises(ValueError, match="ssim_phase_object1"):
+        check_cells({"ssim_phase_object1": 1.5})

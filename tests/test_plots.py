@@ -85,7 +85,7 @@ def test_the_study_is_drawn_point_by_point_with_units_and_floors() -> None:
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
         ("trainable parameters", "phase SSIM"),
         ("trainable parameters", "phase PSNR [dB]"),
-        ("inference time of the test set [s]\non auto", "phase SSIM"),
+        ("inference time of a test object [s]\non auto", "phase SSIM"),
     ]
     for axes in figure.axes:
         assert axes.get_xscale() == "log"

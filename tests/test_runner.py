@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fno_runner.config import RunConfig
-from fno_runner.data.npz import read_array, write_npz
+from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.identity import run_id
 from fno_runner.models import build_network, count_parameters
@@ -54,6 +54,33 @@ def test_a_run_leaves_everything(tiny_config: RunConfig) -> None:
     assert read_array(outcome.folder / "recon.npz", "object").shape == (1, 180, 180)
     weights = load_file(outcome.folder / "model.safetensors")
     assert sum(w.size for w in weights.values()) == result.model_params
+
+
+def test_every_test_object_is_scored_and_one_of_them_timed(
+    tiny_config: RunConfig, tmp_path: Path
+) -> None:
+    """The object twice: each scores as it does alone, and a pass over one is as long as before."""
+    given = Path(str(tiny_config.test_npz))
+    arrays = {key: read_array(given, key) for key in array_names(given)}
+    twice = {
+        "diffraction": np.concatenate([arrays["diffraction"]] * 2),
+        "coords_offsets": np.concatenate([arrays["coords_offsets"]] * 2),
+        "YY_ground_truth": np.concatenate([arrays["YY_ground_truth"]] * 2, axis=-1),
+    }
+    write_npz(tmp_path / "twice.npz", arrays | twice)
+    alone = run(tiny_config).result
+    outcome = run(tiny_config.model_copy(update={"test_npz": str(tmp_path / "twice.npz")}))
+    result = outcome.result
+    assert len(result.objects) == 2 and alone.objects == []
+    for of_object in result.objects:
+        assert of_object["ssim"] == pytest.approx(alone.metrics.pairs["ssim"], abs=1e-5)
+    assert result.metrics.pairs["ssim"] == pytest.approx(alone.metrics.pairs["ssim"], abs=1e-5)
+    patterns = len(arrays["diffraction"])
+    for record in (alone, result):
+        rate = record.timing["inference_patterns_per_s"]
+        assert isinstance(rate, float) and record.inference_time_s is not None
+        assert rate * record.inference_time_s == pytest.approx(patterns)
+    assert read_array(outcome.folder / "recon.npz", "object").shape == (2, 180, 180)
 
 
 def test_the_same_seed_gives_identical_metrics(tiny_config: RunConfig) -> None:

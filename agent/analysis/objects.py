@@ -32,12 +32,11 @@ from scipy import stats
 
 from agent.analysis.scatter import Scale, moderated
 from agent.study.quality import numbers
+from fno_runner.score.quantities import Quantity, object_column
 
 Array = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-OBJECT = "_object"
-"""Between a metric's column and the number of a test object, from 1: `ssim_phase_object1`."""
 STATISTICS = (
     *("n_objects", "seed_sd", "object_sd", "rest_sd"),
     *("objects_low", "objects_high", "new_object_low", "new_object_high"),
@@ -132,32 +131,27 @@ def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence
 def object_columns(column: str, table: pd.DataFrame) -> list[str]:
     """The columns of a table of runs that have a metric of each test object, in their order."""
     found: list[str] = []
-    while (name := f"{column}{OBJECT}{len(found) + 1}") in table:
+    while (name := object_column(column, len(found) + 1)) in table:
         found.append(name)
     return found
 
 
 def component_columns(
-    column: str,
-    runs: pd.DataFrame,
-    seeds: Sequence[Sequence[int]],
-    scale: Scale,
-    bounds: tuple[float, float],
+    quality: Quantity, runs: pd.DataFrame, seeds: Sequence[Sequence[int]]
 ) -> pd.DataFrame:
     """A row a configuration, with the columns of `STATISTICS` behind the metric's.
 
     With one test object there are no components, and every interval is for this object only.
 
     Args:
-        column: the metric's column in `runs`.
         seeds: for each configuration the positions in `runs` of its seeds.
-        bounds: within which the metric lies.
     """
+    column, bounds = quality.column, (quality.low, quality.high)
     names = object_columns(column, runs)
     values = np.column_stack([numbers(runs, name) for name in names or [column]])
     whole = np.asarray(np.isfinite(values).all(axis=1))
     samples = [values[[row for row in rows if whole[row]]] for rows in seeds]
-    found = components(samples, scale)
+    found = components(samples, _scale(quality))
     table: dict[str, list[float] | list[int]] = {
         "n_objects": [values.shape[1] if len(sample) else 0 for sample in samples],
         "seed_sd": found.seed.tolist(),
@@ -169,3 +163,10 @@ def component_columns(
         "new_object_high": np.clip(found.new_high, *bounds).tolist(),
     }
     return pd.DataFrame({f"{column}_{key}": table[key] for key in STATISTICS}, dtype=object)
+
+
+def _scale(quality: Quantity) -> Scale:
+    """Where a quality's scatter is expected to be even."""
+    if math.isfinite(quality.high):
+        return "logit"
+    return "log" if quality.low == 0 else "linear"

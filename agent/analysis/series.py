@@ -13,6 +13,7 @@ import pandas as pd
 
 from agent.analysis.configurations import CONFIGURATION, COST, Configurations, configurations
 from agent.analysis.effects import Effect, effects
+from agent.analysis.objects import component_columns
 from agent.analysis.pareto import Front, fronts
 from agent.analysis.recommendation import Asked, Choice, Recommendation, choose_by, recommend
 from agent.study.quality import Criterion, numbers
@@ -141,7 +142,8 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     Beside the columns of a table of configurations: series; recommended; p_choice, the probability
     of being that; and for each front its
     probability, `on_<cost>-<quality>`, NaN where it is not known. That of a front over time is of
-    the configuration's own time_device.
+    the configuration's own time_device. Last come the variance components of seeds and objects
+    (agent.analysis.objects) of what is reported.
     """
     tables = []
     for one in all_series:
@@ -159,7 +161,8 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
         extra = pd.DataFrame(
             {"recommended": recommended, **standing, "p_choice": of_choice.tolist()}, dtype=object
         )
-        tables.append(pd.concat([one.configs, extra], axis=1))
+        objects = component_columns(one.criterion, one.runs, one.seeds)
+        tables.append(pd.concat([one.configs, extra, objects], axis=1))
         tables[-1].insert(0, "series", one.name)
     if not tables:
         return pd.DataFrame(columns=["series", "configuration", *CONFIGURATION])

@@ -25,7 +25,8 @@ def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
 
     kind: what all of them were correlated with. threshold: the fixed one.
     curves: label, colour; frequency [1/px], correlation (smoothed as it is judged) and half_bit,
-        one element a ring; resolved, where the curve last crosses the fixed threshold [1/px].
+        one element a ring; resolved, where the curve last crosses the fixed threshold [1/px], of
+        halves the half-bit curve, which chance does not reach; at, the height of the crossing.
     """
     found: list[tuple[str, dict[str, RingCurves]]] = []
     for one in galleries:
@@ -51,12 +52,15 @@ def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
 
 def _curve(label: str, curves: RingCurves, colour: str, threshold: float) -> Json:
     smoothed = smooth(np.array(curves.phase))
-    rings = np.arange(1, len(smoothed) + 1)
+    frequency = curves.step * np.arange(1, len(smoothed) + 1)
+    bound = np.array(curves.half_bit) if threshold == SEVENTH else np.full(len(smoothed), threshold)
+    resolved = last_crossing(smoothed, bound, curves.step)
     return {
         "label": label,
         "colour": colour,
-        "frequency": np.round(rings * curves.step, 5).tolist(),
+        "frequency": np.round(frequency, 5).tolist(),
         "correlation": np.round(smoothed, 4).tolist(),
         "half_bit": curves.half_bit,
-        "resolved": round(last_crossing(smoothed, threshold, curves.step), 4),
+        "resolved": round(resolved, 4),
+        "at": round(float(np.interp(resolved, frequency, bound)), 4),
     }

@@ -292,8 +292,8 @@ function correlations() {
   const lines = curves.map(({label, colour, frequency, correlation}) => (
     {name: plain(label), legendgroup: label, x: frequency, y: correlation, mode: "lines", line: {color: colour, width: 2},
      hovertemplate: "%{y:.3f} at %{x:.3f} px⁻¹<extra>%{fullData.name}</extra>"}));
-  const ends = curves.filter(({resolved}) => resolved > 0 && resolved < 0.5).map(({label, colour, resolved}) => (
-    {name: plain(label), legendgroup: label, showlegend: false, x: [resolved], y: [threshold], mode: "markers",
+  const ends = curves.filter(({resolved}) => resolved > 0 && resolved < 0.5).map(({label, colour, resolved, at: height}) => (
+    {name: plain(label), legendgroup: label, showlegend: false, x: [resolved], y: [height], mode: "markers",
      marker: {symbol: "circle-open", size: 11, color: colour, line: {width: 2.5}},
      hovertemplate: `resolved up to ${resolved.toFixed(3)} px⁻¹, half period ${(0.5 / resolved).toFixed(2)} px<extra>%{fullData.name}</extra>`}));
   const {frequency, half_bit} = curves[0];

@@ -162,7 +162,7 @@ def _card(one: Series) -> Json:
     ]
     seconds = numbers(one.configs, f"{TIME}_mean")[chosen.config]
     if np.isfinite(seconds):
-        tiles.append({"value": f"{seconds:.3g} s", "name": "inference of the test set",
+        tiles.append({"value": f"{seconds:.3g} s", "name": "inference of a test object",
                       "note": f"on {row['time_device'] or 'an unnamed device'}"})  # fmt: skip
     facts = [
         (what, text) for what, text in advice(one) if what not in ("recommended", "provisional")
@@ -275,8 +275,8 @@ def _notes(result: ExportResult) -> Json:
         "losses": "Loss of held-out patterns (solid) and of training patterns (dotted), of the "
         "configurations pictured above, one seed each.",
         "correlations": "Fourier ring correlation of the phase: 1 where detail of this frequency "
-        "is right, 0 where it has nothing in common. A ring marks the last crossing of the fixed "
-        "threshold: finer detail is not resolved. A dip before it is a band in which the object "
+        "is right, 0 where it has nothing in common. A ring marks the last crossing of the "
+        "threshold (of halves, the half-bit curve): finer detail is not resolved. A dip before it is a band in which the object "
         "has little detail. The configurations are those pictured above, one seed each.",
         "failures": "They stay in study_results.csv and enter no mean and no front.",
     }

@@ -27,7 +27,7 @@ from fno_runner.config import PATHS, N, RunConfig, load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.result import RunResult, Status
-from fno_runner.score.quantities import QUANTITIES, floor_of
+from fno_runner.score.quantities import QUANTITIES, floor_of, object_of
 
 INCOMPLETE, REJECTED = "incomplete", "rejected"
 """Statuses of an ended run whose summary lacks its result, and of one that is not believed."""
@@ -286,7 +286,7 @@ def _is_metric(key: str) -> bool:
 
 def _group(key: str) -> str:
     """The group of columns that a key of a summary belongs to."""
-    if _is_metric(key) or key == "metrics_against":
+    if _is_metric(key) or object_of(key) or key == "metrics_against":
         return "metrics"
     if floor_of(key):
         return "floors"

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from fno_runner.errors import Kind, UnbelievableError, UserError, printable
 from fno_runner.result import RECORD, Metrics, Pair, RunResult, read_result
-from fno_runner.score.quantities import QUANTITIES, VALIDATION, Quantity, floor_of
+from fno_runner.score.quantities import (
+    QUANTITIES,
+    VALIDATION,
+    Quantity,
+    floor_of,
+    object_column,
+    object_of,
+)
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
@@ -136,8 +143,9 @@ def parts(result: RunResult) -> Parts:
         UserError: the result's config is none that `fno_runner` knows.
     """
     config = result.run_config.model_dump()
-    metrics = validation = {}
+    metrics = validation = objects = {}
     if result.status in SCORED:
+        objects = _phases(result.objects)
         metrics = columns_of(result.metrics)
         validation = {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
     contract: dict[str, Any] = {
@@ -157,7 +165,10 @@ def parts(result: RunResult) -> Parts:
     groups: Parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
     said: dict[str, Cell] = dict(groups[0])
     for name, part in (
-        ("metrics", {**metrics, **validation, "metrics_against": result.metrics_against}),
+        (
+            "metrics",
+            {**metrics, **validation, **objects, "metrics_against": result.metrics_against},
+        ),
         ("floors", floors),
         ("timing", result.timing),
         ("config", config),
@@ -186,7 +197,7 @@ def check_cells(cells: Mapping[str, Cell]) -> None:
         ValueError: a cell is no number where there should be one, or is out of its bounds.
     """
     for column, cell in cells.items():
-        quantity = QUANTITIES.get(column) or floor_of(column)
+        quantity = QUANTITIES.get(column) or floor_of(column) or object_of(column)
         if quantity is None:
             if isinstance(cell, bool | str | None) and not column.endswith(NOT_NEGATIVE):
                 continue
@@ -223,6 +234,15 @@ def columns_of(metrics: Metrics) -> dict[str, float | None]:
         prefix = "r" if name == "r_factor" else name
         columns |= {f"{prefix}_{key}": number for key, number in numbers.items()}
     return columns
+
+
+def _phases(objects: Sequence[Mapping[str, Pair]]) -> dict[str, float | None]:
+    """The metrics of the phase of each test object."""
+    return {
+        object_column(f"{name}_phase", number): pair[1]
+        for number, pairs in enumerate(objects, start=1)
+        for name, pair in pairs.items()
+    }
 
 
 def _pairs(pairs: Mapping[str, Pair]) -> dict[str, float | None]:

@@ -98,6 +98,14 @@ class RingCorrelation:
         root = math.sqrt(snr)
         return np.asarray((root + few) / np.sqrt(snr + 2 * root * few + 1))
 
+    @property
+    def seventh(self) -> Array:
+        """1/7, and where a ring has few coefficients what chance reaches: three of its deviations.
+
+        The last crossing would otherwise be anywhere in a small image of noise.
+        """
+        return np.asarray(np.maximum(SEVENTH, 3 / np.sqrt(self.independent)))
+
     def resolved(self, threshold: float | Array) -> float:
         """Where the smoothed curve falls below `threshold` for the last time [1/px].
 

@@ -65,7 +65,7 @@ class Quantity:
 
     @property
     def axis(self) -> str:
-        """'inference time of the test set [s]'."""
+        """'inference time of a test object [s]'."""
         return self._with_unit(self.title or self.label)
 
     @property
@@ -177,7 +177,7 @@ COSTS = (
     _cost("model_params", "parameters", "trainable parameters", digits=0, whole=True),
     _cost("flops_per_pattern", "FLOPs a pattern", "floating-point operations a pattern"),
     _cost("train_time_s", "training", "training time of a seed", "s"),
-    _cost("inference_time_s", "inference", "inference time of the test set", "s"),
+    _cost("inference_time_s", "inference", "inference time of a test object", "s"),
     _cost("latency_s", "latency", "latency of one pattern", "s"),
 )
 
@@ -209,3 +209,17 @@ def floor_of(column: str) -> Quantity | None:
         if metric is not None and metric.of == "object" and metric.column != column:
             return replace(metric, column=column, label=f"{metric.label} ({FLOORS[floor]})")
     return None
+
+
+def object_column(column: str, number: int) -> str:
+    """The column of a metric of one of several test objects, numbered from 1."""
+    return f"{column}_object{number}"
+
+
+def object_of(column: str) -> Quantity | None:
+    """The quantity of such a column ('ssim_phase_object2'); None where the column is none."""
+    name, found, number = column.rpartition("_object")
+    metric = QUANTITIES.get(name)
+    if not found or not number.isdecimal() or metric is None or metric.of != "object":
+        return None
+    return replace(metric, column=column, label=f"{metric.label}, object {number}")

@@ -1,7 +1,7 @@
 """How long inference takes: the one protocol, of every run and of `agent.retime`.
 
 A pass is timed after warm-up, with the device synchronised before and after, by
-`time.perf_counter`, as often as `ENOUGH` says. A pass over the test set gives the throughput at
+`time.perf_counter`, as often as `ENOUGH` says. A pass over one test object gives the throughput at
 `infer_batch_size`, a pass over one pattern the latency. Both count the copies to the device and
 back and the network; not the stitching.
 """

@@ -12,7 +12,7 @@ from fno_runner.physics import poisson_deviance, shift_probe
 from fno_runner.reconstruct.inference import predicted_amplitude
 from fno_runner.reconstruct.stitching import COVERED, average
 from fno_runner.result import Metrics, Pair
-from fno_runner.score.frc import SEVENTH, RingCorrelation, ring_correlation
+from fno_runner.score.frc import RingCorrelation, ring_correlation
 from fno_runner.score.metrics import align, crop_to, r_factor
 
 KNOWN = 0.9
@@ -85,8 +85,7 @@ def add_halves(
     """Add what the correlation of two halves says of the resolution.
 
     frc_halves, frc_halves_half_bit: [amplitude, phase], up to which frequency [1/px] the halves
-        correlate by 1/7, or hold half a bit a coefficient. Where an object has few pixels, chance
-        reaches 1/7 but not the half-bit curve.
+        correlate by 1/7 (and by more than chance), or hold half a bit a coefficient.
     resolution: the half period of the phase by the half-bit curve, in px and, where the pixel's
         size [m] is known, in nm. None where nothing is resolved.
     """
@@ -96,7 +95,7 @@ def add_halves(
     if halves is not None:
         amplitude, phase = halves
         finest = phase.resolved(phase.half_bit)
-        seventh = amplitude.resolved(SEVENTH), phase.resolved(SEVENTH)
+        seventh = amplitude.resolved(amplitude.seventh), phase.resolved(phase.seventh)
         half_bit = amplitude.resolved(amplitude.half_bit), finest
         px = 0.5 / finest if finest > 0 else None
     metrics.pairs |= {"frc_halves": seventh, "frc_halves_half_bit": half_bit}
