@@ -276,7 +276,8 @@ def _notes(result: ExportResult) -> Json:
         "configurations pictured above, one seed each.",
         "correlations": "Fourier ring correlation of the phase: 1 where detail of this frequency "
         "is right, 0 where it has nothing in common. A ring marks the last crossing of the "
-        "threshold (of halves, the half-bit curve): finer detail is not resolved. A dip before it is a band in which the object "
-        "has little detail. The configurations are those pictured above, one seed each.",
+        "threshold (of halves, the half-bit curve): finer detail is not resolved. A dip before it "
+        "is a band in which the object has little detail. The configurations are those pictured "
+        "above, one seed each.",
         "failures": "They stay in study_results.csv and enter no mean and no front.",
     }

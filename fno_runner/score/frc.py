@@ -152,7 +152,7 @@ def ring_correlation(one: Image, other: Image, mask: Mask) -> RingCorrelation:
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     side = min(height, width)
     ring = np.rint(frequency * side).astype(int)
-    inside = frequency <= FINEST
+    inside = ring <= side // 2  # whole rings: of one cut off, few coefficients would decide
     cross, power_a, power_b, count = (
         np.bincount(ring[inside], weights=values[inside])[1:]
         for values in (
