@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-FAULTS := $(addprefix tests/test_,checkpoint.py exactly_once.py hostile_files.py \
+FAULTS := $(addprefix tests/test_,checkpoint.py exactly_once.py hostile_files.py hostile_scans.py \
   machine_faults.py secrets.py)
 
 # A process of pytest a core, a file of tests in one of them.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, in_a_line
-from fno_runner.data.measured import BLOCK_BYTES, Frames, frames_a_block
+from fno_runner.data.hdf5_frames import Hdf5Frames
+from fno_runner.data.measured import Frames
 from fno_runner.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -28,6 +30,8 @@ MAX_CHUNK = 2**30
 COMPLEX = (("real", "imag"), ("r", "i"))
 """What the two parts of a complex number are called: by MATLAB, by h5py."""
 FILTER_PACKAGE = "hdf5plugin"
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def is_hdf5(path: Path) -> bool:
@@ -50,6 +54,19 @@ def is_hdf5(path: Path) -> bool:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     return False
+
+
+def believed(
+    method: Callable[Concatenate[Hdf5File, P], R],
+) -> Callable[Concatenate[Hdf5File, P], R]:
+    """Whatever HDF5 says of a file that it cannot read is an error of the user's input."""
+
+    @functools.wraps(method)
+    def told(self: Hdf5File, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._believed("a part of it"):
+            return method(self, *args, **kwargs)
+
+    return told
 
 
 class Hdf5File(Contents):
@@ -82,14 +99,17 @@ class Hdf5File(Contents):
 
     # --- arrays --------------------------------------------------------------------------------
 
+    @believed
     def has(self, name: str) -> bool:
         dataset = self._find(name)
         return dataset is not None and self._is_numbers(dataset)
 
+    @believed
     def has_group(self, name: str) -> bool:
         """Whether there is a group at this place."""
         return self._find(name, self._h5py.Group) is not None
 
+    @believed
     def groups(self, name: str) -> list[str]:
         """The groups directly in a group, in the file's order."""
         group = self._find(name, self._h5py.Group)
@@ -98,6 +118,7 @@ class Hdf5File(Contents):
         names = [f"{name.rstrip('/')}/{child}".lstrip("/") for child in list(group)[:MAX_LINKS]]
         return [child for child in names if self.has_group(child)]
 
+    @believed
     def names(self) -> list[str]:
         found: list[str] = []
         links = 0
@@ -116,14 +137,17 @@ class Hdf5File(Contents):
                 raise UserError(f"{self.path}: {why}")
         return found
 
+    @believed
     def shape(self, name: str) -> tuple[int, ...]:
         dataset = self._find(name)
         return () if dataset is None or dataset.shape is None else tuple(dataset.shape)
 
+    @believed
     def dtype(self, name: str) -> np.dtype:
         dataset = self._find(name)
         return np.dtype("V") if dataset is None else dataset.dtype
 
+    @believed
     def why_not(self, name: str) -> str | None:
         dataset = self._find(name)
         if dataset is None:
@@ -132,6 +156,7 @@ class Hdf5File(Contents):
             return f"'{name}' is empty (an HDF5 null dataset)"
         return None if self._is_numbers(dataset) else f"'{name}' is {dataset.dtype}, not numbers"
 
+    @believed
     def read(self, name: str) -> np.ndarray:
         dataset = self._dataset(name)
         where = f"{self.path}: '{name}'"
@@ -146,11 +171,18 @@ class Hdf5File(Contents):
         # MATLAB keeps columns together: what it calls (row, column) is (column, row) in the file.
         return array.swapaxes(-1, -2) if self._is_matlabs(dataset) and array.ndim > 1 else array
 
+    @believed
     def frames(self, name: str, *, last: bool = False) -> Frames:
         if last:
             raise UserError(f"{self.path}: '{name}' has its frames along the last axis")
-        return _Hdf5Frames(self, name, self._dataset(name))
+        dataset = self._dataset(name)
+        if dataset.ndim < 3:
+            raise UserError(
+                f"{self.path}: '{name}' is {dataset.shape}, not (frames, rows, columns)"
+            )
+        return Hdf5Frames(dataset, self._is_matlabs(dataset), lambda: self._believed(f"'{name}'"))
 
+    @believed
     def attribute(self, name: str, attribute: str) -> float | None:
         value = self._attribute(name, attribute)
         try:
@@ -158,6 +190,7 @@ class Hdf5File(Contents):
         except (TypeError, ValueError, IndexError):
             return None
 
+    @believed
     def text(self, name: str, attribute: str) -> str | None:
         value = self._attribute(name, attribute)
         try:
@@ -324,48 +357,6 @@ class Hdf5File(Contents):
                     f"{self.path}: not an HDF5 file (or cut short): {in_a_line(error)}"
                 ) from error
             raise UserError(f"{self.path}: {what} cannot be read: {in_a_line(error)}") from error
-
-
-class _Hdf5Frames(Frames):
-    """Frames of an HDF5 dataset, read in blocks of whole chunks where that can be."""
-
-    def __init__(self, file: Hdf5File, name: str, dataset: Any) -> None:
-        if dataset.ndim < 3:
-            raise UserError(
-                f"{file.path}: '{name}' is {dataset.shape}, not (frames, rows, columns)"
-            )
-        self._file, self._name, self._dataset = file, name, dataset
-        self._swapped = file._is_matlabs(dataset)
-        self.leading = tuple(dataset.shape[:-2])
-        height, width = dataset.shape[-2:]
-        self.shape = (
-            math.prod(self.leading),
-            *((width, height) if self._swapped else (height, width)),
-        )
-        self.dtype = dataset.dtype
-
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        step = frames_a_block(self.shape, self.dtype)
-        *outer, along = self.leading
-        reach = self._frames_at_once(step)
-        for row, place in enumerate(np.ndindex(*outer)):
-            for first in range(0, along, reach):
-                with self._file._believed(f"'{self._name}'"):
-                    read = self._dataset[(*place, slice(first, first + reach))]
-                if self._swapped:
-                    read = read.swapaxes(1, 2)
-                for inner in range(0, len(read), step):
-                    yield row * along + first + inner, read[inner : inner + step]
-
-    def _frames_at_once(self, step: int) -> int:
-        """Frames to unpack at once: those of whole chunks, as a chunk is unpacked for any of it."""
-        if self._dataset.chunks is None:
-            return step
-        chunk = self._dataset.chunks[len(self.leading) - 1]
-        if chunk <= step:
-            return step - step % chunk
-        frame = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return max(step, min(chunk, 8 * BLOCK_BYTES // max(frame, 1)))
 
 
 def _complex(array: np.ndarray) -> np.ndarray:

@@ -178,8 +178,10 @@ def _checked(measured: Measured, remarks: list[str]) -> Measured:
         if list(marks[1:]) != pattern or marks[0] not in (1, count):
             shown = marks[1:] if marks[0] == 1 else marks
             raise UserError(f"{path}: the mask is {shown}, the frames are {tuple(pattern)}")
-    background = measured.background
-    if background is not None:
+    if measured.background is not None:
+        with np.errstate(over="ignore"):
+            background = measured.background.astype(np.float32)
+        measured = replace(measured, background=background)
         why = None
         if list(background.shape) != pattern:
             why = f"it is {background.shape}, the frames are {tuple(pattern)}"
@@ -299,10 +301,11 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
     _, height, width = measured.frames.shape
     shape = probe.shape
     probe = probe[None] if probe.ndim == 2 else probe
+    probe = probe.astype(np.complex64) if probe.dtype.kind in "fciu" else probe
     why = None
     if probe.ndim != 3 or probe.shape[1:] != (height, width) or height != width:
         why = f"is {shape}, the frames are {height}×{width}"
-    elif probe.dtype.kind not in "fciu" or not np.isfinite(probe).all():
+    elif probe.dtype.kind != "c" or not np.isfinite(probe).all():
         why = "has values that are NaN or infinite"
     elif not probe.any():
         why = "is zero everywhere"
@@ -314,4 +317,4 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
     # The strongest mode first, and none that is empty.
     power = np.square(np.abs(probe)).sum(axis=(1, 2), dtype=np.float64)
     order = np.argsort(-power, kind="stable")
-    return probe[order[power[order] > 0]].astype(np.complex64)
+    return probe[order[power[order] > 0]]

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from fno_runner.config import SIZES
 from fno_runner.data.crop import choose_size
 from fno_runner.data.formats import (
@@ -57,7 +59,8 @@ def open_scan(path: Path, hints: Hints = NONE) -> Iterator[OpenScan]:
         UserError: the file is of no known format, cannot be used, or has changed meanwhile; says
             why in one line.
     """
-    with Source(path, hints) as source:
+    # Numbers that are none, or too large, are found by what checks them.
+    with np.errstate(all="ignore"), Source(path, hints) as source:
         measured = recognise(source).read(source)
         if hints.probe is not None:
             if not source.file.has(hints.probe):

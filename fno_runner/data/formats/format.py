@@ -114,6 +114,7 @@ def single_layer(file: Contents, name: str) -> np.ndarray:
         obj = obj[0]
     if obj.ndim != 2:
         raise UserError(f"'{name}' is {obj.shape}, not a single layer")
+    obj = obj.astype(np.complex64)
     if not np.isfinite(obj).all():
         raise UserError(f"'{name}' has values that are NaN or infinite")
     return obj

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fno_runner.data import units
 from fno_runner.data.formats.format import (
     Format,
     mean_frame,
@@ -62,7 +63,8 @@ def read(source: Source) -> Measured:
         flags = pixel_flags(file, "bad_pixels", lambda marks: marks.astype(bool))
     elif file.has("mask"):
         flags = pixel_flags(file, "mask")
-    pixel, held = (file.optional(name) for name in ("pixel_size_m", "counts_held"))
+    pixel = _number(source, "pixel_size_m", units.OBJECT_PIXEL, "m")
+    held = _number(source, "counts_held", (0.0, 1.0), "of 1")
     probe = usable("probe", lambda: file.optional("probeGuess"), remarks)
     background = reference = None
     if file.has("background"):
@@ -78,14 +80,21 @@ def read(source: Source) -> Measured:
         counts_if_whole=exported,
         positions=row_and_column(rows, cols) + (0.5 if exported else 0.0),
         side=frames.shape[-1],
-        pixel_size=None if pixel is None else float(np.real(pixel.reshape(-1)[0])),
-        counts_held=1.0 if held is None else float(np.real(held.reshape(-1)[0])),
+        pixel_size=pixel,
+        counts_held=1.0 if held is None else held,
         flags=flags,
         background=background,
         probe=None if probe is None else modes(probe),
         reference=reference,
         remarks=tuple(remarks),
     )
+
+
+def _number(source: Source, name: str, bounds: tuple[float, float], unit: str) -> float | None:
+    if not source.file.has(name):
+        return None
+    value = float(np.real(source.file.read(name).reshape(-1)[:1].sum()))
+    return units.plausible(source.file, name, value, bounds, unit)
 
 
 def _frames(source: Source, name: str, positions: int, remarks: list[str]) -> Frames:

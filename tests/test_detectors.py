@@ -1,0 +1,246 @@
+"""What detectors write where they have nothing, masks, lost frames: found out, and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fno_runner.config import N
+from fno_runner.data.formats import read_scan
+from fno_runner.data.frames import Scan
+from fno_runner.data.source import Hints
+from fno_runner.errors import UserError
+from tests.layouts import cxi, npz
+from tests.scans import PIXEL, Simulated, simulate_scan
+
+DETECTOR = "instrument_1__detector_1__"
+GAP = np.s_[:, 30:33, :]
+"""Three rows of every frame."""
+
+
+@pytest.fixture(scope="module")
+def scan() -> Simulated:
+    return simulate_scan()
+
+
+def read(path: Path, scan: Simulated, **changed: Any) -> Scan:
+    """The simulated scan as CXI without a mask, with changes below entry_1."""
+    data = {f"{DETECTOR}data": scan.counts.astype(np.uint32), f"{DETECTOR}mask": None}
+    cxi.put(path, cxi.cxi(scan, **(data | changed)))
+    return read_scan(path, size=N)
+
+
+def bad_pixels(scan: Scan) -> np.ndarray:
+    return np.zeros((N, N), bool) if scan.mask is None else ~scan.mask
+
+
+def told(scan: Scan, words: str) -> bool:
+    return any(words in remark for remark in scan.remarks)
+
+
+# --- pixels without a value -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("i4", -1), ("i2", -2), ("u2", 2**16 - 1), ("u4", 2**32 - 1), ("u4", 2**16 - 1),
+        ("i4", 2**31 - 1), ("f4", 2.0**32 - 1), ("f8", 2.0**16 - 1), ("f4", np.nan),
+        ("f4", np.inf), ("f8", 1e300), ("f4", 0),
+    ],
+)  # fmt: skip
+def test_a_gap_is_masked_whatever_it_holds(
+    dtype: str, value: float, scan: Simulated, tmp_path: Path
+) -> None:
+    few = np.minimum(scan.counts, 30_000)
+    counts = few.astype(dtype)
+    counts[GAP] = value
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
+    expected = np.zeros((N, N), bool)
+    expected[GAP[1:]] = True
+    np.testing.assert_array_equal(bad_pixels(found), expected)
+    good = np.where(expected, 0, few)
+    np.testing.assert_allclose(np.square(found.amplitude), good, atol=0.1)
+    assert told(found, f"{3 * N} pixels")
+
+
+def test_amplitudes_have_gaps_too(scan: Simulated, tmp_path: Path) -> None:
+    amplitude = np.sqrt(scan.counts)
+    amplitude[GAP] = np.sqrt(2.0**32 - 1)
+    np.savez(tmp_path / "s.npz", **npz.raw(scan, diff3d=amplitude, mask=None))
+    assert bad_pixels(read_scan(tmp_path / "s.npz")).sum() == 3 * N
+
+
+def test_a_hot_pixel_is_masked_and_moves_no_centre(scan: Simulated, tmp_path: Path) -> None:
+    wide = np.zeros((60, 128, 128), np.uint32)
+    wide[:, 10 : 10 + N, 40 : 40 + N] = scan.counts
+    rng = np.random.default_rng(0)
+    steady, flickering = wide.copy(), wide.copy()
+    steady[:, 120, 5] = 10**6
+    flickering[:, 120, 5] = 10**7 * rng.integers(0, 2, 60)
+    without = {"instrument_1__source_1__probe": None}
+    expected = read(tmp_path / "0", scan, **{f"{DETECTOR}data": wide}, **without)
+    for number, (frames, words) in enumerate(((steady, "1 hot pixels"), (flickering, "hot?"))):
+        name = tmp_path / f"hot{number}"
+        found = read(name, scan, **{f"{DETECTOR}data": frames}, **without)
+        np.testing.assert_array_equal(found.amplitude, expected.amplitude)
+        assert told(found, words)
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4"])
+def test_a_mask_may_have_any_type(dtype: str, scan: Simulated, tmp_path: Path) -> None:
+    mask = np.zeros((N, N), dtype)
+    mask[7, 9] = 1
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(found)).tolist() == [[7, 9]]
+
+
+def test_bits_of_a_cxi_mask_are_those_of_version_1_6(scan: Simulated, tmp_path: Path) -> None:
+    faults = [0x1, 0x2, 0x4, 0x8, 0x10, 0x40, 0x80, 0x100, 0x200]
+    none = [0x20, 0x800, 0x1000, 0x4000, 0x10000, 0x80000000]
+    mask = np.zeros((N, N), np.uint32)
+    mask[0, : len(faults)], mask[1, : len(none)] = faults, none
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(found)).tolist() == [[0, n] for n in range(len(faults))]
+
+
+def test_a_mask_of_each_frame_costs_a_frame_or_a_value_and_no_pixel(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    """Frame 5 lacks its centre and is left out; others lack a faint pixel, which is filled."""
+    mask = np.zeros((60, N, N), np.uint8)
+    mask[5, 20:44, 20:44] = 1
+    faint = scan.counts.mean(axis=0)
+    place = np.unravel_index(np.argmin(np.where(faint > 0.5, faint, np.inf)), faint.shape)
+    mask[7, place[0], place[1]] = 1
+    mask[:, 0, 0] = 1
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(found)).tolist() == [[0, 0]]
+    assert len(found) == 59 and told(found, "1 frame (5) left out")
+    assert told(found, "1 values that single frames lack")
+    row, col = place
+    others = np.delete(scan.counts, 7, axis=0)[:, row, col]
+    filled = found.amplitude[6, row, col] ** 2  # frame 7, as frame 5 is gone
+    assert filled == pytest.approx(others.mean(), rel=0.02)
+    apart = found.positions - np.delete(scan.positions, 5, axis=0)
+    np.testing.assert_allclose(apart - apart[0], 0, atol=1e-6)
+
+
+def test_a_mask_the_wrong_way_round_is_noticed(scan: Simulated, tmp_path: Path) -> None:
+    mask = np.ones((N, N), np.uint8)
+    mask[7, 9] = 0
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(found)).tolist() == [[7, 9]]
+    assert told(found, "read the other way round")
+
+
+def test_a_dark_of_no_use_costs_a_remark(scan: Simulated, tmp_path: Path) -> None:
+    dark = np.full((3, N, N), 5.0)
+    dark[1] = np.nan
+    counts = (scan.counts + 5).astype(np.uint32)
+    right = read(tmp_path / "a", scan, **{f"{DETECTOR}data": counts, f"{DETECTOR}dark": dark})
+    np.testing.assert_allclose(np.square(right.amplitude), scan.counts, atol=0.1)
+    for number, useless in enumerate((np.full((N, N), np.nan), np.zeros((3, 3)))):
+        found = read(tmp_path / str(number), scan, **{f"{DETECTOR}dark": useless})
+        assert told(found, "dark or background is not subtracted")
+        np.testing.assert_allclose(np.square(found.amplitude), scan.counts, atol=0.1)
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def test_frames_without_a_beam_are_left_out(scan: Simulated, tmp_path: Path) -> None:
+    counts = scan.counts.astype(np.uint32)
+    counts[10] = 0
+    counts[20] = np.random.default_rng(0).poisson(0.1, (N, N))
+    counts[30] //= 30
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
+    assert len(found) == 57
+    assert told(found, "1 frame (10) left out") and told(found, "2 frames (20, 30) left out")
+    kept = np.delete(scan.counts, (10, 20, 30), axis=0)
+    np.testing.assert_allclose(np.square(found.amplitude), kept, atol=0.1)
+
+
+def test_a_sample_that_is_dark_in_places_keeps_its_frames(scan: Simulated, tmp_path: Path) -> None:
+    counts = scan.counts.astype(np.uint32)
+    counts[:20] //= 30
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
+    assert len(found) == 60 and told(found, "the sample may be dark there")
+
+
+def test_a_monitor_that_explains_the_counts_is_used(scan: Simulated, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    monitor = rng.uniform(0.5, 1.5, 60)
+    monitor /= np.median(monitor)
+    counts = scan.counts * monitor[:, None, None]
+    monitor[3] = 0.01
+    said = {f"{DETECTOR}data": counts, "instrument_1__monitor_1__data": monitor * 77}
+    found = read(tmp_path / "a", scan, **said)
+    assert len(found) == 59 and told(found, "the monitor saw no beam")
+    kept = np.delete(scan.counts, 3, axis=0)
+    np.testing.assert_allclose(np.square(found.amplitude), kept, rtol=1e-3, atol=0.1)
+    noise = {"instrument_1__monitor_1__data": rng.uniform(0.5, 1.5, 60)}
+    found = read(tmp_path / "b", scan, **noise)
+    assert told(found, "the monitor does not explain")
+    np.testing.assert_allclose(np.square(found.amplitude), scan.counts, atol=0.1)
+
+
+# --- what frames hold, and where ------------------------------------------------------------------
+
+
+def test_whole_numbers_are_no_amplitudes_unless_one_says_so(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.npz"
+    np.savez(path, **npz.raw(scan, diff3d=scan.counts, mask=None))
+    with pytest.raises(UserError, match="--data intensity"):
+        read_scan(path)
+    counts = read_scan(path, Hints(data="intensity")).amplitude
+    np.testing.assert_allclose(np.square(counts), scan.counts, atol=0.1)
+    np.testing.assert_array_equal(read_scan(path, Hints(data="amplitude")).amplitude, scan.counts)
+
+
+def test_positions_in_metres_are_told_where_pixels_are_meant(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    micrometres = scan.positions * PIXEL * 1e6
+    np.savez(tmp_path / "s.npz", **npz.raw(scan, xcoords=micrometres[:, 1], objectGuess=None,
+                                           ycoords=micrometres[:, 0]))  # fmt: skip
+    assert told(read_scan(tmp_path / "s.npz"), "are the positions' units right?")
+
+
+def test_a_beam_that_fills_the_frame_may_be_a_near_field(scan: Simulated, tmp_path: Path) -> None:
+    even = np.random.default_rng(0).poisson(100, (60, N, N))
+    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": even})
+    assert told(found, "near field")
+
+
+def test_pixels_of_the_detector_need_not_be_square(scan: Simulated, tmp_path: Path) -> None:
+    metres = np.zeros((60, 3))
+    metres[:, :2] = scan.positions[:, ::-1] * [PIXEL / 2, PIXEL]
+    said = {f"{DETECTOR}x_pixel_size": 150e-6, "sample_1__geometry_1__translation": metres}
+    found = read(tmp_path / "s", scan, **said)
+    apart = found.positions - scan.positions
+    np.testing.assert_allclose(apart - apart[0], 0, atol=1e-6)
+    assert found.pixel_size is None and told(found, "59.12 nm high and 29.56 nm wide")
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [np.ones((32, 32), "c8"), np.zeros((N, N), "c8"), np.full((N, N), np.nan + 0j)],
+    ids=["another size", "empty", "NaN"],
+)
+def test_a_probe_of_no_use_costs_a_remark(
+    probe: np.ndarray, scan: Simulated, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "s.npz", **npz.raw(scan, probeGuess=probe, other=probe))
+    found = read_scan(tmp_path / "s.npz")
+    assert found.probe is None and told(found, "probe is left out")
+    with pytest.raises(UserError, match="the probe"):
+        read_scan(tmp_path / "s.npz", Hints(probe="other"))
