@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import wandb
 from rich.console import Console
 from rich.text import Text
 
+from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.slots import ALL, MAX_PER_GPU, MAX_UNFIT, NONE, Slot, plan_slots, usable_gpus
 from agent.server.client import Server, parse_sweep_place
 from agent.server.supervisor import (
@@ -88,10 +89,15 @@ def _main(args: argparse.Namespace) -> int:
     )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # agents say more than ASCII
-    with tempfile.TemporaryDirectory(prefix="agent-launch-") as folder:
-        launcher = Launcher(str(place), slots, args.count, Path(folder), Console())
+    console = Console()
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="agent-launch-") as folder,
+        shared_by_mps(slots, os.environ, say) as (sharing, watch),
+    ):
+        launcher = Launcher(str(place), sharing, args.count, Path(folder), console)
         launcher.note(f"{sweep.name}: {place} on {', '.join(slot.name for slot in slots)}")
-        stopped = launcher.run()
+        stopped = launcher.run(watch)
         status = launcher.summary()
     return status if stopped is None else 128 + stopped
 
@@ -119,11 +125,16 @@ class Launcher:
             for number, slot in enumerate(slots)
         }  # fmt: skip
 
-    def run(self) -> int | None:
-        """Work until every slot is over; the signal that ended it early, or None."""
+    def run(self, watch: Callable[[], None]) -> int | None:
+        """Work until every slot is over; the signal that ended it early, or None.
+
+        Args:
+            watch: called often meanwhile.
+        """
         with heard(self._signals.append):
             try:
                 while not self._signals and self._at_work():
+                    watch()
                     for keeper in self._keepers.values():
                         keeper.step()
                     time.sleep(POLL_S)

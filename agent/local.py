@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -19,6 +20,7 @@ from agent.analysis.asking import add_choice_options, asked_of
 from agent.analysis.settle import Settling, add_settle_options, describe
 from agent.scheduling.display import Display
 from agent.scheduling.driver import Driver, named_grid, statuses
+from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
 from agent.study.folder import STUDIES, check_study, open_study
@@ -95,9 +97,15 @@ def _main(args: argparse.Namespace) -> int:
     if grid is not None and args.limit is not None:
         total = min(total, done + failed + args.limit)
     console.print(f"{sweep.name}: study {folder}", highlight=False, soft_wrap=True)
-    with Display(console, total, done, failed, len(slots)) as display:
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    with (
+        shared_by_mps(slots, os.environ, say) as (slots, watch),
+        Display(console, total, done, failed, len(slots)) as display,
+    ):
         more = None if settling is None else settling.more
-        driver = Driver(folder, sweep, grid, queue, display, slots, args.limit, more=more)
+        driver = Driver(
+            folder, sweep, grid, queue, display, slots, args.limit, watch=watch, more=more
+        )
         stopped = driver.run(args.retry_failed)
     everything = _summary(console, folder, grid, queue, driver)
     if settling is not None:

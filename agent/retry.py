@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from agent.scheduling.display import Display
 from agent.scheduling.driver import Driver, named_grid
+from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
@@ -141,8 +143,12 @@ def _run(
     grid = {name: p for name, p in named_grid(sweep).items() if tuple(p.values()) in asked}
     adopt_study(folder, sweep)
     queue = open_queue(None, folder, sweep)
-    with Display(console, len(grid), 0, 0, len(slots)) as display:
-        driver = Driver(folder, sweep, grid, queue, display, slots, None, variables)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    with (
+        shared_by_mps(slots, variables, say) as (sharing, watch),
+        Display(console, len(grid), 0, 0, len(slots)) as display,
+    ):
+        driver = Driver(folder, sweep, grid, queue, display, sharing, None, variables, watch)
         stopped = driver.run(retry_failed=True)
     if stopped is not None:
         return 128 + stopped

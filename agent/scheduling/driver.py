@@ -50,6 +50,7 @@ class Driver:
         limit: int | None,
         given: Mapping[str, str] = os.environ,
         more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -59,11 +60,12 @@ class Driver:
             given: the environment that the runs inherit.
             more: what to run once none of the grid's points runs here any more: asked again and
                 again with the run_ids that are under way, until it has no more.
+            watch: called often while it works.
         """
         self._folder, self._sweep = folder, sweep
         self._grid = None if grid is None else dict(grid)
         self._asked, self._more = frozenset(grid or ()), more
-        self._queue, self._display = queue, display
+        self._queue, self._display, self._watch = queue, display, watch
         self._free, self._limit = list(slots), limit
         self._variables = child.environment(folder, given)
         self._running: dict[Child, tuple[Ticket, Slot]] = {}
@@ -95,6 +97,7 @@ class Driver:
                 self._look(retry_failed)
                 while not self._signals:
                     self._beat()
+                    self._watch()
                     self._collect()
                     while self._has_room() and not self._signals and (ticket := self._next()):
                         self._start(ticket)

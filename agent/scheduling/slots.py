@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,12 @@ def plan_slots(
         for k in range(per_gpu)  # every GPU has its first before one has its second
         for place in places
     ]
+
+
+def cards_shared(slots: Sequence[Slot]) -> list[str]:
+    """The cards that several slots have; the names are those of CUDA_VISIBLE_DEVICES."""
+    cards = Counter(slot.variables.get(VISIBLE, "") for slot in slots)
+    return [card for card, count in cards.items() if card and count > 1]
 
 
 def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
