@@ -18,7 +18,17 @@ from rich.console import Console
 from rich.text import Text
 
 from agent.scheduling.mps import shared_by_mps
-from agent.scheduling.slots import ALL, MAX_PER_GPU, MAX_UNFIT, NONE, Slot, plan_slots, usable_gpus
+from agent.scheduling.per_gpu import points_per_gpu
+from agent.scheduling.slots import (
+    ALL,
+    AUTO,
+    MAX_UNFIT,
+    NONE,
+    Slot,
+    count_or_auto,
+    plan_slots,
+    usable_gpus,
+)
 from agent.server.client import Server, parse_sweep_place
 from agent.server.supervisor import (
     AT_END,
@@ -84,13 +94,15 @@ def _main(args: argparse.Namespace) -> int:
     place = parse_sweep_place(args.sweep)
     sweep = Server().sweep(place)
     wandb.teardown()  # the client's own process is not needed any more
-    slots = plan_slots(
-        args.gpus, args.per_gpu, [] if args.gpus == NONE else usable_gpus(), os.environ
-    )
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # agents say more than ASCII
     console = Console()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    gpus = [] if args.gpus == NONE else usable_gpus()
+    per_gpu = args.per_gpu
+    if per_gpu == AUTO:
+        per_gpu = points_per_gpu(sweep, gpus, os.environ, say) if gpus else 1
+    slots = plan_slots(args.gpus, per_gpu, gpus, os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # agents say more than ASCII
     with (
         tempfile.TemporaryDirectory(prefix="agent-launch-") as folder,
         shared_by_mps(slots, os.environ, say) as (sharing, watch),
@@ -206,8 +218,9 @@ def _parser() -> argparse.ArgumentParser:
     add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
     add("--gpus", default=ALL, metavar="all|none|0,2",
         help="which GPUs to use (default: all; the CPU where there is none)")  # fmt: skip
-    add("--per-gpu", type=count_of(MAX_PER_GPU), default=1, metavar="K",
-        help="agents a GPU; without a GPU, agents in all (default: 1)")  # fmt: skip
+    add("--per-gpu", type=count_or_auto, default=AUTO, metavar="K|auto",
+        help="agents a GPU, under CUDA MPS; without a GPU, agents in all (default: auto, by free "
+        "memory, need and cores; 1 without a GPU)")  # fmt: skip
     add("--count", type=count_of(), metavar="N",
         help="points a slot at most (default: as many as the sweep has)")  # fmt: skip
     return parser

@@ -21,6 +21,7 @@ from agent.analysis.settle import Settling, add_settle_options, describe
 from agent.scheduling.display import Display
 from agent.scheduling.driver import Driver, named_grid, statuses
 from agent.scheduling.mps import shared_by_mps
+from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
 from agent.study.folder import STUDIES, check_study, open_study
@@ -84,7 +85,8 @@ def _main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _list(console, sweep, folder, grid)
         return 0
-    slots = asked_slots(args, os.environ)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    slots = asked_slots(args, os.environ, partial(points_per_gpu, sweep, given=os.environ, say=say))
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
     before = _count(statuses(folder, queue), grid)
@@ -97,7 +99,6 @@ def _main(args: argparse.Namespace) -> int:
     if grid is not None and args.limit is not None:
         total = min(total, done + failed + args.limit)
     console.print(f"{sweep.name}: study {folder}", highlight=False, soft_wrap=True)
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with (
         shared_by_mps(slots, os.environ, say) as (slots, watch),
         Display(console, total, done, failed, len(slots)) as display,

@@ -18,6 +18,7 @@ from rich.text import Text
 from agent.scheduling.display import Display
 from agent.scheduling.driver import Driver, named_grid
 from agent.scheduling.mps import shared_by_mps
+from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
@@ -119,7 +120,9 @@ def _main(args: argparse.Namespace) -> int:
     wanted = [one.point for one in missing if one.what == TO_RUN]
     if args.run and wanted:
         variables = _variables(place, runs)
-        slots = asked_slots(args, variables)
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        auto = partial(points_per_gpu, sweep, given=variables, say=say)
+        slots = asked_slots(args, variables, auto)
         status = _run(console, sweep, wanted, folder, slots, variables)
         if status:
             return status

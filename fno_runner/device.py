@@ -41,6 +41,8 @@ unavailable, fallen off the bus, an ECC error, a failed launch, MPS without its 
 CONTEXT_BYTES = 2**30
 """What a process may hold on a card beside PyTorch's memory: context, libraries, kernels. More than
 this is other processes' memory."""
+PLENTY_BYTES = 16 * 2**30
+"""Enough for any network of sweep.yaml: what it needs takes up to a second to compute."""
 PROBE_SIDE = 1024
 """Side of the matrices that `check_device` multiplies."""
 
@@ -160,14 +162,11 @@ def memory_of_others(device: torch.device) -> int | None:
     return max(0, total - free - torch.cuda.memory_reserved(device) - CONTEXT_BYTES)
 
 
-def check_device(device: torch.device, need_bytes: int = 0) -> None:
+def check_device(device: torch.device) -> None:
     """Let a card compute something, before a point is spent on it; nothing on a CPU.
 
-    Args:
-        need_bytes: the memory that the point will take on the card.
-
     Raises:
-        MachineError: it is busy or broken, it computes nonsense, or too little memory is free.
+        MachineError: it is busy or broken, or computes nonsense.
     """
     if device.type != "cuda":
         return
@@ -175,16 +174,29 @@ def check_device(device: torch.device, need_bytes: int = 0) -> None:
         ones = torch.ones(PROBE_SIDE, PROBE_SIDE, device=device)
         is_right = bool((ones @ ones == PROBE_SIDE).all())  # integers, so exact in every precision
         torch.cuda.synchronize(device)
-        name = torch.cuda.get_device_name(device)
-        free, total = torch.cuda.mem_get_info(device)
     except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
         raise MachineError(f"the GPU cannot be used: {str(error).splitlines()[0]}") from error
     if not is_right:
-        raise MachineError(f"{name}: a product of matrices came out wrong: the GPU is broken")
-    if free < need_bytes:
+        raise MachineError("the GPU is broken: a product of matrices came out wrong")
+
+
+def check_free_memory(device: torch.device, need: Callable[[], int], networks: int = 1) -> None:
+    """Refuse a card that has no room for a point; nothing on a CPU.
+
+    Args:
+        need: computes the memory that the point will take [bytes]; it is only asked where the card
+            has less than `PLENTY_BYTES` free for each of its networks.
+
+    Raises:
+        MachineError: too little memory is free; says how much, and how much is needed.
+    """
+    if device.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    if free < PLENTY_BYTES * networks and (needed := need()) > free:
         raise MachineError(
-            f"{name}: the point needs about {need_bytes / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
+            f"the point needs about {needed / 2**30:.1f} GiB of the GPU, and {free / 2**30:.1f} of "
+            f"{total / 2**30:.1f} GiB are free"
         )
 
 

@@ -20,11 +20,13 @@ from fno_runner.data.npz import write_npz
 from fno_runner.device import (
     allow_tf32,
     check_device,
+    check_free_memory,
     machine_failure,
     pick_device,
 )
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.files import make_folder
+from fno_runner.footprint import memory_need
 from fno_runner.identity import run_id
 from fno_runner.models import count_parameters
 from fno_runner.pictures import draw_reconstruction
@@ -68,16 +70,22 @@ def preflight(config: RunConfig) -> Dataset:
 
     Raises:
         UserError: input that cannot be used; nothing was written.
-        MachineError: no such device, or it is busy or broken; the disk is full or refuses.
+        MachineError: no such device, or it is busy or broken, or has too little memory free; the
+            disk is full or refuses.
     """
-    check_device(pick_device(config.device))
+    device = pick_device(config.device)
+    check_device(device)
     folder = make_folder(Path(config.output_dir))
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
         raise MachineError(
             f"{folder}: {free / 2**20:.0f} MiB free; a run needs {MIN_FREE_BYTES / 2**20:.0f} MiB"
         )
-    return load_dataset(config)
+    dataset = load_dataset(config)
+    on_device = dataset.train.amplitude.nbytes
+    sized = config.of_size(dataset.test.size)
+    check_free_memory(device, lambda: memory_need(sized, on_device), config.replicates)
+    return dataset
 
 
 def run(

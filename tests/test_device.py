@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from fno_runner.config import RunConfig
-from fno_runner.device import check_device, halve_until_it_fits, is_out_of_memory, machine_failure
+from fno_runner.device import (
+    check_device,
+    check_free_memory,
+    halve_until_it_fits,
+    is_out_of_memory,
+    machine_failure,
+)
 from fno_runner.errors import MachineError
 from fno_runner.runner import run
 
@@ -139,11 +145,14 @@ def test_memory_that_a_neighbour_took_is_the_machines_fault(
 
 
 def test_a_card_is_tried_before_a_point_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_device(torch.device("cpu"), need_bytes=2**60)
+    check_device(torch.device("cpu"))
+    check_free_memory(torch.device("cpu"), pytest.fail)
     Card(monkeypatch, free=3, reserved=0)
-    check_device(CUDA, need_bytes=2 * GIB)
-    with pytest.raises(MachineError, match=r"needs about 4\.0 GiB, and 3\.0 of 80\.0 GiB are free"):
-        check_device(CUDA, need_bytes=4 * GIB)
+    check_device(CUDA)
+    check_free_memory(CUDA, lambda: 2 * GIB)
+    few = r"needs about 4\.0 GiB of the GPU, and 3\.0 of 80\.0 GiB are free"
+    with pytest.raises(MachineError, match=few):
+        check_free_memory(CUDA, lambda: 4 * GIB)
 
     def broken(*_: object, **__: object) -> None:
         raise FAILED_CARD[0]

@@ -51,7 +51,10 @@ def test_slots_are_places_among_the_gpus_that_are_left() -> None:
 @pytest.mark.parametrize(
     ("words", "gpus", "expected"),
     [
-        ([], 2, ["worker0"]),
+        ([], 0, ["worker0"]),
+        ([], 1, ["gpu0.0", "gpu0.1", "gpu0.2"]),
+        (["--per-gpu=auto"], 1, ["gpu0.0", "gpu0.1", "gpu0.2"]),
+        (["--per-gpu=auto"], 0, ["worker0"]),
         (["--workers=3"], 2, ["worker0", "worker1", "worker2"]),
         (["--per-gpu=2"], 2, ["gpu0.0", "gpu1.0", "gpu0.1", "gpu1.1"]),
         (["--per-gpu=2"], 0, ["cpu0", "cpu1"]),
@@ -64,11 +67,11 @@ def test_every_command_that_runs_points_takes_the_same_options(
     parser = Parser("test", "")
     add_slot_options(parser)
     args = parser.parse_args(words)
-    assert [slot.name for slot in asked_slots(args, {})] == expected
+    assert [slot.name for slot in asked_slots(args, {}, lambda gpus: 3 * len(gpus))] == expected
     assert parser.parse_args(slot_words(args)) == args
     for module in (local, retry, transfer):
         told = module._parser().format_help()
-        assert "  --workers N  " in told and "  --per-gpu K  " in told
+        assert "  --workers N  " in told and "  --per-gpu K|auto" in told
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,9 @@ def test_usable_gpus_are_those_that_are_given_and_found(monkeypatch: pytest.Monk
         return usable_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
 
     assert usable(None, 2) == ["0", "1"] and usable(None, 0) == []
-    assert usable("4,5,9", 2) == ["4", "5"]  # CUDA stops at the first one that is not there
+    assert usable("4,5", 2) == ["4", "5"]
+    with pytest.raises(MachineError, match=r"=4,5,9: PyTorch finds no GPU 9, only 4,5$"):
+        usable("4,5,9", 2)
     assert usable("MIG-a,MIG-b", 1) == ["MIG-a", "MIG-b"]
     assert usable("", 8) == []
     with pytest.raises(MachineError, match="CUDA_VISIBLE_DEVICES=7 asks for a GPU"):

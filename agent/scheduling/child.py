@@ -114,7 +114,7 @@ def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
     """The variables that share the cores out among the workers, unless `given` has its own."""
     if "OMP_NUM_THREADS" in given:
         return {}
-    share = str(max(1, _cores() // workers))
+    share = str(max(1, cores() // workers))
     return {"MKL_NUM_THREADS": given.get("MKL_NUM_THREADS", share), "OMP_NUM_THREADS": share}
 
 
@@ -173,7 +173,7 @@ def _signature(study: Path, run_id: str) -> tuple[int, int] | None:
     return facts.st_ino, facts.st_mtime_ns
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -14,7 +14,7 @@ from fno_runner.cli import count_of
 from fno_runner.device import VISIBLE, given_gpus
 from fno_runner.errors import MachineError, UserError
 
-ALL, NONE = "all", "none"
+ALL, NONE, AUTO = "all", "none", "auto"
 MAX_PER_GPU, MAX_WORKERS = 64, 256
 ORDER = "CUDA_DEVICE_ORDER"
 MAX_UNFIT = 3
@@ -75,47 +75,75 @@ def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
 def add_slot_options(parser: argparse.ArgumentParser) -> None:
     """--workers and --per-gpu, of a command that runs points on this box."""
     at_a_time = parser.add_mutually_exclusive_group()
-    at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), default=1, metavar="N",
-        help="points at a time (default: 1); all on the first GPU, if there is one")  # fmt: skip
-    at_a_time.add_argument("--per-gpu", type=count_of(MAX_PER_GPU), metavar="K",
-        help="points at a time on every GPU; where there is none, on the CPU")  # fmt: skip
+    at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), metavar="N",
+        help="points at a time, all on the first GPU if any (default without a GPU: 1)")  # fmt: skip
+    at_a_time.add_argument("--per-gpu", type=count_or_auto, metavar="K|auto",
+        help="points at a time on every GPU, under CUDA MPS; where there is none, on the CPU "
+        "(default with a GPU: auto, by free memory, need and cores)")  # fmt: skip
+
+
+def count_or_auto(text: str) -> int | str:
+    """The type of --per-gpu."""
+    if text == AUTO:
+        return text
+    try:
+        return count_of(MAX_PER_GPU)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or {AUTO}") from None
 
 
 def slot_words(args: argparse.Namespace) -> list[str]:
     """These options as they are written, for another such command."""
-    return [f"--workers={args.workers}" if args.per_gpu is None else f"--per-gpu={args.per_gpu}"]
+    options = {"--workers": args.workers, "--per-gpu": args.per_gpu}
+    return [f"{option}={value}" for option, value in options.items() if value is not None]
 
 
-def asked_slots(args: argparse.Namespace, given: Mapping[str, str]) -> list[Slot]:
+def asked_slots(
+    args: argparse.Namespace, given: Mapping[str, str], auto: Callable[[Sequence[str]], int]
+) -> list[Slot]:
     """The slots that these options ask for.
 
+    Args:
+        auto: how many slots each of these GPUs is to have where nobody said how many.
+
     Raises:
-        MachineError: CUDA_VISIBLE_DEVICES names a GPU, and PyTorch finds none.
+        MachineError: CUDA_VISIBLE_DEVICES names a GPU that PyTorch does not find.
     """
-    if args.per_gpu is None:
+    if args.workers is not None:
         return shared_slots(args.workers, given)
-    return plan_slots(ALL, args.per_gpu, usable_gpus(given), given)
+    gpus = usable_gpus(given)
+    if args.per_gpu in (None, AUTO) and not gpus:
+        return shared_slots(1, given)
+    per_gpu = auto(gpus) if args.per_gpu in (None, AUTO) else args.per_gpu
+    return plan_slots(ALL, per_gpu, gpus, given)
 
 
 def usable_gpus(given: Mapping[str, str] = os.environ) -> list[str]:
     """The names that CUDA_VISIBLE_DEVICES takes, of the GPUs that this process may use.
 
     Raises:
-        MachineError: that variable names a GPU, and PyTorch finds none.
+        MachineError: that variable names a GPU that PyTorch does not find.
     """
     return _usable(given_gpus(given), _count)
 
 
-def _usable(names: Sequence[str] | None, count: Callable[[], int]) -> list[str]:
+def _usable(names: Sequence[str] | None, count_gpus: Callable[[], int]) -> list[str]:
     if names is not None and not names:
         return []
-    found = count()
+    count = count_gpus()
     if names is None:
-        return [str(number) for number in range(found)]
-    if found == 0:
+        return [str(number) for number in range(count)]
+    if count == 0:
         raise MachineError(f"{VISIBLE}={','.join(names)} asks for a GPU and PyTorch finds none")
-    # CUDA shows a process one part of a partitioned GPU, however many it was given.
-    return list(names) if names[0].startswith("MIG-") else list(names[:found])
+    if names[0].startswith("MIG-"):
+        return list(names)  # CUDA shows a process one part of a partitioned GPU only
+    if count < len(names):
+        # CUDA takes no notice of what stands behind the first name that is wrong.
+        raise MachineError(
+            f"{VISIBLE}={','.join(names)}: PyTorch finds no GPU {names[count]}, only "
+            f"{','.join(names[:count])}"
+        )
+    return list(names)
 
 
 def _count() -> int:
