@@ -51,7 +51,7 @@ it [s]; half a minute by the agent's own choice."""
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 HELP = f"""\
-Run the points of a sweep on all GPUs of this box: one `wandb agent` a GPU, watched.
+Run the points of a sweep on all GPUs of this box: watched `wandb agent`s, as many as fit.
 
 The sweep is on a Weights & Biases server (`wandb sweep sweep.yaml` puts it there and prints its
 name); any number of boxes may work on it at once. Without a GPU, agents share the CPU's cores.

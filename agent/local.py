@@ -44,7 +44,7 @@ machines that share its folder: no point runs twice.
 MORE = """\
 examples:
   python -m agent.local sweep.yaml --dry-run       list the points and what is done of them
-  python -m agent.local sweep.yaml                 run what is missing
+  python -m agent.local sweep.yaml                 run what is missing; on as many GPUs as there are
   python -m agent.local sweep.yaml --workers 4     four points at a time
   python -m agent.local sweep.yaml --per-gpu 4     four points at a time on every GPU
   python -m agent.local sweep.yaml --retry-failed  also run again what failed

@@ -32,6 +32,11 @@ SCHEMA_VERSION: Literal[3] = 3
 KNOWN_SCHEMAS = (1, 2, 3)
 OF_SCHEMA_3 = ("objects", "curves")
 RECORD = "result.json"
+BESIDE = "FNO_POINTS_BESIDE"
+"""Set by who runs several points on one device at a time: how many others there may be."""
+BESIDE_COLUMN = "timed_beside"
+"""In a record's timing: so many other points may have shared the device. Its inference times are no
+measure of the network alone."""
 MAX_BYTES = 64 * 2**20
 """A larger record is refused unread [bytes]; a real one takes some kilobytes."""
 RECON = "recon.npz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
 from fno_runner.reconstruct.weights import WEIGHTS, weights_of_seed, write_weights
 from fno_runner.result import (
+    BESIDE,
+    BESIDE_COLUMN,
     RECON,
     ErrorInfo,
     RunResult,
@@ -256,6 +259,8 @@ def _evaluate(
         return
     result.inference_time_s = shown.timing.get("inference_time_s")
     result.timing |= shown.timing
+    if shown.timing and (others := os.environ.get(BESIDE, "")).isdecimal() and int(others):
+        result.timing[BESIDE_COLUMN] = int(others)
     (folder / weights_of_seed(shown.config.seed)).rename(folder / WEIGHTS)
     # The probe, because a network that sees amplitudes only is good for this one.
     arrays = {"object": shown.objects, "mask": shown.mask, "probe": dataset.train.probe}

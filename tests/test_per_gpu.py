@@ -11,7 +11,16 @@ from agent import launch, local
 from agent.scheduling import per_gpu
 from agent.scheduling.mps import CONTROL
 from agent.scheduling.per_gpu import MOST, points_per_gpu
-from agent.scheduling.slots import add_slot_options
+from agent.scheduling.slots import Slot, add_slot_options, plan_slots, shared_slots
+from agent.study.records import table
+from agent.study.retimes import (
+    Model,
+    Protocol,
+    Retiming,
+    Times,
+    prefer_retimed,
+    write_retiming,
+)
 from agent.study.sweepfile import Sweep, parse_sweep
 from fno_runner.cli import Parser
 from fno_runner.config import RunConfig
@@ -19,6 +28,8 @@ from fno_runner.errors import UserError
 from fno_runner.footprint import COPIES, data_bytes_of, largest, memory_need
 from fno_runner.models import count_parameters
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.result import BESIDE, BESIDE_COLUMN
+from fno_runner.runner import run
 
 GIB = 2**30
 
@@ -136,3 +147,45 @@ def test_data_count_by_their_patterns_or_their_file(tmp_path: Path) -> None:
     (tmp_path / "scan.npz").write_bytes(b"x" * 1000)
     assert data_bytes_of(RunConfig(scan=str(tmp_path / "scan.npz"))) == 1000
     assert data_bytes_of(RunConfig(scan=str(tmp_path / "absent.npz"))) == 0
+
+
+# --- times that are taken beside other points -----------------------------------------------------
+
+
+def test_a_run_knows_how_many_others_may_share_its_device() -> None:
+    def beside(slots: list[Slot]) -> set[str | None]:
+        return {slot.variables.get(BESIDE) for slot in slots}
+
+    assert beside(plan_slots("all", 4, ["0", "1"], {})) == {"3"}
+    assert beside(plan_slots("all", 1, ["0", "1"], {})) == {None}
+    assert beside(plan_slots("none", 2, [], {})) == beside(shared_slots(2, {})) == {"1"}
+    assert beside(shared_slots(1, {})) == {None}
+
+
+def test_its_times_are_marked_until_they_are_taken_alone(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BESIDE, "3")
+    result = run(tiny_config.model_copy(update={"epochs": 1})).result
+    assert result.timing[BESIDE_COLUMN] == 3
+    runs, remarks = prefer_retimed(table([result]), [Path(tiny_config.output_dir)])
+    assert runs[BESIDE_COLUMN].tolist() == [3]
+    assert any("1 of 1 rows were taken beside other points" in remark for remark in remarks)
+    started = str(result.provenance["started"])
+    alone = Times.model_validate(
+        {
+            **{name: 1.0 for name, field in Times.model_fields.items() if field.is_required()},
+            **dict.fromkeys(("inference_repeats", "infer_batch_size", "latency_repeats"), 1),
+            "flops_per_pattern": 1,
+            "device_name": "a device", "threads": 1, "tf32": False,
+        }
+    )  # fmt: skip
+    model = Model(
+        run_started=started, measured=started, host="h", torch="2", times=alone, rounds_s=[(1, 1)]
+    )
+    protocol = Protocol(rounds=1, warm_up=1, enough=[(1, 1.0)], load=0.0)
+    retiming = Retiming(protocol=protocol, models={result.run_id: model})
+    write_retiming(Path(tiny_config.output_dir), retiming)
+    runs, remarks = prefer_retimed(table([result]), [Path(tiny_config.output_dir)])
+    assert runs[BESIDE_COLUMN].tolist() == [None] and runs["timed_by"].tolist() == ["retime"]
+    assert not any("beside" in remark for remark in remarks)

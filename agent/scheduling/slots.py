@@ -13,6 +13,7 @@ from agent.scheduling.child import threads
 from fno_runner.cli import count_of
 from fno_runner.device import VISIBLE, given_gpus
 from fno_runner.errors import MachineError, UserError
+from fno_runner.result import BESIDE
 
 ALL, NONE, AUTO = "all", "none", "auto"
 MAX_PER_GPU, MAX_WORKERS = 64, 256
@@ -50,6 +51,7 @@ def plan_slots(
     """
     places = _places(wanted, len(gpus))
     share = threads(max(1, len(places)) * per_gpu, given)
+    share |= _beside(per_gpu)
     if not places:
         return [Slot(f"cpu{k}", {**share, VISIBLE: ""}) for k in range(per_gpu)]
     if VISIBLE not in given and ORDER not in given:
@@ -69,14 +71,20 @@ def cards_shared(slots: Sequence[Slot]) -> list[str]:
 
 def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
     """So many slots that share the cores, and whatever GPU the caller's environment gives."""
-    return [Slot(f"worker{k}", threads(count, given)) for k in range(count)]
+    share = threads(count, given) | _beside(count)
+    return [Slot(f"worker{k}", share) for k in range(count)]
+
+
+def _beside(slots: int) -> dict[str, str]:
+    """What tells a run that its times are taken beside those of other slots."""
+    return {BESIDE: str(slots - 1)} if slots > 1 else {}
 
 
 def add_slot_options(parser: argparse.ArgumentParser) -> None:
     """--workers and --per-gpu, of a command that runs points on this box."""
     at_a_time = parser.add_mutually_exclusive_group()
     at_a_time.add_argument("--workers", type=count_of(MAX_WORKERS), metavar="N",
-        help="points at a time, all on the first GPU if any (default without a GPU: 1)")  # fmt: skip
+        help="points at a time, all on the first GPU if any (default without one: 1)")  # fmt: skip
     at_a_time.add_argument("--per-gpu", type=count_or_auto, metavar="K|auto",
         help="points at a time on every GPU, under CUDA MPS; where there is none, on the CPU "
         "(default with a GPU: auto, by free memory, need and cores)")  # fmt: skip

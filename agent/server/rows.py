@@ -53,7 +53,7 @@ GROUPS = ("metrics", "floors", "timing", "config", "provenance")
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 """How the wire spells a number that is not finite."""
 
-TIMING = re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|.+_(s|bytes)")
+TIMING = re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|timed_beside|.+_(s|bytes)")
 """Keys of a summary that say how long something took, and how that was found."""
 MAX_REASON = 300
 """A longer reason is cut [characters]."""

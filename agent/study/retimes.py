@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.study.records import one_line
 from fno_runner.files import write_text_atomically
+from fno_runner.result import BESIDE_COLUMN
 
 RETIMED = "retime.json"
 MAX_BYTES = 64 * 2**20
@@ -172,6 +173,14 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
         times = columns.setdefault(name, [None] * count)
         for row, model in retimed.items():
             times[row] = getattr(model.times, name)
+    if BESIDE_COLUMN in columns:
+        beside = columns[BESIDE_COLUMN]
+        columns[BESIDE_COLUMN] = [None if n in retimed else beside[n] for n in range(count)]
+        if shared := sum(bool(others) for others in columns[BESIDE_COLUMN]):
+            remarks.append(
+                f"times of {shared} of {count} rows were taken beside other points of their "
+                "machine: python -m agent.retime takes them alone"
+            )
     columns |= {"timed_by": timed_by, "trained_on": trained_on}
     devices = Counter(model.times.device_name for model in retimed.values())
     for device, rows in sorted(devices.items()):
