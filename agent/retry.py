@@ -151,7 +151,7 @@ def _run(
         shared_by_mps(slots, variables, say) as (sharing, watch),
         Display(console, len(grid), 0, 0, len(slots)) as display,
     ):
-        driver = Driver(folder, sweep, grid, queue, display, sharing, None, variables, watch)
+        driver = Driver(folder, sweep, grid, queue, display, sharing, None, variables, watch=watch)
         stopped = driver.run(retry_failed=True)
     if stopped is not None:
         return 128 + stopped
