@@ -81,11 +81,6 @@ def _main(args: argparse.Namespace) -> int:
         raise UserError(f"{args.sweep}: has a 'scan' already; --scan names it")
     if not args.scan.is_file():
         raise UserError(f"{args.scan}: no such file")
-    if "bin" in sweep.parameters:
-        raise UserError(
-            f"{args.sweep}: has a 'bin', which simulated data do not know; "
-            f"python -m fno_runner.data probe --bin writes a binned scan"
-        )
     said = {
         key: value
         for key, value in (("scan_data", args.data), ("scan_entry", args.entry))

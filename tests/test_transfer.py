@@ -20,6 +20,7 @@ from agent.transfer import Transfer, kendall_tau, main, tau_interval, verdict
 from fno_runner.config import load_config
 from fno_runner.identity import run_id
 from fno_runner.result import RunResult, run_folder, write_result
+from tests.test_crop import framed
 
 PAIRS = hnp.arrays(float, (2, 7), elements=st.integers(0, 4).map(float))
 
@@ -122,6 +123,7 @@ def test_a_grid_is_run_twice_and_compared(
     [
         (SWEEP.replace("grid", "random"), [], "only a grid can be run twice"),
         (SWEEP + "  scan: {value: other.npz}\n", [], "has a 'scan' already"),
+        (SWEEP + "  bin: {value: 2}\n", [], "bin=2: sums pixels of a scan"),
         (SWEEP, ["--metric", "beauty"], "metric 'beauty' is not known"),
     ],
 )
@@ -138,6 +140,20 @@ def test_what_cannot_be_compared_is_refused(
     assert main([str(tmp_path / "grid.yaml"), *given_options]) == 2
     err = capsys.readouterr().err
     assert said in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_both_studies_have_the_size_of_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = framed(tmp_path / "scan.npz", side=128, spread=20.0)
+    monkeypatch.setattr("agent.local.main", stand_in(lambda width, _: 1 / width))
+    (tmp_path / "grid.yaml").write_text(SWEEP)
+    folder = tmp_path / "out"
+    given = [str(tmp_path / "grid.yaml"), "--scan", str(scan), "--folder", str(folder)]
+    assert main(given) == 0
+    for name in ("simulated", "scan"):
+        written = json.loads((folder / f"{name}.yaml").read_text())
+        assert written["parameters"]["patch_size"] == {"value": 128}
 
 
 def test_metrics_know_which_way_is_better() -> None:
