@@ -28,18 +28,18 @@ def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
         one element a ring; resolved, where the curve last crosses the fixed threshold [1/px], of
         halves the half-bit curve, which chance does not reach; at, the height of the crossing.
     """
-    found: list[tuple[str, dict[str, RingCurves]]] = []
-    for one in galleries:
-        for pictured in one.pictured:
+    told: list[tuple[str, dict[str, RingCurves]]] = []
+    for gallery in galleries:
+        for pictured in gallery.pictured:
             record = seed_record(study, pictured.run)
             if record is not None and record.curves:
-                name = str(one.one.configs["configuration"][pictured.config])
+                name = str(gallery.series.configs["configuration"][pictured.config])
                 named = f"{name} ({pictured.role})" if pictured.role in NAMED_ROLES else name
-                found.append((named, record.curves))
-    kind = next((kind for kind in KINDS if any(kind in curves for _, curves in found)), None)
+                told.append((named, record.curves))
+    kind = next((kind for kind in KINDS if any(kind in curves for _, curves in told)), None)
     if kind is None:
         return None
-    shown = [(label, curves[kind]) for label, curves in found if kind in curves][:MOST_CURVES]
+    shown = [(label, curves[kind]) for label, curves in told if kind in curves][:MOST_CURVES]
     return {
         "kind": kind,
         "threshold": KINDS[kind],

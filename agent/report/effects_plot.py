@@ -26,8 +26,8 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
     A point is the mean of the configurations with that value, its bar the 95 % interval that the
     seeds leave. Series in which nothing varies are left out.
     """
-    shown = [one for one in all_series if one.effects][:MAX_SERIES]
-    columns = max(len(in_order(one)) for one in shown)
+    shown = [series for series in all_series if series.effects][:MAX_SERIES]
+    columns = max(len(in_order(series)) for series in shown)
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(
             figsize=(columns * PANEL[0] + 0.6, len(shown) * PANEL[1]),
@@ -35,17 +35,17 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
         )
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(shown), columns, squeeze=False, sharey="row")
-        for one, row in zip(shown, axes, strict=True):
-            keys = in_order(one)
+        for series, row in zip(shown, axes, strict=True):
+            keys = in_order(series)
             for effect, panel in zip(keys, row, strict=False):
                 _panel(panel, effect)
             for panel in row[len(keys) :]:
                 panel.set_visible(False)
-            row[0].set_ylabel(quality_label(one, one.criterion))
-            _widen(row[0], one.criterion.least_span)
-            if one.name:
+            row[0].set_ylabel(quality_label(series, series.criterion))
+            _widen(row[0], series.criterion.least_span)
+            if series.name:
                 row[0].annotate(
-                    one.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",
+                    series.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",
                     textcoords="offset points", fontweight="bold",
                 )  # fmt: skip
         # Laid out here and only once, whatever the style of who saves it.
@@ -54,10 +54,10 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
     return figure
 
 
-def in_order(one: Series) -> list[Effect]:
+def in_order(series: Series) -> list[Effect]:
     """The keys that are shown, the most important first."""
-    known = np.nan_to_num([effect.importance for effect in one.effects])
-    return [one.effects[i] for i in np.argsort(-known, kind="stable")[:MOST_KEYS]]
+    known = np.nan_to_num([effect.importance for effect in series.effects])
+    return [series.effects[i] for i in np.argsort(-known, kind="stable")[:MOST_KEYS]]
 
 
 def note(effect: Effect) -> str:

@@ -56,7 +56,7 @@ class Gallery:
     remarks: files that are not believed, with the reason.
     """
 
-    one: Series
+    series: Series
     pictured: list[Pictured]
     reconstructions: dict[int, Reconstruction]
     remarks: list[tuple[Path, str]]
@@ -64,58 +64,58 @@ class Gallery:
     @property
     def shown(self) -> list[Pictured]:
         """For reconstructions.png: some of the front, else of the best, by cost; then the worst."""
-        found = [one for one in self.pictured if one.config in self.reconstructions]
-        chosen = [one for one in found if one.role == "recommended"]
-        front = [one for one in found if one.role == "front"]
-        others = [one for one in found if one.role == ""]
+        read = [picture for picture in self.pictured if picture.config in self.reconstructions]
+        chosen = [picture for picture in read if picture.role == "recommended"]
+        front = [picture for picture in read if picture.role == "front"]
+        others = [picture for picture in read if picture.role == ""]
         chosen += _spread(front, MOST_OF_FRONT - len(chosen))
         chosen += others[: MOST_OF_FRONT - len(chosen)]
-        cost = numbers(self.one.configs, COST)
-        chosen.sort(key=lambda one: (cost[one.config], one.config))
-        return chosen + [one for one in found if one.role in ("worst", "collapsed")]
+        cost = numbers(self.series.configs, COST)
+        chosen.sort(key=lambda picture: (cost[picture.config], picture.config))
+        return chosen + [picture for picture in read if picture.role in ("worst", "collapsed")]
 
 
-def gallery(one: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
+def gallery(series: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
     """Read the reconstructions of at most `most` configurations of a series.
 
     First the recommended one, the fronts' and the worst, then the best of the others.
     """
-    found = Gallery(one, [], {}, [])
-    for candidate in _candidates(one)[:most]:
-        found.pictured.append(candidate)
+    collected = Gallery(series, [], {}, [])
+    for candidate in _candidates(series)[:most]:
+        collected.pictured.append(candidate)
         folder = _folder(study, candidate.run)
         if folder is None:
             continue
         try:
             reconstruction = read_reconstruction(folder / RECON)
         except UserError as error:
-            found.remarks.append((folder / RECON, str(error)))
+            collected.remarks.append((folder / RECON, str(error)))
             continue
         if reconstruction is not None:
-            found.reconstructions[candidate.config] = reconstruction
-    return found
+            collected.reconstructions[candidate.config] = reconstruction
+    return collected
 
 
-def comparison(found: Gallery) -> Comparison | None:
+def comparison(gallery: Gallery) -> Comparison | None:
     """What reconstructions.png shows of a series; None where no run left its arrays."""
-    shown = found.shown
+    shown = gallery.shown
     if not shown:
         return None
-    kinds = {one.run["metrics_against"] for one in shown}
-    criterion = found.one.criterion
+    kinds = {picture.run["metrics_against"] for picture in shown}
+    criterion = gallery.series.criterion
     columns = []
-    for one in shown:
-        value = one.run[criterion.column]
-        words = str(found.one.configs["configuration"][one.config])
-        above = f"{one.role}\n" if one.role in NAMED_ROLES else ""
+    for picture in shown:
+        value = picture.run[criterion.column]
+        words = str(gallery.series.configs["configuration"][picture.config])
+        above = f"{picture.role}\n" if picture.role in NAMED_ROLES else ""
         columns.append(
             Column(
                 f"{above}{criterion.label} {value:.3f}\n{_wrapped(words)}",
-                found.reconstructions[one.config],
-                one.role == "recommended",
+                gallery.reconstructions[picture.config],
+                picture.role == "recommended",
             )
         )
-    return Comparison(found.one.name, kinds.pop() if len(kinds) == 1 else None, columns)
+    return Comparison(gallery.series.name, kinds.pop() if len(kinds) == 1 else None, columns)
 
 
 def seed_record(study: Path, run: pd.Series) -> RunResult | None:
@@ -130,15 +130,15 @@ def seed_record(study: Path, run: pd.Series) -> RunResult | None:
     return next((seed for seed in result.by_seed() if seed.config["seed"] == run["seed"]), None)
 
 
-def _candidates(one: Series) -> list[Pictured]:
+def _candidates(series: Series) -> list[Pictured]:
     """Configurations with a run to show, the most important first, each once."""
-    quality = one.criterion.sign * numbers(one.configs, f"{one.criterion.column}_mean")
+    quality = series.criterion.sign * numbers(series.configs, f"{series.criterion.column}_mean")
     known = [int(i) for i in np.argsort(-quality, kind="stable") if np.isfinite(quality[i])]
     roles: dict[int, str] = {}
-    choice = one.recommendation
+    choice = series.recommendation
     if choice is not None:
         roles[choice.config] = "recommended"
-    for front in one.fronts[:1]:
+    for front in series.fronts[:1]:
         for member in front.members:
             roles.setdefault(member, "front")
     if known:
@@ -147,20 +147,20 @@ def _candidates(one: Series) -> list[Pictured]:
         for other in (choice.runner_up, choice.next_better, choice.best):
             if other is not None:
                 roles.setdefault(other, "")
-    for member in (*(m for front in one.fronts[1:] for m in front.members), *known):
+    for member in (*(m for front in series.fronts[1:] for m in front.members), *known):
         roles.setdefault(member, "")
-    measured = numbers(one.runs, one.criterion.column)
-    found = [
-        Pictured(config, role, one.runs.iloc[_typical(measured, one.seeds[config])])
+    measured = numbers(series.runs, series.criterion.column)
+    candidates = [
+        Pictured(config, role, series.runs.iloc[_typical(measured, series.seeds[config])])
         for config, role in roles.items()
-        if one.seeds[config]
+        if series.seeds[config]
     ]
-    if len(one.collapsed):
-        run = one.collapsed.iloc[0]
-        config = _configuration_of(one, run)
+    if len(series.collapsed):
+        run = series.collapsed.iloc[0]
+        config = _configuration_of(series, run)
         if config is not None and config not in roles:
-            found.insert(min(len(found), 1), Pictured(config, "collapsed", run))
-    return found
+            candidates.insert(min(len(candidates), 1), Pictured(config, "collapsed", run))
+    return candidates
 
 
 def _typical(measured: npt.NDArray[np.float64], rows: Sequence[int]) -> int:
@@ -171,9 +171,9 @@ def _typical(measured: npt.NDArray[np.float64], rows: Sequence[int]) -> int:
     return rows[int(np.nanargmin(np.abs(values - np.nanmean(values))))]
 
 
-def _configuration_of(one: Series, run: pd.Series) -> int | None:
+def _configuration_of(series: Series, run: pd.Series) -> int | None:
     own = [str(run.get(key)) for key in CONFIGURATION]
-    rows = one.configs[list(CONFIGURATION)].to_numpy().tolist()
+    rows = series.configs[list(CONFIGURATION)].to_numpy().tolist()
     return next((i for i, values in enumerate(rows) if list(map(str, values)) == own), None)
 
 

@@ -111,14 +111,14 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
     if len(result.series) > 1:
         head.append("Runs that differ in input, training effort or data are not compared: "
                     f"there are {len(result.series)} series.")  # fmt: skip
-    refused = [(str(one.path), one.reason) for one in material.rejected]
-    refused += [(str(path), reason) for one in galleries for path, reason in one.remarks]
+    refused = [(str(record.path), record.reason) for record in material.rejected]
+    refused += [(str(path), reason) for gallery in galleries for path, reason in gallery.remarks]
     return {
         "title": material.name,
         "counts": material.counts,
         "head": head,
-        "recommendations": [_card(one) for one in result.series[:MOST_ROWS]],
-        "galleries": [told for one in galleries if (told := _gallery(one))],
+        "recommendations": [_card(series) for series in result.series[:MOST_ROWS]],
+        "galleries": [told for gallery in galleries if (told := _gallery(gallery))],
         "failures": _failures(material.counted),
         "rejected": [{"file": f, "reason": r} for f, r in refused[:MOST_ROWS]],
         "provenance": _provenance(material.table),
@@ -140,37 +140,41 @@ def bounds(sweep: Sweep) -> str:
     return said + ("; fixed: " + " · ".join(map(spell, fixed)) if fixed else "")
 
 
-def _card(one: Series) -> Json:
+def _card(series: Series) -> Json:
     """A series' recommendation: its name, a few large numbers, then the reasons in words."""
-    chosen = one.recommendation
-    eyebrow = ": ".join(["recommended" if chosen else "not recommended", *filter(None, [one.name])])
+    chosen = series.recommendation
+    eyebrow = ": ".join(
+        ["recommended" if chosen else "not recommended", *filter(None, [series.name])]
+    )
     if chosen is None:
         return {
             "eyebrow": eyebrow,
             "chosen": "",
             "tags": [],
             "tiles": [],
-            "facts": [("why", one.why_not)],
+            "facts": [("why", series.why_not)],
         }
-    row = one.configs.iloc[chosen.config]
+    row = series.configs.iloc[chosen.config]
     tiles = [
         {"value": f"{row[COST]:,}", "name": "parameters", "note": ""},
         *(
-            _tile(one, chosen.config, criterion)
-            for criterion in dict.fromkeys((one.choice.reported, one.choice.by))
+            _tile(series, chosen.config, criterion)
+            for criterion in dict.fromkeys((series.choice.reported, series.choice.by))
         ),
     ]
-    seconds = numbers(one.configs, f"{TIME}_mean")[chosen.config]
+    seconds = numbers(series.configs, f"{TIME}_mean")[chosen.config]
     if np.isfinite(seconds):
         tiles.append({"value": f"{seconds:.3g} s", "name": "inference of a test object",
                       "note": f"on {row['time_device'] or 'an unnamed device'}"})  # fmt: skip
     facts = [
-        (what, text) for what, text in advice(one) if what not in ("recommended", "provisional")
+        (what, text) for what, text in advice(series) if what not in ("recommended", "provisional")
     ]
     if chosen.provisional:
         facts.insert(0, ("provisional", chosen.provisional))
-    if one.incomplete:
-        facts.append(("left out", f"{len(one.incomplete)} finished without parameters or quality"))
+    if series.incomplete:
+        facts.append(
+            ("left out", f"{len(series.incomplete)} finished without parameters or quality")
+        )
     return {
         "eyebrow": eyebrow,
         "chosen": row["configuration"],
@@ -180,37 +184,37 @@ def _card(one: Series) -> Json:
     }
 
 
-def _tile(one: Series, config: int, criterion: Criterion) -> Json:
+def _tile(series: Series, config: int, criterion: Criterion) -> Json:
     mean, low, high = (
-        numbers(one.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
+        numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
     )
-    seeds = one.configs["n_seeds"][config]
+    seeds = series.configs["n_seeds"][config]
     note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
-    against = " against the reference" if is_reference(one) else ""
+    against = " against the reference" if is_reference(series) else ""
     return {"value": f"{mean:.4f}", "name": criterion.label + against, "note": note}
 
 
-def _gallery(found: Gallery) -> Json | None:
+def _gallery(gallery: Gallery) -> Json | None:
     """Thumbnails of reconstructions.png's columns, after what they are compared with."""
-    shown = found.shown
+    shown = gallery.shown
     if not shown:
         return None
-    sources = thumbnails(found)
-    criterion = found.one.criterion
-    first = found.reconstructions[shown[0].config]
+    sources = thumbnails(gallery)
+    criterion = gallery.series.criterion
+    first = gallery.reconstructions[shown[0].config]
     pictures = []
     if first.against is not None:
         phase = first.against[1]
-        what = "the reference" if is_reference(found.one) else "the truth"
+        what = "the reference" if is_reference(gallery.series) else "the truth"
         source = thumbnail(phase, limits_of(phase))
         pictures.append({"source": source, "caption": what, "chosen": False})
-    for one in shown:
-        name = found.one.configs["configuration"][one.config]
-        role = f"{one.role}: " if one.role in NAMED_ROLES else ""
-        caption = f"{role}{name}, {criterion.label} {one.run[criterion.column]:.4f}"
-        chosen = one.role == "recommended"
-        pictures.append({"source": sources[one.config], "caption": caption, "chosen": chosen})
-    return {"name": found.one.name, "pictures": pictures}
+    for picture in shown:
+        name = gallery.series.configs["configuration"][picture.config]
+        role = f"{picture.role}: " if picture.role in NAMED_ROLES else ""
+        caption = f"{role}{name}, {criterion.label} {picture.run[criterion.column]:.4f}"
+        chosen = picture.role == "recommended"
+        pictures.append({"source": sources[picture.config], "caption": caption, "chosen": chosen})
+    return {"name": gallery.series.name, "pictures": pictures}
 
 
 def _failures(runs: pd.DataFrame) -> list[Json]:
@@ -246,14 +250,16 @@ def _provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _notes(result: ExportResult) -> Json:
-    kinds = {str(k) for one in result.series for k in one.runs["metrics_against"] if k is not None}
+    kinds = {
+        str(k) for series in result.series for k in series.runs["metrics_against"] if k is not None
+    }
     against = []
     if "truth" in kinds:
         against.append("Metrics of simulated data are against the truth.")
     if "reference" in kinds:
         against.append("Metrics of a scan are against its reference object, another "
                        "reconstruction: agreement with it, not truth.")  # fmt: skip
-    if any(one.criterion.column == "r_held_out" for one in result.series):
+    if any(series.criterion.column == "r_held_out" for series in result.series):
         against.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
                        "nobody knows the object.")  # fmt: skip
     return {

@@ -70,17 +70,19 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
     thumbnails: data URIs by row.
     losses, correlations: curves of the pictured runs.
     """
-    offsets = np.cumsum([0, *(len(one.configs) for one in all_series)]).tolist()
+    offsets = np.cumsum([0, *(len(series.configs) for series in all_series)]).tolist()
     varied = [
         key
         for key in CONFIGURATION
-        if key not in NAMED and len({str(v) for one in all_series for v in one.configs[key]}) > 1
+        if key not in NAMED
+        and len({str(v) for series in all_series for v in series.configs[key]}) > 1
     ]
     rows = _rows(all_series, varied)
     columns = {key: {"label": key.replace("_", " "), "digits": 0} for key in (*NAMED, *varied)}
     columns |= PLAIN | {key: _column(QUANTITIES[key]) for key in (COST, FLOPS, *METRICS)}
     told = [
-        _series(one, first, rows, columns) for one, first in zip(all_series, offsets, strict=False)
+        _series(series, first, rows, columns)
+        for series, first in zip(all_series, offsets, strict=False)
     ]
     known = {key for key, values in rows.items() if any(v is not None for v in values)}
     if not any(rows.get("n_lost", [])):
@@ -98,30 +100,35 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
         },
         "spans": {
             front.quality.column: front.quality.least_span
-            for one in all_series
-            for front in one.fronts
+            for series in all_series
+            for front in series.fronts
         },
         "table": ["label", *counts, *(key for key in measured if key not in ONLY_IN_DETAIL)],
         "detail": [*measured, *counts],
         "parallel": [*NAMED, *varied, *(key for key in PARALLEL if key in known)],
         "thumbnails": {
             str(first + config): source
-            for one, first in zip(galleries, offsets, strict=False)
-            for config, source in thumbnails(one).items()
+            for gallery, first in zip(galleries, offsets, strict=False)
+            for config, source in thumbnails(gallery).items()
         },
-        "effects": [_effects(one) for one in all_series[:MAX_SERIES] if one.effects],
-        "losses": [curve for one in galleries for curve in _losses(one, study)][:MOST_CURVES],
+        "effects": [_effects(series) for series in all_series[:MAX_SERIES] if series.effects],
+        "losses": [curve for gallery in galleries for curve in _losses(gallery, study)][
+            :MOST_CURVES
+        ],
         "correlations": correlations(galleries, study),
     }
 
 
-def thumbnails(found: Gallery) -> dict[int, str]:
+def thumbnails(gallery: Gallery) -> dict[int, str]:
     """Phases as data URIs by row of `configs`, all on the scale of what they are compared with."""
-    if not found.reconstructions:
+    if not gallery.reconstructions:
         return {}
-    first = next(iter(found.reconstructions.values()))
+    first = next(iter(gallery.reconstructions.values()))
     limits = limits_of(first.phase if first.against is None else first.against[1])
-    return {config: thumbnail(one.phase, limits) for config, one in found.reconstructions.items()}
+    return {
+        config: thumbnail(reconstruction.phase, limits)
+        for config, reconstruction in gallery.reconstructions.items()
+    }
 
 
 def _column(quantity: Quantity) -> Json:
@@ -132,8 +139,8 @@ def _column(quantity: Quantity) -> Json:
 
 def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list[Any]]:
     rows: dict[str, list[Any]] = {"series": []}
-    for index, one in enumerate(all_series):
-        configs = one.configs
+    for index, series in enumerate(all_series):
+        configs = series.configs
         rows["series"] += [index] * len(configs)
         own: dict[str, list[Any]] = {
             "label": configs["configuration"].tolist(),
@@ -141,12 +148,12 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
                 f"{a}, {t}"
                 for a, t in zip(configs["architecture"], configs["input_transform"], strict=True)
             ],
-            "status": _statuses(one),
+            "status": _statuses(series),
             "n_lost": (configs["n_runs"] - configs["n_seeds"]).tolist(),
             "on_front": [None] * len(configs),
         }
-        if one.fronts:
-            own["on_front"] = _short(np.round(100 * one.fronts[0].probability))
+        if series.fronts:
+            own["on_front"] = _short(np.round(100 * series.fronts[0].probability))
         for key in (*NAMED, *varied, "n_seeds"):
             own[key] = configs[key].tolist()
         for key in (COST, FLOPS):
@@ -159,11 +166,13 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
     return rows
 
 
-def _series(one: Series, first: int, rows: dict[str, list[Any]], columns: dict[str, Json]) -> Json:
+def _series(
+    series: Series, first: int, rows: dict[str, list[Any]], columns: dict[str, Json]
+) -> Json:
     """What the page knows of a series; a front over another device's time adds a column."""
-    count = len(one.configs)
-    found = []
-    for front in one.fronts:
+    count = len(series.configs)
+    told = []
+    for front in series.fronts:
         x = front.cost.column
         if front.device is not None:
             x = f"{x} on {front.device}"
@@ -172,34 +181,34 @@ def _series(one: Series, first: int, rows: dict[str, list[Any]], columns: dict[s
                                 ("_high", front.cost.high)):  # fmt: skip
                 column = rows.setdefault(x + end, [None] * len(rows["series"]))
                 column[first : first + count] = _short(values)
-        found.append(
+        told.append(
             {
                 "x": x,
                 "y": front.quality.column,
                 "rows": [first + i for i in front.members],
-                "collapsed": _apart(one.collapsed, front),
-                "stopped": _apart(one.stopped, front),
+                "collapsed": _apart(series.collapsed, front),
+                "stopped": _apart(series.stopped, front),
             }
         )
-    chosen = one.recommendation
+    chosen = series.recommendation
     return {
-        "name": one.name,
-        "criterion": one.criterion.column,
-        "suffix": " against the reference" if is_reference(one) else "",
+        "name": series.name,
+        "criterion": series.criterion.column,
+        "suffix": " against the reference" if is_reference(series) else "",
         "recommended": None if chosen is None else first + chosen.config,
-        "fronts": found,
+        "fronts": told,
         "floors": {
-            y: {FLOORS[key]: value for key, value in floors(one.runs, y).items()}
-            for y in sorted({front.quality.column for front in one.fronts})
+            y: {FLOORS[key]: value for key, value in floors(series.runs, y).items()}
+            for y in sorted({front.quality.column for front in series.fronts})
         },
     }
 
 
-def _effects(one: Series) -> Json:
+def _effects(series: Series) -> Json:
     """Main effects on what is reported, the most important key first."""
     return {
-        "name": one.name,
-        "quality": quality_label(one, one.criterion),
+        "name": series.name,
+        "quality": quality_label(series, series.criterion),
         "factors": [
             {
                 "name": effect.key,
@@ -210,7 +219,7 @@ def _effects(one: Series) -> Json:
                 "low": _short(effect.low),
                 "high": _short(effect.high),
             }
-            for effect in in_order(one)
+            for effect in in_order(series)
         ],
     }
 
@@ -229,36 +238,36 @@ def _apart(runs: pd.DataFrame, front: Front) -> Json:
     }
 
 
-def is_reference(one: Series) -> bool:
+def is_reference(series: Series) -> bool:
     """Whether a series' metrics are against a scan's reference, which is no truth."""
-    return "reference" in set(one.runs["metrics_against"])
+    return "reference" in set(series.runs["metrics_against"])
 
 
-def _statuses(one: Series) -> list[str]:
+def _statuses(series: Series) -> list[str]:
     """A configuration has finished if a seed has."""
     words = ("finished", "collapsed", "stopped", "diverged", "failed", "open")
-    none = pd.Series(0, index=one.configs.index)
+    none = pd.Series(0, index=series.configs.index)
     counted = ["n_seeds", *(f"n_{word}" for word in words[1:-1])]
-    columns = [one.configs.get(key, none) for key in counted]
+    columns = [series.configs.get(key, none) for key in counted]
     return [
         next((word for word, n in zip(words, counts, strict=False) if n), words[-1])
         for counts in zip(*columns, strict=True)
     ]
 
 
-def _losses(found: Gallery, study: Path) -> list[Json]:
+def _losses(gallery: Gallery, study: Path) -> list[Json]:
     curves: list[Json] = []
-    for one in found.pictured:
+    for picture in gallery.pictured:
         if len(curves) == MOST_CURVES:
             break
-        record = seed_record(study, one.run)
+        record = seed_record(study, picture.run)
         if record is None or not record.history:
             continue
         epochs = record.history
-        name = str(found.one.configs["configuration"][one.config])
+        name = str(gallery.series.configs["configuration"][picture.config])
         curves.append(
             {
-                "label": f"{name} ({one.role})" if one.role in NAMED_ROLES else name,
+                "label": f"{name} ({picture.role})" if picture.role in NAMED_ROLES else name,
                 "epochs": [epoch.get("epoch") for epoch in epochs],
                 "train": [epoch.get("train_loss") for epoch in epochs],
                 "validation": [epoch.get("val_loss") for epoch in epochs],

@@ -65,12 +65,12 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
     beyond that (a floor, a collapsed or stopped run) is drawn at the edge, a floor with its value.
     Times of different devices are in different panels. Series without a front are left out.
     """
-    drawn = [one for one in all_series if one.fronts]
+    drawn = [series for series in all_series if series.fronts]
     shown = drawn[:MAX_SERIES]
-    most = max((len(one.fronts) for one in shown), default=1)
+    most = max((len(series.fronts) for series in shown), default=1)
     # Four stand in a square, so that the picture still fits a page.
     columns = 2 if most == 4 else min(3, max(1, most))
-    heights = [-(-len(one.fronts) // columns) for one in shown]
+    heights = [-(-len(series.fronts) // columns) for series in shown]
     rows = max(1, sum(heights))
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(
@@ -80,15 +80,15 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False)
         first = 0
-        for one, height in zip(shown, heights, strict=True):
+        for series, height in zip(shown, heights, strict=True):
             panels = axes[first : first + height].ravel()
             first += height
-            for panel, front in zip(panels, one.fronts, strict=False):
-                _panel(panel, one, front)
-            for panel in panels[len(one.fronts) :]:
+            for panel, front in zip(panels, series.fronts, strict=False):
+                _panel(panel, series, front)
+            for panel in panels[len(series.fronts) :]:
                 panel.set_axis_off()
-            if one.name:
-                panels[0].set_title(one.name, loc="left", fontsize=9, fontweight="bold")
+            if series.name:
+                panels[0].set_title(series.name, loc="left", fontsize=9, fontweight="bold")
         if len(drawn) > len(shown):
             title += f"; the first {len(shown)} of {len(drawn)} series"
         if title:
@@ -139,21 +139,21 @@ def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
     return agreed
 
 
-def quality_label(one: Series, quality: Quantity) -> str:
+def quality_label(series: Series, quality: Quantity) -> str:
     """A quality with its unit, and what it is against where that is not the truth."""
-    compared = "reference" in set(one.runs["metrics_against"]) and quality.of == "object"
+    compared = "reference" in set(series.runs["metrics_against"]) and quality.of == "object"
     return quality.axis + (" against the reference" if compared else "")
 
 
-def _panel(axes: Axes, one: Series, front: Front) -> None:
+def _panel(axes: Axes, series: Series, front: Front) -> None:
     cost, quality = front.cost.mean, front.value.mean
     column, more_is_better = front.quality.column, front.quality.better == "higher"
     axes.set_xlabel(
         QUANTITIES[front.cost.column].axis + (f"\non {front.device}" if front.device else "")
     )
-    axes.set_ylabel(quality_label(one, front.quality))
+    axes.set_ylabel(quality_label(series, front.quality))
     known = np.isfinite(cost) & np.isfinite(quality)
-    apart = {"collapsed": one.collapsed, "stopped": one.stopped}
+    apart = {"collapsed": series.collapsed, "stopped": series.stopped}
     if front.device is not None:
         apart = {
             how: runs[[device == front.device for device in devices(runs)]]
@@ -165,7 +165,7 @@ def _panel(axes: Axes, one: Series, front: Front) -> None:
     }
     all_costs = np.concatenate([cost[known], *(of_runs for of_runs, _ in places.values())])
     _log_axis(axes, all_costs[np.isfinite(all_costs)])
-    drawn = {FLOORS[key]: value for key, value in floors(one.runs, column).items()}
+    drawn = {FLOORS[key]: value for key, value in floors(series.runs, column).items()}
     ends = np.concatenate([quality[known], front.value.low[known], front.value.high[known]])
     qualities = np.concatenate([of_runs for _, of_runs in places.values()])
     low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), qualities, front)
@@ -177,7 +177,7 @@ def _panel(axes: Axes, one: Series, front: Front) -> None:
         [*quality[front.members], quality[front.members[-1]]],
         where="post", color="black", linewidth=1, zorder=2,
     )  # fmt: skip
-    names = list(zip(*_names(one.configs), strict=True))
+    names = list(zip(*_names(series.configs), strict=True))
     for architecture, transform in sorted(set(names)):
         mine = known & np.array([name == (architecture, transform) for name in names])
         if known.sum() <= MOST_BARS:
@@ -191,10 +191,10 @@ def _panel(axes: Axes, one: Series, front: Front) -> None:
         inside = np.clip(of_quality, low + edge, high - edge)
         axes.scatter(of_cost, inside, s=26, zorder=3, **APART[how])  # type: ignore[arg-type]
     _label_floors(axes, drawn)
-    if one.recommendation is not None and known[one.recommendation.config]:
-        chosen = one.recommendation.config
+    if series.recommendation is not None and known[series.recommendation.config]:
+        chosen = series.recommendation.config
         place = float(cost[chosen]), float(quality[chosen])
-        _mark(axes, place, one.configs["configuration"][chosen], above=more_is_better)
+        _mark(axes, place, series.configs["configuration"][chosen], above=more_is_better)
 
 
 def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.bool_], colour: str) -> None:
@@ -298,7 +298,7 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
     """One entry for each colour, shape and line that the picture has."""
     if not rows:
         return []
-    runs = pd.concat([one.configs[one.configs["n_seeds"] > 0] for one in rows])
+    runs = pd.concat([series.configs[series.configs["n_seeds"] > 0] for series in rows])
     used_shapes, used_colours = (set(names) for names in _names(runs))
 
     def entry(text: str, **style: object) -> Line2D:
@@ -314,7 +314,7 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
         for name, shape in SHAPES.items()
         if name in used_shapes
     ]
-    if any(np.isfinite(front.value.low).any() for one in rows for front in one.fronts):
+    if any(np.isfinite(front.value.low).any() for series in rows for front in series.fronts):
         bar = entry("95 % interval of the mean", marker="|", markersize=11, color="0.4")
         entries.append(bar)
     entries.append(entry("front", linestyle="-", color="black", linewidth=1))
@@ -322,12 +322,12 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
         entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")
     )
     off_scale = " (at the edge: off scale)"
-    if any(len(one.collapsed) for one in rows):
+    if any(len(series.collapsed) for series in rows):
         entries.append(entry(f"collapsed{off_scale}", marker="x", color="0.5", markersize=5))
         off_scale = ""  # said once
-    if any(len(one.stopped) for one in rows):
+    if any(len(series.stopped) for series in rows):
         hollow = {"markerfacecolor": "none", "color": "0.5", "markersize": 5}
         entries.append(entry(f"stopped early{off_scale}", marker="D", **hollow))
-    if any(floors(one.runs, front.quality.column) for one in rows for front in one.fronts):
+    if any(floors(series.runs, front.quality.column) for series in rows for front in series.fronts):
         entries.append(entry("without a network", linestyle=(0, (1, 2)), color="0.45", linewidth=1))
     return entries

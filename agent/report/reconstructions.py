@@ -109,8 +109,8 @@ def reconstructions_figure(comparisons: Sequence[Comparison]) -> Figure:
     reconstruction); errors half of it to both sides of zero.
     """
     shown = comparisons[:MOST_OBJECTS]
-    rows = [3 if one.kind else 2 for one in shown]
-    columns = [len(one.columns) + bool(one.kind) for one in shown]
+    rows = [3 if comparison.kind else 2 for comparison in shown]
+    columns = [len(comparison.columns) + bool(comparison.kind) for comparison in shown]
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(
             figsize=(max(columns) * PANEL + 1.2, sum(rows) * PANEL + 0.8 * len(rows)),
@@ -118,8 +118,8 @@ def reconstructions_figure(comparisons: Sequence[Comparison]) -> Figure:
         )
         FigureCanvasAgg(figure)
         blocks = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=rows)
-        for one, block in zip(shown, blocks[:, 0], strict=True):
-            _draw(block, one)
+        for comparison, block in zip(shown, blocks[:, 0], strict=True):
+            _draw(block, comparison)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return figure
@@ -182,17 +182,17 @@ def _shrunk(picture: Picture, side: int) -> Picture:
     )
 
 
-def _draw(block: SubFigure, one: Comparison) -> None:
-    pictures = [column.reconstruction for column in one.columns]
+def _draw(block: SubFigure, comparison: Comparison) -> None:
+    pictures = [column.reconstruction for column in comparison.columns]
     # All columns are of one object, and so is what they are compared with.
-    against = pictures[0].against if one.kind else None
-    titles = [(column.title, column.emphasised) for column in one.columns]
+    against = pictures[0].against if comparison.kind else None
+    titles = [(column.title, column.emphasised) for column in comparison.columns]
     if against is not None:
-        titles.insert(0, (str(one.kind), False))
+        titles.insert(0, (str(comparison.kind), False))
     count = 2 if against is None else 3
     axes = block.subplots(count, len(titles), squeeze=False, sharex=True, sharey=True)
-    if one.name:
-        block.suptitle(one.name, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    if comparison.name:
+        block.suptitle(comparison.name, fontsize=9, fontweight="bold", x=0.01, ha="left")
     phases = ([against[1]] if against else []) + [picture.phase for picture in pictures]
     moduli = ([against[0]] if against else []) + [picture.amplitude for picture in pictures]
     _row(axes[0], phases, "phase [rad]", limits_of(phases[0]), COLOURS)

@@ -115,7 +115,7 @@ class ExportResult:
         sweep = self.material.sweep
         if self.grid is None or sweep is None:
             return []
-        return [point_name(sweep, one.point) for one in self.grid if not one.done]
+        return [point_name(sweep, attempts.point) for attempts in self.grid if not attempts.done]
 
 
 def report(result: ExportResult, console: Console) -> None:
@@ -136,18 +136,20 @@ def report(result: ExportResult, console: Console) -> None:
     _say_most(refused, "rejected records", say)
     if len(result.series) > 1:
         say("runs that differ in input, training effort or data are not compared:")
-    for one in result.series:
-        if one.name:
-            console.print(Text(f"\n{one.name}", style="bold"))
-        if one.incomplete:
-            left_out = f"{len(one.incomplete)} finished without parameters or {one.criterion.label}"
-            more = ", …" if len(one.incomplete) > MOST_LINES else ""
-            say(f"{left_out}, left out: {', '.join(one.incomplete[:MOST_LINES])}{more}")
-        if one.recommendation is None:
-            say(f"no recommendation: {one.why_not}")
+    for series in result.series:
+        if series.name:
+            console.print(Text(f"\n{series.name}", style="bold"))
+        if series.incomplete:
+            left_out = (
+                f"{len(series.incomplete)} finished without parameters or {series.criterion.label}"
+            )
+            more = ", …" if len(series.incomplete) > MOST_LINES else ""
+            say(f"{left_out}, left out: {', '.join(series.incomplete[:MOST_LINES])}{more}")
+        if series.recommendation is None:
+            say(f"no recommendation: {series.why_not}")
             continue
-        console.print(_front_table(one))
-        for what, text in advice(one):
+        console.print(_front_table(series))
+        for what, text in advice(series):
             say(f"{what:<12} {text}")
     say(f"\nruns            {result.csv}")
     say(f"configurations  {result.configs}")
@@ -184,10 +186,10 @@ def _print_failures(runs: pd.DataFrame, console: Console) -> None:
     console.print(printed)
 
 
-def _front_table(one: Series) -> Table:
+def _front_table(series: Series) -> Table:
     """The first front, cheapest configuration first; ➤ is the recommended one."""
-    front = one.fronts[0]
-    known = one.configs.columns[one.configs.notna().any()]
+    front = series.fronts[0]
+    known = series.configs.columns[series.configs.notna().any()]
     columns = {"model_params": "model_params"} | {c: f"{c}_mean" for c in FRONT_COLUMNS[1:]}
     shown = {QUANTITIES[c]: column for c, column in columns.items() if column in known}
     printed = Table(
@@ -199,8 +201,8 @@ def _front_table(one: Series) -> Table:
     for heading in ("seeds", *(quantity.heading for quantity in shown), "on the front"):
         printed.add_column(Text(heading), justify="right")
     for position in front.members:
-        row = one.configs.iloc[position]
-        chosen = one.recommendation is not None and position == one.recommendation.config
+        row = series.configs.iloc[position]
+        chosen = series.recommendation is not None and position == series.recommendation.config
         probability = front.probability[position]
         printed.add_row(
             "➤" if chosen else "",

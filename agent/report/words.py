@@ -27,43 +27,46 @@ Line = tuple[str, str]
 """What a line is about, and what it says."""
 
 
-def advice(one: Series) -> list[Line]:
+def advice(series: Series) -> list[Line]:
     """A series' recommendation: the configuration, the rule, how sure it is, what else there is.
 
     Empty where there is nothing to recommend.
     """
-    chosen = one.recommendation
+    chosen = series.recommendation
     if chosen is None:
         return []
-    lines = [("recommended", describe(one, chosen.config)), ("rule", rule(one))]
-    if sure := certainty(one):
+    lines = [("recommended", describe(series, chosen.config)), ("rule", rule(series))]
+    if sure := certainty(series):
         lines.append(("how sure", sure))
     if chosen.choice.caveat:
         lines.append(("caveat", chosen.choice.caveat))
     if chosen.provisional:
         lines.append(("provisional", chosen.provisional))
-    lines += [(pick.name, against(one, pick)) for pick in chosen.picks]
-    lines.append(("prices", prices(one)))
-    lines += [(verdict, text) for verdict, text in verdicts(one)]
+    lines += [(pick.name, against(series, pick)) for pick in chosen.picks]
+    lines.append(("prices", prices(series)))
+    lines += [(verdict, text) for verdict, text in verdicts(series)]
     lines += [
-        ("margin", _margin(one)),
+        ("margin", _margin(series)),
         ("runner-up", "none by this rule" if chosen.runner_up is None
-         else describe(one, chosen.runner_up)),
-        ("for more", _more(one)),
+         else describe(series, chosen.runner_up)),
+        ("for more", _more(series)),
     ]  # fmt: skip
     lines += [("left out", _left_out(why, names)) for why, names in chosen.left_out.items()]
-    lines += [("front", _standing(one, front)) for front in one.fronts[:1]]
+    lines += [("front", _standing(series, front)) for front in series.fronts[:1]]
     return lines
 
 
-def describe(one: Series, config: int) -> str:
+def describe(series: Series, config: int) -> str:
     """'fno sqrt modes 12 width 32 (3 seeds): 1,234 parameters, phase SSIM 0.6123 [0.60, 0.62]'."""
-    row = one.configs.iloc[config]
+    row = series.configs.iloc[config]
     said = f"{row['configuration']} ({_count(row['n_seeds'], 'seed')})"
     if row[COST] is not None:
         said += f": {row[COST]:,} parameters"
-    shown = {one.choice.reported.column: one.choice.reported, one.choice.by.column: one.choice.by}
-    parts = [said, *(_interval(one, config, criterion) for criterion in shown.values())]
+    shown = {
+        series.choice.reported.column: series.choice.reported,
+        series.choice.by.column: series.choice.by,
+    }
+    parts = [said, *(_interval(series, config, criterion) for criterion in shown.values())]
     if row[COLLAPSE[0]] > 0:
         low, high = (100 * row[end] for end in COLLAPSE[1:])
         lost = row["n_collapsed"] + row["n_diverged"]
@@ -72,11 +75,11 @@ def describe(one: Series, config: int) -> str:
     return ", ".join(parts)
 
 
-def rule(one: Series) -> str:
+def rule(series: Series) -> str:
     """The rule and its figures."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     if chosen is None:
-        return one.why_not
+        return series.why_not
     by, among = chosen.choice.by, _count(chosen.compared, "configuration")
     limits = [limit.words for limit in chosen.asked.limits]
     among += f" with {' and '.join(limits)}" if limits else ""
@@ -86,15 +89,15 @@ def rule(one: Series) -> str:
             f"{cheapest} among the {among} whose mean {by.label} is within "
             f"{chosen.rule.amount:g} of the best"
         )
-    return f"{_must(one)}; the most {by.label} at this price, of {among}"
+    return f"{_must(series)}; the most {by.label} at this price, of {among}"
 
 
-def certainty(one: Series) -> str:
+def certainty(series: Series) -> str:
     """How probably the recommended one is the choice, and what else may be; empty if unknown."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     if chosen is None or not math.isfinite(chosen.probability[chosen.config]):
         return ""
-    names = one.configs["configuration"].tolist()
+    names = series.configs["configuration"].tolist()
     said = f"{percent(chosen.probability[chosen.config])} that it is the choice by this rule"
     known = np.nan_to_num(chosen.probability)
     others = [int(i) for i in np.argsort(-known, kind="stable") if i != chosen.config]
@@ -106,35 +109,35 @@ def certainty(one: Series) -> str:
     return said
 
 
-def against(one: Series, pick: Pick) -> str:
+def against(series: Series, pick: Pick) -> str:
     """A pick, and what one gains and pays with it against the recommended one."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None
-    name = one.configs["configuration"][pick.config]
+    name = series.configs["configuration"][pick.config]
     price = "no price" if pick.price == 0 else f"price {pick.price:g}"
     said = f"{name}, at {price}"
     if math.isfinite(pick.probability):
         said += f" ({percent(pick.probability)})"
-    return f"{said}: {gain_and_cost(one, pick.config)}"
+    return f"{said}: {gain_and_cost(series, pick.config)}"
 
 
-def gain_and_cost(one: Series, config: int) -> str:
+def gain_and_cost(series: Series, config: int) -> str:
     """'0.0300 more phase SSIM for 4 × the parameters', against the recommended one."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None
     if config == chosen.config:
         return "the recommended one"
     by = chosen.choice.by
-    gain = by.sign * float(np.diff(one.of.means[by.column].mean[[chosen.config, config]])[0])
-    paid = one.of.means[chosen.asked.cost].mean
+    gain = by.sign * float(np.diff(series.of.means[by.column].mean[[chosen.config, config]])[0])
+    paid = series.of.means[chosen.asked.cost].mean
     ratio = float(paid[config] / paid[chosen.config])
     better = "better" if gain >= 0 else "worse"
     return f"{abs(gain):.4f} {better} in {by.label} for {_times(ratio)} the {_cost(chosen)}"
 
 
-def prices(one: Series) -> str:
+def prices(series: Series) -> str:
     """Between which prices the recommended one is the choice."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None
     rung = next((rung for rung in chosen.rungs if rung.config == chosen.config), None)
     if rung is None:
@@ -146,12 +149,12 @@ def prices(one: Series) -> str:
     return f"it is the choice at every price from {rung.low:.3g} to {rung.high:.3g}"
 
 
-def verdicts(one: Series) -> list[Line]:
+def verdicts(series: Series) -> list[Line]:
     """What the seeds say of the contenders, each against the recommended one."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     if chosen is None:
         return []
-    names = one.configs["configuration"].tolist()
+    names = series.configs["configuration"].tolist()
     by = chosen.choice.by
     return [
         (
@@ -177,35 +180,35 @@ def to_json(study: str, all_series: Sequence[Series]) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
         "study": study,
-        "series": [_series(one) for one in all_series],
+        "series": [_series(series) for series in all_series],
     }
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _series(one: Series) -> dict[str, Any]:
-    chosen = one.recommendation
-    names = one.configs["configuration"].tolist()
+def _series(series: Series) -> dict[str, Any]:
+    chosen = series.recommendation
+    names = series.configs["configuration"].tolist()
     content: dict[str, Any] = {
-        "name": one.name,
-        "chosen_by": one.choice.by.column,
-        "reported": one.choice.reported.column,
-        "better": one.choice.by.better,
-        "caveat": one.choice.caveat,
+        "name": series.name,
+        "chosen_by": series.choice.by.column,
+        "reported": series.choice.reported.column,
+        "better": series.choice.by.better,
+        "caveat": series.choice.caveat,
         "recommended": None,
-        "why_not": one.why_not,
+        "why_not": series.why_not,
     }
     if chosen is not None:
         tolerance = chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None
         content |= {
             "provisional": chosen.provisional,
-            "rule": rule(one),
+            "rule": rule(series),
             "allowance": tolerance,
             "allowance_is": "price" if tolerance is None else "tolerance",
             "margin": chosen.margin,
-            "recommended": _configuration(one, chosen.config),
-            "best": _configuration(one, chosen.best),
-            "runner_up": _configuration(one, chosen.runner_up),
-            "next_better": _configuration(one, chosen.next_better),
+            "recommended": _configuration(series, chosen.config),
+            "best": _configuration(series, chosen.best),
+            "runner_up": _configuration(series, chosen.runner_up),
+            "next_better": _configuration(series, chosen.next_better),
             "cost": chosen.asked.cost,
             "price": {
                 "value": chosen.price,
@@ -216,7 +219,7 @@ def _series(one: Series) -> dict[str, Any]:
                     "configuration": names[pick.config],
                     "price": pick.price,
                     "probability": pick.probability,
-                    **_gain_and_cost(one, chosen, pick.config),
+                    **_gain_and_cost(series, chosen, pick.config),
                 }
                 for pick in chosen.picks
             },
@@ -239,7 +242,7 @@ def _series(one: Series) -> dict[str, Any]:
             ],
             "limits": [limit.words for limit in chosen.asked.limits],
             "left_out": chosen.left_out,
-            "in_words": [f"{what}: {text}" for what, text in advice(one)],
+            "in_words": [f"{what}: {text}" for what, text in advice(series)],
         }
     content["fronts"] = [
         {
@@ -252,7 +255,7 @@ def _series(one: Series) -> dict[str, Any]:
             "reference": front.reference,
             "knee": None if front.knee is None else names[front.knee],
         }
-        for front in one.fronts
+        for front in series.fronts
     ]
     return content
 
@@ -261,21 +264,21 @@ def _by_name(names: Sequence[str], probability: np.ndarray) -> dict[str, float]:
     return {name: p for name, p in zip(names, probability, strict=True) if np.isfinite(p)}
 
 
-def _gain_and_cost(one: Series, chosen: Recommendation, config: int) -> dict[str, float]:
+def _gain_and_cost(series: Series, chosen: Recommendation, config: int) -> dict[str, float]:
     """Against the recommended one, in what is chosen by."""
     by = chosen.choice.by
-    quality, paid = one.of.means[by.column].mean, one.of.means[chosen.asked.cost].mean
+    quality, paid = series.of.means[by.column].mean, series.of.means[chosen.asked.cost].mean
     return {
         "gain": by.sign * float(quality[config] - quality[chosen.config]),
         "times_the_cost": float(paid[config] / paid[chosen.config]),
     }
 
 
-def _configuration(one: Series, config: int | None) -> dict[str, Any] | None:
+def _configuration(series: Series, config: int | None) -> dict[str, Any] | None:
     if config is None:
         return None
-    row = one.configs.iloc[config]
-    metrics = [c.removesuffix("_mean") for c in map(str, one.configs) if c.endswith("_mean")]
+    row = series.configs.iloc[config]
+    metrics = [c.removesuffix("_mean") for c in map(str, series.configs) if c.endswith("_mean")]
     return {
         "configuration": row["configuration"],
         **{key: row[key] for key in CONFIGURATION},
@@ -289,18 +292,18 @@ def _configuration(one: Series, config: int | None) -> dict[str, Any] | None:
     }
 
 
-def _interval(one: Series, config: int, criterion: Criterion) -> str:
+def _interval(series: Series, config: int, criterion: Criterion) -> str:
     mean, low, high = (
-        numbers(one.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
+        numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
     )
     if not math.isfinite(low):
         return f"{criterion.label} {mean:.4f}"
     return f"{criterion.label} {mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _must(one: Series) -> str:
+def _must(series: Series) -> str:
     """'a network twice as large must gain 0.01 in phase SSIM'."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None
     what = "a network twice as large" if _is_size(chosen) else f"twice the {_cost(chosen)}"
     return f"{what} must gain {chosen.price:g} in {chosen.choice.by.label}"
@@ -318,29 +321,29 @@ def _times(ratio: float) -> str:
     return f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
 
 
-def _margin(one: Series) -> str:
-    chosen = one.recommendation
+def _margin(series: Series) -> str:
+    chosen = series.recommendation
     assert chosen is not None
     if chosen.config == chosen.best:
         return "it is the best"
     worse = "below" if chosen.choice.by.better == "higher" else "above"
-    return f"{chosen.margin:.4f} {worse} the best, {describe(one, chosen.best)}"
+    return f"{chosen.margin:.4f} {worse} the best, {describe(series, chosen.best)}"
 
 
-def _more(one: Series) -> str:
+def _more(series: Series) -> str:
     """What one pays for the next better configuration."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None
     if chosen.next_better is None:
         return "no configuration that was compared is better"
     by = chosen.choice.by
-    quality = by.sign * numbers(one.configs, f"{by.column}_mean")
+    quality = by.sign * numbers(series.configs, f"{by.column}_mean")
     gain = quality[chosen.next_better] - quality[chosen.config]
-    names = one.configs["configuration"].tolist()
-    parts = [f"{_ratio(one, COST):.3g} × the parameters"]
-    slower = _ratio(one, f"{TIME}_mean")
+    names = series.configs["configuration"].tolist()
+    parts = [f"{_ratio(series, COST):.3g} × the parameters"]
+    slower = _ratio(series, f"{TIME}_mean")
     if math.isfinite(slower):
-        device = one.configs["time_device"][chosen.config]
+        device = series.configs["time_device"][chosen.config]
         parts.append(f"{slower:.3g} × the inference time" + (f" on {device}" if device else ""))
     return (
         f"{names[chosen.next_better]} is {gain:.4f} better in {by.label} and takes "
@@ -348,11 +351,11 @@ def _more(one: Series) -> str:
     )
 
 
-def _ratio(one: Series, column: str) -> float:
+def _ratio(series: Series, column: str) -> float:
     """The next better configuration's number over the recommended one's."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None and chosen.next_better is not None
-    values = numbers(one.configs, column)
+    values = numbers(series.configs, column)
     return float(values[chosen.next_better] / values[chosen.config])
 
 
@@ -362,11 +365,11 @@ def _left_out(why: str, names: Sequence[str]) -> str:
     return f"{len(names)} {why}: {some}{f' and {more} more' if more > 0 else ''}"
 
 
-def _standing(one: Series, front: Front) -> str:
+def _standing(series: Series, front: Front) -> str:
     """Where the recommended configuration stands in a front, and whether the knee agrees."""
-    chosen = one.recommendation
+    chosen = series.recommendation
     assert chosen is not None
-    names = one.configs["configuration"].tolist()
+    names = series.configs["configuration"].tolist()
     what = f"the front of parameters and {front.quality.label}"
     said = [f"{'on' if chosen.config in front.members else 'not on'} {what}"]
     probability = front.probability[chosen.config]

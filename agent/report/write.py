@@ -35,16 +35,16 @@ def illustrate(result: ExportResult, folder: Path) -> list[Path]:
         MachineError: the disk refuses.
     """
     shown = galleries(result)
-    compared = [one for one in map(comparison, shown) if one is not None]
+    compared = [drawn for drawn in map(comparison, shown) if drawn is not None]
     for name in (PLOT, PAPER, EFFECTS, RECONSTRUCTIONS):
         (folder / name).unlink(missing_ok=True)
     written = []
-    if any(one.fronts for one in result.series):
+    if any(series.fronts for series in result.series):
         figure = pareto_figure(result.series, result.material.counts)
         save_png(figure, folder / PLOT)
         save_pdf(figure, folder / PAPER)
         written += [folder / PLOT, folder / PAPER]
-    if any(one.effects for one in result.series):
+    if any(series.effects for series in result.series):
         save_png(effects_figure(result.series), folder / EFFECTS)
         written.append(folder / EFFECTS)
     if compared:
@@ -59,6 +59,6 @@ def galleries(result: ExportResult) -> list[Gallery]:
     """What is pictured of each series; several share what a page holds, and the last get none."""
     share = max(2, MOST_PICTURES // max(1, len(result.series)))
     return [
-        gallery(one, result.material.folder, share if number < MOST_PICTURES // 2 else 0)
-        for number, one in enumerate(result.series)
+        gallery(series, result.material.folder, share if number < MOST_PICTURES // 2 else 0)
+        for number, series in enumerate(result.series)
     ]
