@@ -22,10 +22,10 @@ from agent.report.terminal import (
     RECOMMENDATION,
     ExportResult,
     Material,
-    report,
+    print_export,
 )
 from agent.report.words import to_json
-from agent.report.write import illustrate
+from agent.report.write import write_report
 from agent.server.client import Place, Server, UnknownPlaceError, parse_place
 from agent.server.rows import is_ours, merge, mirror, study_name
 from agent.study.coverage import attempts
@@ -144,7 +144,7 @@ def read_server(server: Server, place: Place) -> Material:
         folder=folder,
         sweep=sweep,
         table=whole,
-        rejected=[rejected for found in records.values() for rejected in found.rejected],
+        rejected=[rejected for study in records.values() for rejected in study.rejected],
         remarks=remarks,
     )
 
@@ -208,7 +208,7 @@ def write(
         pictures=[],
         grid=grid,
     )
-    return replace(result, pictures=illustrate(result, folder))
+    return replace(result, pictures=write_report(result, folder))
 
 
 @command
@@ -218,15 +218,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = _export(args)
     # Away from a terminal rich assumes 80 columns and breaks the table's words.
     width = None if sys.stdout.isatty() else 140
-    report(result, Console(width=width))
+    print_export(result, Console(width=width))
     source = result.material.source
     if args.require_complete and result.missing:
         lacking = f"{len(result.missing)} of the grid's {result.points} points"
         print(f"error: {source}: {lacking} have no finished run", file=sys.stderr)
         return 1
-    if any(one.recommendation for one in result.series):
+    if any(compared.recommendation for compared in result.series):
         return 0
-    reasons = dict.fromkeys(one.why_not for one in result.series)
+    reasons = dict.fromkeys(compared.why_not for compared in result.series)
     why = "; ".join(reasons) or "no finished run to recommend"
     print(f"error: {source}: {why}", file=sys.stderr)
     return 1

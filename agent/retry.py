@@ -84,20 +84,20 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
         UserError: the folder's records cannot be listed.
     """
     mirrors = [mirror(run) for run in runs]
-    there = attempts(sweep, assemble([one.parts for one in mirrors]))
+    there = attempts(sweep, assemble([mirrored.parts for mirrored in mirrors]))
     here = attempts(sweep, table(read_records(folder).results))
-    found = []
+    missing = []
     for on_server, local in zip(there, here, strict=True):
         if on_server.done:
             continue
         own = [mirrors[row] for row in on_server.rows]
         what = NOT_SENT if local.done else TO_RUN
-        if any(one.run.state in ACTIVE for one in own):
+        if any(mirrored.run.state in ACTIVE for mirrored in own):
             what = RUNS_NOW
         last = own[-1] if own else None
         state, error = (last.cell("status"), last.cell("error")) if last else ("never begun", "")
-        found.append(Missing(on_server.point, what, str(state), str(error)))
-    return found
+        missing.append(Missing(on_server.point, what, str(state), str(error)))
+    return missing
 
 
 @command
@@ -117,7 +117,7 @@ def _main(args: argparse.Namespace) -> int:
     runs = server.runs(place)
     missing = find_missing(sweep, runs, folder)
     _list(console, place, sweep, missing, folder)
-    wanted = [one.point for one in missing if one.what == TO_RUN]
+    wanted = [entry.point for entry in missing if entry.what == TO_RUN]
     if args.run and wanted:
         variables = _variables(place, runs)
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -178,12 +178,17 @@ def _list(
         printed = Table(title="no finished run on the server", title_justify="left")
         for heading in ("point", "", "newest run", "why"):
             printed.add_column(heading)
-        for one in missing:
-            cells = (point_name(sweep, one.point), one.what, one.state, one.error[:300])
+        for entry in missing:
+            cells = (
+                point_name(sweep, entry.point),
+                entry.what,
+                entry.state,
+                entry.error[:300],
+            )
             printed.add_row(*map(Text, cells))
         console.print(printed)
     total = len(points(sweep))
-    counts = Counter(one.what for one in missing)
+    counts = Counter(entry.what for entry in missing)
     words = [f"{counts[what]} {what}" for what in (TO_RUN, RUNS_NOW, NOT_SENT) if counts[what]]
     done = f"{total - len(missing)} of the grid's {total} points are finished"
     console.print(

@@ -119,11 +119,11 @@ def sync(study: Path, dry_run: bool = False) -> int:
     if not folder.is_dir():
         what = "no runs of Weights & Biases in it" if study.is_dir() else "no such folder"
         raise UserError(f"{study}: {what}")
-    found, report = find_runs(folder), Report()
-    errands = _errands(found.ended) if found.ended else []
-    for identifier, path in found.unended.items():
+    runs, report = find_runs(folder), Report()
+    errands = _errands(runs.ended) if runs.ended else []
+    for identifier, path in runs.unended.items():
         report.line("running" if is_held(path) else "stopped", identifier, path.name)
-    for rejected in found.rejected:
+    for rejected in runs.rejected:
         report.line("failed", rejected.path.name, rejected.reason)
     for errand in errands:
         rest = []

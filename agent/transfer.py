@@ -102,10 +102,10 @@ def _main(args: argparse.Namespace) -> int:
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
     simulated, scanned = (_configurations(study) for study in studies)
-    found = compare(simulated, scanned, *measures)
+    transfer = compare(simulated, scanned, *measures)
     console = Console(highlight=False, soft_wrap=True)
-    report(found, *measures, console)
-    console.print(f"table    {_write_csv(found, folder, *measures)}", markup=False)
+    print_transfer(transfer, *measures, console)
+    console.print(f"table    {_write_csv(transfer, folder, *measures)}", markup=False)
     return 0
 
 
@@ -126,16 +126,16 @@ def compare(
         ]
         return {key: mean for key, mean in zip(keys, means, strict=True) if np.isfinite(mean)}
 
-    one, other = named(simulated, measure), named(scanned, scan_measure)
-    common = [key for key in one if key in other]
+    of_simulation, of_scan = named(simulated, measure), named(scanned, scan_measure)
+    common = [key for key in of_simulation if key in of_scan]
     if len(common) < FEWEST:
         raise UserError(
             f"{len(common)} configurations have {measure.name} on simulated data and "
             f"{scan_measure.name} on the scan; at least {FEWEST} are needed"
         )
     has = np.isfinite(numbers(simulated, f"{measure.name}_mean"))
-    spoken = dict(zip(one, simulated["configuration"][has].tolist(), strict=True))
-    values = [np.array([named[key] for key in common]) for named in (one, other)]
+    spoken = dict(zip(of_simulation, simulated["configuration"][has].tolist(), strict=True))
+    values = [np.array([named[key] for key in common]) for named in (of_simulation, of_scan)]
     quality = [
         v if m.maximize else -v for v, m in zip(values, (measure, scan_measure), strict=True)
     ]
@@ -172,35 +172,38 @@ def tau_interval(quality: Array, other: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def report(found: Transfer, measure: Metric, scan_measure: Metric, console: Console) -> None:
+def print_transfer(
+    transfer: Transfer, measure: Metric, scan_measure: Metric, console: Console
+) -> None:
     """Print both rankings, τ, and what choosing on simulated data would have cost."""
     printed = Table("configuration", f"simulated {measure.name}", "rank",
                     f"scan {scan_measure.name}", "rank")  # fmt: skip
     ranks = [
         _ranks(values, metric)
-        for values, metric in ((found.simulated, measure), (found.scanned, scan_measure))
+        for values, metric in ((transfer.simulated, measure), (transfer.scanned, scan_measure))
     ]
     for i in np.argsort(ranks[0], kind="stable"):
-        printed.add_row(found.names[i], f"{found.simulated[i]:.4f}", str(ranks[0][i]),
-                        f"{found.scanned[i]:.4f}", str(ranks[1][i]))  # fmt: skip
+        printed.add_row(transfer.names[i], f"{transfer.simulated[i]:.4f}", str(ranks[0][i]),
+                        f"{transfer.scanned[i]:.4f}", str(ranks[1][i]))  # fmt: skip
     console.print(printed)
+    names, chosen, best = transfer.names, transfer.chosen, transfer.best
     lines = [
-        f"Kendall τ  {found.tau:.2f}, 95 % interval {found.low:.2f} … {found.high:.2f} "
-        f"({len(found.names)} configurations)",
-        f"verdict    {verdict(found)}",
-        f"choice     best on simulated data: {found.names[found.chosen]}; on the scan its "
-        f"{scan_measure.name} is {found.scanned[found.chosen]:.4f}, rank {ranks[1][found.chosen]}",
-        f"           best on the scan: {found.names[found.best]}, {found.scanned[found.best]:.4f}",
+        f"Kendall τ  {transfer.tau:.2f}, 95 % interval {transfer.low:.2f} … {transfer.high:.2f} "
+        f"({len(names)} configurations)",
+        f"verdict    {verdict(transfer)}",
+        f"choice     best on simulated data: {names[chosen]}; on the scan its "
+        f"{scan_measure.name} is {transfer.scanned[chosen]:.4f}, rank {ranks[1][chosen]}",
+        f"           best on the scan: {names[best]}, {transfer.scanned[best]:.4f}",
     ]
     for line in lines:
         console.print(line, markup=False)
 
 
-def verdict(found: Transfer) -> str:
+def verdict(transfer: Transfer) -> str:
     """What the interval allows to say, and no more."""
-    if found.low > 0:
+    if transfer.low > 0:
         return "the rankings agree: better on simulated data tends to be better on the scan"
-    if found.high < 0:
+    if transfer.high < 0:
         return "the rankings oppose each other: do not choose on simulated data"
     return "undecided: the interval has zero in it; these configurations do not tell"
 
@@ -232,12 +235,12 @@ def _with(
     return changed
 
 
-def _write_csv(found: Transfer, folder: Path, measure: Metric, scan_measure: Metric) -> Path:
+def _write_csv(transfer: Transfer, folder: Path, measure: Metric, scan_measure: Metric) -> Path:
     path = folder / "transfer.csv"
     columns = {
-        "configuration": found.names,
-        f"simulated_{measure.name}": found.simulated,
-        f"scan_{scan_measure.name}": found.scanned,
+        "configuration": transfer.names,
+        f"simulated_{measure.name}": transfer.simulated,
+        f"scan_{scan_measure.name}": transfer.scanned,
     }
     text = pd.DataFrame(columns).to_csv(index=False)
     write_atomically(path, lambda stream: stream.write(text.encode()))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.analysis.series import series
-from agent.report.terminal import ExportResult, Material, report
+from agent.report.terminal import ExportResult, Material, print_export
 from agent.server.client import ServerRun
 from agent.server.rows import Merged, is_ours, merge, mirror
 from agent.server.tracker import summary
@@ -215,7 +215,7 @@ def test_no_run_is_so_strange_that_the_others_are_lost(
     files = (Path("csv"), Path("configs"), Path("json"))
     result = ExportResult(material, series(material.counted), *files, [], None)
     assert any(one.recommendation for one in result.series)
-    report(result, Console(file=io.StringIO(), width=140))
+    print_export(result, Console(file=io.StringIO(), width=140))
 
 
 def test_a_foreign_run_has_keys_that_are_not_ours_and_no_run_id() -> None:

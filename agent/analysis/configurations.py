@@ -124,16 +124,16 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         np.array(table[COST], dtype=float),
         np.array(table["n_collapsed"]) > 0,
     )
-    found = {key: known(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
+    means = {key: known(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
     metrics = [c for c in map(str, runs) if c.endswith("_phase") and c in QUANTITIES]
     metrics += [c for c, q in QUANTITIES.items() if (q.of == "scan" or c in TIMES) and c in runs]
     for metric in dict.fromkeys(metrics):
         measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
         rows_of = timed if metric in TIMES else counted
-        found[metric] = seed_means(metric, measured, seed, rows_of, terms)
-        for name, values in _statistics(metric, found[metric]).items():
+        means[metric] = seed_means(metric, measured, seed, rows_of, terms)
+        for name, values in _statistics(metric, means[metric]).items():
             table[f"{metric}_{name}"] = values
-    return Configurations(pd.DataFrame(table, dtype=object), counted, found, terms)
+    return Configurations(pd.DataFrame(table, dtype=object), counted, means, terms)
 
 
 def configuration_names(configs: pd.DataFrame) -> list[str]:
@@ -199,14 +199,16 @@ def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
     # A server's words for runs that are under way: neither failures nor results.
     other = (*get_args(Status), *("pending", "running", "preempting"))
     counts: dict[str, list[Any]] = {
-        "n_runs": [one.total() for one in statuses],
+        "n_runs": [count.total() for count in statuses],
         "n_seeds": [],
-        "n_failed": [one.total() - sum(one[s] for s in other if s != "failed") for one in statuses],
-        "n_collapsed": [one["collapsed"] for one in statuses],
-        "n_diverged": [one["diverged"] for one in statuses],
+        "n_failed": [
+            count.total() - sum(count[s] for s in other if s != "failed") for count in statuses
+        ],
+        "n_collapsed": [count["collapsed"] for count in statuses],
+        "n_diverged": [count["diverged"] for count in statuses],
     }
-    if any(one["stopped"] for one in statuses):
-        counts["n_stopped"] = [one["stopped"] for one in statuses]
+    if any(count["stopped"] for count in statuses):
+        counts["n_stopped"] = [count["stopped"] for count in statuses]
     return counts
 
 

@@ -89,17 +89,17 @@ def fronts(runs: pd.DataFrame, configs: Configurations, criterion: Criterion) ->
     kinds = SCAN if criterion == R_HELD_OUT else SIMULATED
     on = devices(runs)
     used = sorted({on[row] for mine in configs.seeds for row in mine})
-    found = []
+    drawn = []
     for column, quality in kinds:
         if quality.column not in configs.means:
             continue
         for device in used if column == TIME else [None]:
-            one = _front(runs, configs, column, quality, device, on)
-            if one.members:
-                found.append(one)
+            candidate = _front(runs, configs, column, quality, device, on)
+            if candidate.members:
+                drawn.append(candidate)
             elif column == COST and quality == criterion:
                 return []  # what lacks these numbers is left out of the others as well
-    return found
+    return drawn
 
 
 def front(cost: Sequence[float] | Array, quality: Sequence[float] | Array) -> list[int]:

@@ -95,16 +95,20 @@ def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
         UserError: what is asked has no sense for these runs.
     """
     asked = Asked() if asked is None else asked
-    found = [
+    all_series = [
         _series(name, table.iloc[rows].reset_index(drop=True), asked)
         for name, rows in comparable(table)
     ]
-    prices = {one.choice.price: one.choice.by.label for one in found if one.recommendation}
+    prices = {
+        compared.choice.price: compared.choice.by.label
+        for compared in all_series
+        if compared.recommendation
+    }
     if asked.price is not None and len(prices) > 1:
         judged = " and by ".join(sorted(prices.values()))
         raise UserError(f"--price {asked.price:g}: the series are judged by {judged}, which have "
                         "no unit in common; export them apart")  # fmt: skip
-    return found
+    return all_series
 
 
 def comparable(table: pd.DataFrame) -> list[tuple[str, list[int]]]:
@@ -146,24 +150,24 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     (agent.analysis.objects) of what is reported.
     """
     tables = []
-    for one in all_series:
-        chosen = None if one.recommendation is None else one.recommendation.config
+    for compared in all_series:
+        chosen = None if compared.recommendation is None else compared.recommendation.config
         standing: dict[str, list[float]] = {}
-        for front in one.fronts:
-            found = standing.setdefault(f"on_{front.name}", [math.nan] * len(one.configs))
-            for i, device in enumerate(one.configs["time_device"]):
+        for front in compared.fronts:
+            standings = standing.setdefault(f"on_{front.name}", [math.nan] * len(compared.configs))
+            for i, device in enumerate(compared.configs["time_device"]):
                 if front.device in (None, device):
-                    found[i] = float(front.probability[i])
-        recommended = [i == chosen for i in range(len(one.configs))]
+                    standings[i] = float(front.probability[i])
+        recommended = [i == chosen for i in range(len(compared.configs))]
         of_choice = np.full(len(recommended), math.nan)
-        if one.recommendation is not None:
-            of_choice = one.recommendation.probability
+        if compared.recommendation is not None:
+            of_choice = compared.recommendation.probability
         extra = pd.DataFrame(
             {"recommended": recommended, **standing, "p_choice": of_choice.tolist()}, dtype=object
         )
-        objects = component_columns(one.criterion, one.runs, one.seeds)
-        tables.append(pd.concat([one.configs, extra, objects], axis=1))
-        tables[-1].insert(0, "series", one.name)
+        objects = component_columns(compared.criterion, compared.runs, compared.seeds)
+        tables.append(pd.concat([compared.configs, extra, objects], axis=1))
+        tables[-1].insert(0, "series", compared.name)
     if not tables:
         return pd.DataFrame(columns=["series", "configuration", *CONFIGURATION])
     return pd.concat(tables, ignore_index=True)
@@ -173,7 +177,7 @@ def _series(name: str, runs: pd.DataFrame, asked: Asked) -> Series:
     finished = runs[runs["status"] == "finished"]
     choice = choose_by(finished)
     configs = configurations(runs)
-    found = recommend(configs, choice, asked)
+    choice_or_reason = recommend(configs, choice, asked)
     known = np.isfinite(numbers(finished, COST)) & np.isfinite(
         numbers(finished, choice.reported.column)
     )
@@ -184,8 +188,8 @@ def _series(name: str, runs: pd.DataFrame, asked: Asked) -> Series:
         of=configs,
         fronts=fronts(runs, configs, choice.reported),
         effects=effects(configs, choice.reported),
-        recommendation=None if isinstance(found, str) else found,
-        why_not=found if isinstance(found, str) else "",
+        recommendation=None if isinstance(choice_or_reason, str) else choice_or_reason,
+        why_not=choice_or_reason if isinstance(choice_or_reason, str) else "",
         collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
         stopped=runs[runs["status"] == "stopped"].reset_index(drop=True),
         incomplete=_names(finished, ~known),

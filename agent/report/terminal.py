@@ -118,7 +118,7 @@ class ExportResult:
         return [point_name(sweep, attempts.point) for attempts in self.grid if not attempts.done]
 
 
-def report(result: ExportResult, console: Console) -> None:
+def print_export(result: ExportResult, console: Console) -> None:
     """Print counts, failures, fronts, recommendations, and where the files are."""
 
     def say(text: str) -> None:

@@ -22,7 +22,7 @@ RECON_DPI = 150
 """Objects are grainy: more would only make the file large."""
 
 
-def illustrate(result: ExportResult, folder: Path) -> list[Path]:
+def write_report(result: ExportResult, folder: Path) -> list[Path]:
     """Write the pictures that there is something to show in, and report.html in any case.
 
     A picture of an earlier export that this one has nothing for is removed: it would show what the
