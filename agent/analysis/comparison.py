@@ -1,0 +1,309 @@
+"""What changed between two studies: configuration by configuration, paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from agent.analysis.configurations import CONFIGURATION, devices, label, seconds
+from agent.analysis.differences import holm
+from agent.study.quality import numbers
+from fno_runner.errors import UserError
+from fno_runner.score.quantities import Quantity
+
+Array = npt.NDArray[np.float64]
+Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
+
+CONFIDENCE = 0.95
+TIMES = ("train_time_s", "inference_time_s")
+WATCHED = {"dataset": "data", "validation_object": "validation object", "code": "code"}
+"""Columns beside the configuration's in which two studies may differ, and their names."""
+MOST_TOLD = 5
+"""Values of a key, and configurations, that a line tells."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changed from study A to study B, in one unit; NaN where it is not known.
+
+    pairs: over how many pairs. a, b: the means of the pairs. change: b − a, or b / a of times.
+    low, high: its 95 % interval by Student's t of the pairs; of times of their logarithms.
+    p: that no change would look like this one or larger; adjusted by Holm's procedure where it is
+        one of several configurations.
+    """
+
+    pairs: int
+    a: float
+    b: float
+    change: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A configuration that both studies have.
+
+    name: what tells it from the others. quality: of seeds that finished in both.
+    verdict: of study B, where the adjusted p is below 5 %.
+    times: by column of `TIMES`, of runs on one kind of device.
+    runs, collapsed: how many in A and in B.
+    """
+
+    name: str
+    quality: Change
+    verdict: Verdict
+    times: dict[str, Change]
+    runs: tuple[int, int]
+    collapsed: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two studies, A and B.
+
+    differ: what tells the studies apart: key → (its values in A, in B).
+    overall: of the means of the configurations, each as one pair.
+    collapsed_only: seeds of both that collapsed in A only and in B only; collapse_p: that so uneven
+        a split is chance (McNemar's exact test).
+    only: configurations that one of them lacks, in A and in B.
+    """
+
+    quality: Quantity
+    differ: dict[str, tuple[list[str], list[str]]]
+    configurations: list[Compared]
+    overall: Change
+    collapsed_only: tuple[int, int]
+    collapse_p: float
+    only: tuple[int, int]
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
+    """Compare two studies' tables of runs.
+
+    A key that has one value in A and another one in B tells the studies apart. Configurations match
+    on all other keys, those that either study sweeps among them.
+
+    Args:
+        quality: what they are compared by.
+
+    Raises:
+        UserError: they have no configuration in common.
+    """
+    differ = _differ(a, b)
+    keys = [key for key in CONFIGURATION if key not in differ and key in a and key in b]
+    of_a, of_b = (_by_configuration(table, keys) for table in (a, b))
+    common = [key for key in of_a if key in of_b]
+    if not common:
+        raise UserError(_nothing_in_common(a, b, keys))
+    varied = [
+        key for i, key in enumerate(keys) if len({configuration[i] for configuration in common}) > 1
+    ]
+    same_device = not set(devices(a)).isdisjoint(devices(b))
+    rows = []
+    collapsed_only = [0, 0]
+    for configuration in common:
+        pair = of_a[configuration], of_b[configuration]
+        quality_change = _difference(_paired(*pair, quality.column))
+        times = {
+            column: _ratio(_paired_times(*pair, column)) if same_device else _nothing()
+            for column in TIMES
+        }
+        lost = [set(one.loc[one["status"] == "collapsed", "seed"]) for one in pair]
+        both = set(pair[0]["seed"]) & set(pair[1]["seed"])
+        for which in (0, 1):
+            collapsed_only[which] += len((lost[which] - lost[1 - which]) & both)
+        rows.append(
+            Compared(
+                name=_name(pair[0].iloc[0], varied),
+                quality=quality_change,
+                verdict="undecided",
+                times=times,
+                runs=(len(pair[0]), len(pair[1])),
+                collapsed=(len(lost[0]), len(lost[1])),
+            )
+        )
+    means = np.array([(row.quality.a, row.quality.b) for row in rows if row.quality.pairs])
+    discordant = sum(collapsed_only)
+    return Comparison(
+        quality=quality,
+        differ=differ,
+        configurations=_adjusted(rows, quality),
+        overall=_difference(means.reshape(-1, 2)),
+        collapsed_only=(collapsed_only[0], collapsed_only[1]),
+        collapse_p=float(stats.binomtest(collapsed_only[0], discordant).pvalue)
+        if discordant
+        else math.nan,
+        only=(len(of_a) - len(common), len(of_b) - len(common)),
+    )
+
+
+def as_table(comparison: Comparison) -> pd.DataFrame:
+    """comparison.csv: a row a configuration."""
+    rows = []
+    for one in comparison.configurations:
+        row: dict[str, object] = {
+            "configuration": one.name,
+            "pairs": one.quality.pairs,
+            "a": one.quality.a,
+            "b": one.quality.b,
+            "change": one.quality.change,
+            "change_low": one.quality.low,
+            "change_high": one.quality.high,
+            "p_holm": one.quality.p,
+            "verdict": one.verdict,
+            "runs_a": one.runs[0],
+            "runs_b": one.runs[1],
+            "collapsed_a": one.collapsed[0],
+            "collapsed_b": one.collapsed[1],
+        }
+        for column, change in one.times.items():
+            name = column.removesuffix("_s")
+            row |= {
+                f"{name}_ratio": change.change,
+                f"{name}_ratio_low": change.low,
+                f"{name}_ratio_high": change.high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _differ(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
+    """Keys that have one value in each, another one; and what of `WATCHED` they do not share."""
+    found = {}
+    for key in (*CONFIGURATION, *WATCHED):
+        values = [
+            sorted({str(v) for v in table[key] if key in CONFIGURATION or v is not None})
+            if key in table
+            else []
+            for table in (a, b)
+        ]
+        fixed = key in WATCHED or len(values[0]) == len(values[1]) == 1
+        if fixed and values[0] and values[1] and set(values[0]).isdisjoint(values[1]):
+            found[key] = (values[0], values[1])
+    return found
+
+
+def _by_configuration(
+    table: pd.DataFrame, keys: Sequence[str]
+) -> dict[tuple[str, ...], pd.DataFrame]:
+    words = [tuple(map(str, values)) for values in table[list(keys)].to_numpy().tolist()]
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for place, configuration in enumerate(words):
+        rows.setdefault(configuration, []).append(place)
+    return {key: table.iloc[places] for key, places in sorted(rows.items())}
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
+    """(pairs, 2): the numbers of each seed that finished in both."""
+    of_seed = []
+    for one in (a, b):
+        finished = one[one["status"] == "finished"].sort_values(["seed", "run_id"])
+        values = numbers(finished, column)
+        known: dict[int, float] = {}
+        for seed, value in zip(finished["seed"].tolist(), values.tolist(), strict=True):
+            if math.isfinite(value):
+                known.setdefault(seed, value)
+        of_seed.append(known)
+    shared = sorted(set(of_seed[0]) & set(of_seed[1]))
+    return np.array([[one[seed] for one in of_seed] for seed in shared]).reshape(-1, 2)
+
+
+def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
+    """The same of a time [s], on devices that both ran on; replicates count once: one clock."""
+    shared = set(devices(a)) & set(devices(b))
+    parts = []
+    for one in (a, b):
+        on = one[[device in shared for device in devices(one)]].drop_duplicates("run_id")
+        parts.append(on.assign(**{column: seconds(on, column)}))
+    return _paired(parts[0], parts[1], column)
+
+
+def _difference(pairs: Array) -> Change:
+    """b − a of the pairs (n, 2)."""
+    if not len(pairs):
+        return _nothing()
+    a, b = pairs.mean(axis=0)
+    change = pairs[:, 1] - pairs[:, 0]
+    low, high, p = _student(change)
+    return Change(len(pairs), float(a), float(b), float(change.mean()), low, high, p)
+
+
+def _ratio(pairs: Array) -> Change:
+    """b / a of the pairs (n, 2), by the mean of logarithms."""
+    if not len(pairs):
+        return _nothing()
+    logs = np.log(pairs)
+    change = logs[:, 1] - logs[:, 0]
+    low, high, p = _student(change)
+    a, b = np.exp(logs.mean(axis=0))
+    return Change(
+        len(pairs), float(a), float(b), math.exp(change.mean()), math.exp(low), math.exp(high), p
+    )
+
+
+def _student(change: Array) -> tuple[float, float, float]:
+    """Ends of the 95 % interval of the mean, and p of no change; NaN of one number."""
+    n = len(change)
+    if n < 2:
+        return math.nan, math.nan, math.nan
+    mean, error = float(change.mean()), float(change.std(ddof=1)) / math.sqrt(n)
+    if error == 0:
+        return mean, mean, 1.0 if mean == 0 else 0.0
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    return mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, n - 1))
+
+
+def _nothing() -> Change:
+    return Change(0, *(math.nan,) * 6)
+
+
+def _adjusted(rows: list[Compared], quality: Quantity) -> list[Compared]:
+    """The same with p adjusted for as many configurations as are tested, and the verdicts."""
+    tested = [i for i, row in enumerate(rows) if math.isfinite(row.quality.p)]
+    adjusted = dict(zip(tested, holm(np.array([rows[i].quality.p for i in tested])), strict=True))
+    told = []
+    for i, row in enumerate(rows):
+        change = row.quality
+        p = float(adjusted.get(i, math.nan))
+        verdict: Verdict = "undecided"
+        if change.pairs < 2:
+            verdict = "one seed" if change.pairs else "no pair"
+        elif p <= 1 - CONFIDENCE:
+            verdict = "better" if quality.sign * change.change > 0 else "worse"
+        whole = Change(
+            change.pairs, change.a, change.b, change.change, change.low, change.high, p
+        )  # fmt: skip
+        told.append(
+            Compared(row.name, whole, verdict, row.times, row.runs, row.collapsed)
+        )  # fmt: skip
+    return told
+
+
+def _name(run: pd.Series, varied: Sequence[str]) -> str:
+    """A configuration in a few words; keys that vary beyond the usual ones are added."""
+    usual = ("architecture", "input_transform", "modes", "width")
+    return ", ".join([label(run), *(f"{key} {run[key]}" for key in varied if key not in usual)])
+
+
+def _nothing_in_common(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) -> str:
+    """One line that says what each study has of the keys in which no configuration agrees."""
+    said = []
+    for name, table in (("A", a), ("B", b)):
+        parts = []
+        for key in keys:
+            counted = Counter(map(str, table[key]))
+            if len({*map(str, a[key]), *map(str, b[key])}) > 1:
+                some = sorted(counted)[:MOST_TOLD]
+                parts.append(f"{key} {', '.join(some)}{' …' if len(counted) > MOST_TOLD else ''}")
+        said.append(f"{name} has {'; '.join(parts)}")
+    return f"the studies have no configuration in common: {'. '.join(said)}"

@@ -1,0 +1,180 @@
+"""comparison.html and the same in the terminal: what changed between two studies."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
+from fno_runner.score.quantities import QUANTITIES
+
+FOLDER = Path(__file__).parent
+TEMPLATE = "compare_page.html"
+
+
+def said(comparison: Comparison) -> list[str]:
+    """What changed, in sentences."""
+    quality, overall = comparison.quality, comparison.overall
+    lines = []
+    for key, (of_a, of_b) in comparison.differ.items():
+        name = WATCHED.get(key, key)
+        lines.append(f"The studies differ in {name}: {_some(of_a)} in A, {_some(of_b)} in B.")
+    if not comparison.differ:
+        lines.append("The studies differ in nothing that their records tell.")
+    if any(key in comparison.differ for key in ("dataset", "validation_object")):
+        lines.append("Their data are not the same: a change of quality may be that of the data.")
+    count = len(comparison.configurations)
+    if overall.pairs:
+        interval = (
+            "" if math.isnan(overall.low) else f" (95 %: {_interval(overall, quality.shown)})"
+        )
+        lines.append(
+            f"Over {count} common configurations {quality.label} changes from "
+            f"{quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
+            f"{_signed(overall.change, quality.shown)}{interval}; {quality.better} is better."
+        )
+    verdicts = [one.verdict for one in comparison.configurations]
+    lines.append(
+        f"B is better in {verdicts.count('better')}, worse in {verdicts.count('worse')}, "
+        f"undecided in {verdicts.count('undecided')}; one seed tells nothing in "
+        f"{verdicts.count('one seed') + verdicts.count('no pair')}."
+    )
+    for column in TIMES:
+        ratios = np.array([one.times[column].change for one in comparison.configurations])
+        known = ratios[np.isfinite(ratios)]
+        if known.size:
+            lines.append(
+                f"The {QUANTITIES[column].label} time in B is {np.exp(np.log(known).mean()):.3g} "
+                f"times that in A ({known.min():.3g} to {known.max():.3g})."
+            )
+    if not any(one.times[column].pairs for one in comparison.configurations for column in TIMES):
+        lines.append("Times are of other devices, or unknown, and are not compared.")
+    first, second = comparison.collapsed_only
+    if first or second:
+        lines.append(
+            f"Of the seeds that ran in both, {first} collapsed in A only and {second} in B only "
+            f"(p = {comparison.collapse_p:.2g})."
+        )
+    if any(comparison.only):
+        lines.append(
+            f"{comparison.only[0]} configurations are in A only, {comparison.only[1]} in B only."
+        )
+    return lines
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """The sentences, and a row a configuration."""
+    for line in said(comparison):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    headings, rows = _table(comparison)
+    printed = Table()
+    printed.add_column("configuration")
+    for heading in headings[1:]:
+        printed.add_column(Text(heading), justify="right")
+    for name, cells in rows:
+        printed.add_row(Text(name), *map(Text, cells))
+    console.print(printed)
+
+
+def render_comparison(comparison: Comparison, names: tuple[str, str], written: str) -> str:
+    """The page as text; but for `written`, the same for the same runs.
+
+    Args:
+        names: of the studies A and B.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    headings, rows = _table(comparison)
+    page = {
+        "title": f"What changed from {names[0]} to {names[1]}",
+        "studies": [f"A: {names[0]}", f"B: {names[1]}"],
+        "said": said(comparison),
+        "note": "A row is a configuration that both studies have, over the seeds that finished in "
+        "both; changes are B less A, with 95 % intervals by Student's t of the pairs, times are "
+        "B over A. Better and worse: p below 5 %, adjusted for as many configurations (Holm).",
+        "picture": _picture(comparison),
+        "headings": headings,
+        "rows": rows,
+    }
+    return environment.get_template(TEMPLATE).render(page=page, written=written)
+
+
+def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    quality = comparison.quality
+    timed = [c for c in TIMES if any(one.times[c].pairs for one in comparison.configurations)]
+    headings = ["configuration", "seeds", f"{quality.heading} in A", "in B", "change", "95 %"]
+    headings += ["verdict", *(f"{QUANTITIES[c].label}, B over A" for c in timed)]
+    headings += ["collapsed in A", "in B"]
+    rows = []
+    for one in comparison.configurations:
+        change = one.quality
+        cells = [
+            str(change.pairs),
+            *(_or_dash(number, quality.shown) for number in (change.a, change.b)),
+            _signed(change.change, quality.shown),
+            _interval(change, quality.shown),
+            one.verdict,
+            *(_or_dash(one.times[c].change, "{:.3g}".format) for c in timed),
+            *(f"{lost} of {n}" for lost, n in zip(one.collapsed, one.runs, strict=True)),
+        ]
+        rows.append((one.name, cells))
+    return headings, rows
+
+
+def _picture(comparison: Comparison) -> str:
+    """The changes of quality with their intervals, as a data URI."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [one for one in comparison.configurations if one.quality.pairs]
+    figure = Figure(figsize=(8.6, 1.3 + 0.28 * max(1, len(shown))), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    marks = {"better": ("o", "#0072B2"), "worse": ("s", "#D55E00")}
+    for place, one in enumerate(shown):
+        change = one.quality
+        marker, colour = marks.get(one.verdict, ("D", "#777777"))
+        if math.isfinite(change.low):
+            axes.plot([change.low, change.high], [place, place], color=colour, lw=1.4)
+        filled = colour if one.verdict in marks else "white"
+        axes.plot(change.change, place, marker, color=colour, mfc=filled, ms=6)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_yticks(range(len(shown)), [one.name for one in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"change of {comparison.quality.axis}, B less A")
+    axes.grid(axis="x", color="#ececec")
+    axes.spines[["top", "right"]].set_visible(False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _some(values: list[str]) -> str:
+    more = f" and {len(values) - MOST_TOLD} more" if len(values) > MOST_TOLD else ""
+    return ", ".join(values[:MOST_TOLD]) + more
+
+
+def _or_dash(number: float, shown: Any) -> str:
+    return shown(number) if math.isfinite(number) else "–"
+
+
+def _signed(number: float, shown: Any) -> str:
+    if not math.isfinite(number):
+        return "–"
+    return f"{'−' if number < 0 else '+'}{shown(abs(number))}"
+
+
+def _interval(change: Change, shown: Any) -> str:
+    if not math.isfinite(change.low):
+        return "–"
+    return f"{_signed(change.low, shown)} … {_signed(change.high, shown)}"

@@ -1,0 +1,153 @@
+"""Two studies compared: numbers worked by hand, what is told, what is refused."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.analysis.comparison import compare
+from agent.compare import CSV, PAGE, main
+from agent.study.quality import PHASE_SSIM
+from agent.study.records import table
+from fno_runner.result import ErrorInfo, RunResult
+from tests.studies import HOSTILE, result, save
+from tests.test_export import rows
+
+WIDTHS = (32, 64)
+
+
+def run(quality: float, seconds: float = 1.0, **changes: Any) -> RunResult:
+    made = result(**changes)
+    made.metrics.pairs["ssim"] = (0.9, quality)
+    made.inference_time_s = seconds
+    return made
+
+
+def study(qualities: dict[int, list[float]], seconds: float, **fixed: Any) -> list[RunResult]:
+    """Seeds 0, 1, … of each width."""
+    return [
+        run(quality, seconds, width=width, seed=seed, **fixed)
+        for width, values in qualities.items()
+        for seed, quality in enumerate(values)
+    ]
+
+
+BEFORE = {32: [0.80, 0.82, 0.84], 64: [0.90, 0.91, 0.92]}
+AFTER = {32: [0.81, 0.84, 0.87], 64: [0.90, 0.91, 0.92]}
+
+
+def test_by_hand() -> None:
+    """Changes 0.01, 0.02, 0.03: mean 0.02, standard error 0.01/√3, t(0.975, 2) = 4.303.
+
+    t = 3.464, p = 0.0742; of two tests Holm doubles it. The other's seeds do not change at all.
+    """
+    a = table(study(BEFORE, 1.0, precision="float32"))
+    b = table(study(AFTER, 0.5, precision="bf16"))
+    found = compare(a, b, PHASE_SSIM)
+    assert found.differ == {"precision": (["float32"], ["bf16"])}
+    assert found.only == (0, 0)
+    narrow, wide = (next(c for c in found.configurations if f"width {w}" in c.name) for w in WIDTHS)
+    change = narrow.quality
+    assert change.pairs == 3 and change.change == pytest.approx(0.02)
+    assert change.high - change.change == pytest.approx(4.303 * 0.01 / math.sqrt(3), abs=1e-5)
+    assert change.p == pytest.approx(2 * 0.0742, abs=2e-4)
+    assert narrow.verdict == "undecided"
+    assert (wide.quality.change, wide.quality.p, wide.verdict) == (0, 1, "undecided")
+    assert wide.times["inference_time_s"].change == pytest.approx(0.5)
+    assert found.overall.change == pytest.approx(0.01) and found.overall.pairs == 2
+
+
+def test_a_sure_change_is_called_better_or_worse() -> None:
+    """By the direction of the metric: less R is better."""
+    a = table(study({32: [0.80, 0.82, 0.84]}, 1.0, conditioning="amplitude"))
+    b = table(study({32: [0.85, 0.871, 0.889]}, 1.0, conditioning="projection"))
+    assert compare(a, b, PHASE_SSIM).configurations[0].verdict == "better"
+    assert compare(b, a, PHASE_SSIM).configurations[0].verdict == "worse"
+
+
+def test_only_seeds_of_both_are_paired() -> None:
+    a = table([run(0.8, seed=0), run(0.5, seed=1), run(0.9, seed=7)])
+    b = table([run(0.81, seed=0, precision="bf16"), run(0.53, seed=1, precision="bf16")])
+    (one,) = compare(a, b, PHASE_SSIM).configurations
+    assert one.quality.pairs == 2 and one.quality.change == pytest.approx(0.02)
+    single = compare(a, b[b["seed"] == 0], PHASE_SSIM).configurations[0]
+    assert single.verdict == "one seed" and math.isnan(single.quality.low)
+
+
+def test_collapses_are_counted_and_enter_no_mean() -> None:
+    """Seeds 0 and 1 collapsed in B only: of two discordant seeds McNemar's p is 1/2."""
+    a = study({32: [0.8, 0.8, 0.8]}, 1.0)
+    b = study({32: [0.01, 0.01, 0.81]}, 1.0, precision="bf16")
+    for one in b[:2]:
+        one.status = "collapsed"
+        one.error = ErrorInfo(type="Collapsed", message="nothing")
+    found = compare(table(a), table(b), PHASE_SSIM)
+    (row,) = found.configurations
+    assert (row.collapsed, row.runs) == ((0, 2), (3, 3))
+    assert row.quality.pairs == 1 and row.quality.change == pytest.approx(0.01)
+    assert found.collapsed_only == (0, 2) and found.collapse_p == pytest.approx(0.5)
+
+
+def test_times_of_other_devices_are_not_compared() -> None:
+    a, b = study(BEFORE, 1.0), study(AFTER, 0.5, precision="bf16")
+    for one in b:
+        one.provenance["device_name"] = "another"
+    found = compare(table(a), table(b), PHASE_SSIM)
+    assert all(one.times["inference_time_s"].pairs == 0 for one in found.configurations)
+
+
+def test_the_command_writes_a_table_and_a_page_that_fetches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = save(tmp_path / "a", study(BEFORE, 1.0), pictures=False)
+    b = save(tmp_path / "b<i>", study(AFTER, 0.5, precision="bf16"), pictures=False)
+    assert main([str(a), str(b)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "differ in precision: float32 in A, bf16 in B" in said
+    assert "0.5 times that in A" in said
+    folder = b / "compared-with-a"
+    written = rows(folder / CSV)
+    assert [row["verdict"] for row in written] == ["undecided"] * 2
+    assert float(written[0]["inference_time_ratio"]) == pytest.approx(0.5)
+    page = (folder / PAGE).read_text()
+    assert "default-src 'none'" in page and "<script" not in page and "<i>" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert main([str(a), str(b), "--metric", "psnr_phase"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{a}", "{other}"], "no configuration in common: A has width 32, 64. B has width 16, 48"),
+        (["{a}", "{nothing}"], "not a study"),
+        (["{a}", "{a}", "--metric", "ssim"], "--metric ssim: known are"),
+        (["{a}", "{a}", "--metric", "r_held_out"], "no r_held_out that both studies have"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {
+        "a": save(tmp_path / "a", study(BEFORE, 1.0), pictures=False),
+        "other": save(tmp_path / "o", study({16: [0.1], 48: [0.2]}, 1.0), pictures=False),
+        "nothing": tmp_path / "nothing",
+    }
+    places["nothing"].mkdir()
+    assert main([argument.format(**places) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_text_of_a_record_is_no_markup(tmp_path: Path) -> None:
+    hostile = study(AFTER, 0.5)
+    for one in hostile:
+        one.provenance["dataset"] = HOSTILE
+    a = save(tmp_path / "a", study(BEFORE, 1.0), pictures=False)
+    b = save(tmp_path / "b", hostile, pictures=False)
+    assert main([str(a), str(b)]) == 0
+    page = (b / "compared-with-a" / PAGE).read_text()
+    assert "<script>" not in page and "data are not the same" in page
