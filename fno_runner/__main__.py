@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Takes seconds, in which a signal would end the process with another status.
         from rich.console import Console
 
-        from fno_runner.cli import parse_config
+        from fno_runner.cli import parse_config, refuse
         from fno_runner.runner import run
         from fno_runner.terminal import TerminalProgress, log_to_terminal, print_outcome
 
@@ -42,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             log_to_terminal()
             with TerminalProgress(console) as progress:
                 outcome = run(config, on_step=progress.on_step, on_epoch=progress.on_epoch)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_status
+        except (UserError, OSError) as error:
+            return refuse(error)
     print_outcome(outcome, console)
     return 0 if outcome.result.status == "finished" else 1
 

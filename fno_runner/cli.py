@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
-from fno_runner.errors import MachineError, UserError
+from fno_runner.errors import MachineError, UserError, printable
 
 P = ParamSpec("P")
 
@@ -27,17 +27,29 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             return main(*args, **kwargs)
-        except UserError as error:
-            line, status = str(error), error.exit_status
-        except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            line, status = f"{error.strerror or error}{where}", MachineError.exit_status
+        except (UserError, OSError) as error:
+            return refuse(error)
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
-        print(f"error: {line}", file=sys.stderr)
-        return status
 
     return told
+
+
+def refuse(error: UserError | OSError) -> int:
+    """Print what a user can mend as one line on standard error; the exit status that goes with it.
+
+    An error of the operating system, such as of a disk that is full, gives MachineError's.
+    """
+    print(f"error: {in_a_line(error)}", file=sys.stderr)
+    return error.exit_status if isinstance(error, UserError) else MachineError.exit_status
+
+
+def in_a_line(error: UserError | OSError) -> str:
+    """What went wrong, and with which file."""
+    if isinstance(error, UserError):
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    return printable(f"{error.strerror or error}{where}")
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +16,8 @@ import pytest
 
 from agent.server.slot_report import SLOT_REPORT, read_report
 from agent.study.folder import server_study
+from fno_runner.config import RunConfig
+from tests.test_runner import arguments
 from tests.wandb_backend import WandbBackend
 
 
@@ -94,3 +99,24 @@ def test_without_a_server_it_says_so_and_ends(tmp_path: Path) -> None:
     assert warning.startswith("warning: the sweep did not get its point back")
     assert error == "error: missing.npz: no such file"
     assert not list(tmp_path.rglob("run-*"))
+
+
+@pytest.mark.parametrize("module", ["agent.run", "fno_runner.__main__"])
+def test_an_error_of_the_operating_system_is_this_machines(
+    module: str,
+    tiny_config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "data.npz")
+
+    monkeypatch.setattr("fno_runner.runner.load_dataset", broken)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv(SLOT_REPORT, str(tmp_path / "report"))
+    assert importlib.import_module(module).main(arguments(tiny_config)) == 3
+    line = "Input/output error: data.npz"
+    assert capsys.readouterr().err == f"error: {line}\n"
+    if module == "agent.run":
+        assert read_report(tmp_path / "report").unfit == (line,)

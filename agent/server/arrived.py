@@ -86,7 +86,7 @@ class Arrivals:
     def _runs(self, place: Place, ids: Sequence[str]) -> Iterator[Any]:
         """Those of the runs that the server knows."""
         for start in range(0, len(ids), PAGE):
-            found = self._api.runs(
+            runs = self._api.runs(
                 f"{place.entity}/{place.project}",
                 filters={"name": {"$in": list(ids[start : start + PAGE])}},
                 order="+created_at",
@@ -94,7 +94,7 @@ class Arrivals:
                 lazy=False,
             )
             try:
-                yield from found
+                yield from runs
             except ValueError as error:
                 if "Could not find project" not in str(error):
                     raise

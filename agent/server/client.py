@@ -71,10 +71,10 @@ def parse_place(text: str) -> Place:
     Raises:
         UserError: it is neither.
     """
-    found = PLACE.fullmatch(text)
-    if found is None:
+    match = PLACE.fullmatch(text)
+    if match is None:
         raise UserError(f"'{text}': allowed is ENTITY/PROJECT/SWEEP_ID, as `wandb sweep` prints it")
-    return Place(*found.groups())
+    return Place(*match.groups())
 
 
 def parse_sweep_place(text: str) -> Place:
@@ -152,7 +152,7 @@ class Server:
             Console(stderr=True).status(what) as status,
         ):
             self._api.flush()  # else a second reading gives the first one's runs
-            found = self._api.runs(
+            listed = self._api.runs(
                 f"{place.entity}/{place.project}",
                 filters={"sweep": place.sweep} if place.sweep else {},
                 # A run that begins meanwhile comes last, and moves no other to another page.
@@ -161,9 +161,9 @@ class Server:
                 lazy=False,
             )
             try:
-                for number, run in enumerate(found):
+                for number, run in enumerate(listed):
                     if number % PAGE == 0:
-                        status.update(f"{what}: {len(read)} of {len(found)} runs")
+                        status.update(f"{what}: {len(read)} of {len(listed)} runs")
                     read[run.id] = ServerRun(
                         id=run.id,
                         state=run.state,

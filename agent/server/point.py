@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from agent.server.slot_report import tell_recorded, tell_unfit
 from agent.server.stop_request import SWEEP_ID, is_from_the_server
 from agent.server.tracker import Tracker, hand_back
 from agent.study.folder import server_study
-from fno_runner.cli import parse_config
+from fno_runner.cli import in_a_line, parse_config, refuse
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -51,13 +50,13 @@ def run_point(arguments: Sequence[str], stop: StopSignals) -> int:
         config = _of_its_study(parse_config(arguments, "python -m agent.run", DESCRIPTION))
     except UserError as error:
         # Of no machine's making: given back, such a point would go round for ever.
-        return _refuse(error)
+        return refuse(error)
     log_to_terminal()
     try:
         outcome = _run(config, console, stop)
-    except UserError as error:
-        tell_unfit(str(error))
-        return _refuse(error)
+    except (UserError, OSError) as error:
+        tell_unfit(in_a_line(error))
+        return refuse(error)
     tell_recorded()
     print_outcome(outcome, console)
     return 0
@@ -68,7 +67,7 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
         stop.release()
         # What this machine or this input cannot do is found out before the point is spent.
         dataset = preflight(config)
-    except (UserError, SystemExit):
+    except (UserError, OSError, SystemExit):
         stop.hold()
         hand_back(config)
         raise
@@ -125,8 +124,3 @@ def _is_within(place: str, folders: Sequence[Path]) -> bool:
     """Whether a path lies in one of the folders; a link there is this machine's own choice."""
     path = Path(os.path.normpath(Path(place).absolute()))
     return any(path.is_relative_to(folder.absolute()) for folder in folders)
-
-
-def _refuse(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_status

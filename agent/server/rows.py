@@ -126,26 +126,27 @@ def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]])
         UserError: a record's config is none that `fno_runner` knows.
     """
     attempts: defaultdict[tuple[str, Cell], list[Mirror]] = defaultdict(list)
-    for one in sorted(mirrors, key=lambda one: (one.run.created, one.run.id)):
-        attempts[study_name(one.run), one.cell("run_id")].append(one)
+    for attempt in sorted(mirrors, key=lambda attempt: (attempt.run.created, attempt.run.id)):
+        attempts[study_name(attempt.run), attempt.cell("run_id")].append(attempt)
     record_of: dict[str, RunResult] = {}
-    found: list[_Found] = []
+    entries: list[_Entry] = []
     only_here: defaultdict[str, list[str]] = defaultdict(list)
     for study, results in records.items():
         for record in results:
             owner = _owner(record, attempts[study, record.run_id])
             if owner is None:
-                found.append(_Found(_by_seed(record)))
+                entries.append(_Entry(_by_seed(record)))
             else:
                 record_of[owner.run.id] = record
             if owner is None or _is_behind(owner, record):
                 only_here[study].append(record.run_id)
-    for one in (one for same in attempts.values() for one in same):
-        own = record_of.get(one.run.id)
-        found.append(_Found([one.parts] if own is None else _by_seed(own), one.run))
-    found.sort(key=lambda one: (one.run_id == "", one.run_id, one.age))
-    best = {one.run_id: one for one in sorted(found, key=lambda one: (one.finished, one.age))}
-    whole = [[*row, one.origin(best[one.run_id])] for one in found for row in one.rows]
+    for attempt in (attempt for same in attempts.values() for attempt in same):
+        own = record_of.get(attempt.run.id)
+        entries.append(_Entry([attempt.parts] if own is None else _by_seed(own), attempt.run))
+    entries.sort(key=lambda entry: (entry.run_id == "", entry.run_id, entry.age))
+    in_order = sorted(entries, key=lambda entry: (entry.finished, entry.age))
+    best = {entry.run_id: entry for entry in in_order}
+    whole = [[*row, entry.origin(best[entry.run_id])] for entry in entries for row in entry.rows]
     return Merged(assemble(whole), dict(only_here))
 
 
@@ -155,7 +156,7 @@ def study_name(run: ServerRun) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Entry:
     """The rows of a run; `run` is None for a record that the server does not have."""
 
     rows: Sequence[Parts]
@@ -174,7 +175,7 @@ class _Found:
         """Sorts older rows first."""
         return ("", "") if self.run is None else (self.run.created, self.run.id)
 
-    def origin(self, best: _Found) -> dict[str, Cell]:
+    def origin(self, best: _Entry) -> dict[str, Cell]:
         """The last columns; `best` is the run of this run_id that counts."""
         name, state = ("", "") if self.run is None else (self.run.id, self.run.state)
         superseded = self.run_id != "" and self is not best
@@ -192,7 +193,7 @@ def _by_seed(record: RunResult) -> list[Parts]:
 def _owner(record: RunResult, attempts: Sequence[Mirror]) -> Mirror | None:
     """The run that a record is the record of, among those of its run_id, oldest first."""
     time = record.timing.get("total_time_s")
-    same = [one for one in attempts if time is not None and one.cell("total_time_s") == time]
+    same = [a for a in attempts if time is not None and a.cell("total_time_s") == time]
     if same or not attempts:
         return same[-1] if same else None
     newest = attempts[-1]
@@ -200,9 +201,9 @@ def _owner(record: RunResult, attempts: Sequence[Mirror]) -> Mirror | None:
     return None if loses else newest
 
 
-def _is_behind(one: Mirror, record: RunResult) -> bool:
+def _is_behind(attempt: Mirror, record: RunResult) -> bool:
     """Whether the server lacks a record's result and will not get it by itself."""
-    return one.run.state not in ACTIVE and one.cell("status") != record.status
+    return attempt.run.state not in ACTIVE and attempt.cell("status") != record.status
 
 
 def _outcome(run: ServerRun) -> tuple[dict[str, Cell], str, str]:

@@ -61,7 +61,7 @@ class LocalRun:
 
 
 @dataclass(frozen=True)
-class Found:
+class Runs:
     """What a `wandb` folder holds, each in the order in which the runs started.
 
     ended: runs with a record.
@@ -104,7 +104,7 @@ def read_address(folder: Path) -> Address:
     return Address(entity, project)
 
 
-def find_runs(folder: Path) -> Found:
+def find_runs(folder: Path) -> Runs:
     """The runs in a `wandb` folder. One that was resumed has several folders, and is one run.
 
     Raises:
@@ -118,21 +118,21 @@ def find_runs(folder: Path) -> Found:
     lives: dict[str, list[Path]] = {}
     for _, identifier, path in sorted(named):
         lives.setdefault(identifier, []).append(path)
-    found = Found([], {}, [])
+    runs = Runs([], {}, [])
     for identifier, started in lives.items():
         recorded = [path for path in started if os.path.lexists(path / "files" / RECORD)]
         if not recorded:
-            found.unended[identifier] = started[-1]
+            runs.unended[identifier] = started[-1]
             continue
         last = recorded[-1]
         try:
             result = read_record(last / "files" / RECORD)
-            found.ended.append(LocalRun(last, identifier, read_address(last), result))
+            runs.ended.append(LocalRun(last, identifier, read_address(last), result))
         except OSError as error:
-            found.rejected.append(Rejected(last, error.strerror or str(error)))
+            runs.rejected.append(Rejected(last, error.strerror or str(error)))
         except ValueError as error:
-            found.rejected.append(Rejected(last, str(error)))
-    return found
+            runs.rejected.append(Rejected(last, str(error)))
+    return runs
 
 
 def hold(folder: Path) -> int | None:

@@ -166,12 +166,12 @@ class Keeper:
     def _left_behind(self) -> list[int]:
         """What is alive of the session that the agent began."""
         assert self._agent is not None
-        found = []
+        alive = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if os.getsid(process.pid) == self._agent.pid and process.pid != self._agent.pid:
-                    found += [process.pid] if process.status() != psutil.STATUS_ZOMBIE else []
-        return found
+                    alive += [process.pid] if process.status() != psutil.STATUS_ZOMBIE else []
+        return alive
 
     def _conclude(self) -> None:
         """The agent and all that it started are gone: that was all, or another one follows."""

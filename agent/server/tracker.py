@@ -113,7 +113,7 @@ class Tracker:
         if error is not None:
             # The point itself did not end: it is this machine, or somebody stopped the run.
             # A preempted run's point is handed out again; a failed one's is not.
-            preempted = isinstance(error, SystemExit | KeyboardInterrupt | UserError)
+            preempted = isinstance(error, SystemExit | KeyboardInterrupt | UserError | OSError)
             try:
                 if preempted:
                     self._run.mark_preempting()
