@@ -8,7 +8,7 @@ aps_siemens_n128.npz, which FOLDER holds, to 64 px and leaves it whole; for each
 trains. Both sizes see the same frames, and leave the same ones out. R is of frames left out, as
 the object of the training frames predicts them: on all pixels, and on the 64 × 64 that both have.
 Lengths are in pixels of the object of the 64 px frames. Every program is a process of its own;
-times are wall times.
+times are wall times. FOLDER/patch_size.png, of --output, shows both objects.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from fno_runner.config import N, load_config
@@ -28,7 +29,7 @@ from fno_runner.data.crop import window
 from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.weights import WEIGHTS, load_weights
 from fno_runner.result import RunResult
-from fno_runner.score.metrics import r_factor
+from fno_runner.score.metrics import align, r_factor
 from fno_runner.score.without_truth import from_object
 from fno_runner.train.training import build_model
 
@@ -64,6 +65,7 @@ def scan(data: Path, output: Path) -> None:
     for size in MODES:
         cells = _of_size(size, data / "aps_siemens_n128.npz", output)
         print("| " + " | ".join(cells) + " |", flush=True)
+    draw(output)
 
 
 def _of_size(size: int, file: Path, output: Path) -> list[str]:
@@ -98,6 +100,35 @@ def _of_size(size: int, file: Path, output: Path) -> list[str]:
         f"{r_factor(common[0], common[1]):.4f}",
         f"{px * N / size:.2f}",
     ]
+
+
+def draw(output: Path) -> None:
+    """patch_size.png: both stars' phases, whole and about the middle, one scale of colours."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.4, 8.6), layout="constrained")
+    axes = figure.subplots(2, len(MODES), squeeze=False)
+    for column, size in enumerate(MODES):
+        study = output / f"scan{size}"
+        folder = study / "runs" / record_of(study).run_id
+        with np.load(folder / "recon.npz") as arrays:
+            obj, seen = arrays["object"][0], arrays["mask"][0]
+        rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+        box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+        (_, _), (phase, _) = align(obj[box], obj[box], seen[box])
+        shown = np.where(seen[box], phase, np.nan)
+        sides = [n * N / size for n in shown.shape]
+        low, high = np.nanquantile(shown, [0.002, 0.998])
+        for axis, part in zip(axes[:, column], ("whole", "middle"), strict=True):
+            image = axis.imshow(shown, cmap="cividis", vmin=low, vmax=high,
+                                extent=(0, sides[1], sides[0], 0))  # fmt: skip
+            if part == "middle":
+                axis.set(xlim=(0.35 * sides[1], 0.65 * sides[1]),
+                         ylim=(0.65 * sides[0], 0.35 * sides[0]))  # fmt: skip
+            axis.set(title=f"N = {size}, {part}", xlabel="x [px of N = 64]",
+                     ylabel="y [px of N = 64]")  # fmt: skip
+        figure.colorbar(image, ax=axes[:, column], label="phase [rad]", shrink=0.6)
+    figure.savefig(output / "patch_size.png", dpi=110, metadata={"Software": None})
 
 
 def run_program(*words: str) -> float:
