@@ -14,6 +14,7 @@ from rich.console import Console
 
 from agent.analysis.comparison import as_table, compare
 from agent.report.compare_page import print_comparison, render_comparison
+from agent.study.csv_files import as_csv
 from agent.study.folder import read_study
 from agent.study.quality import PHASE_SSIM, R_HELD_OUT, numbers
 from agent.study.records import read_records, table
@@ -53,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = args.a.resolve().name, args.b.resolve().name
     folder = args.output_dir or args.b / f"compared-with-{names[0]}"
     make_folder(folder)
-    text = as_table(comparison).to_csv(index=False, na_rep="NaN", lineterminator="\n")
-    write_text_atomically(folder / CSV, text)
+    write_text_atomically(folder / CSV, as_csv(as_table(comparison)))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     write_text_atomically(folder / PAGE, render_comparison(comparison, names, now))
     print(f"A: {args.a}\nB: {args.b}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from agent.export import export, main
 from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION
 from agent.report.words import advice
 from agent.report.write import EFFECTS, PAGE, PAPER, PLOT
+from agent.study.csv_files import read_csv
 from agent.study.records import COLUMNS
 from agent.study.sweepfile import parse_sweep
 from fno_runner.config import RunConfig
@@ -63,8 +63,7 @@ def put(study: Path, runs: Iterable[RunResult]) -> Path:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_csv(path)
 
 
 def test_a_study_gives_a_table_a_picture_and_a_recommendation(

@@ -16,7 +16,9 @@ MARK = "'"
 
 def as_csv(table: pd.DataFrame) -> str:
     """A table as text: a missing number is NaN, and a text is marked where it needs it."""
-    marked = table.map(_marked) if len(table) else table
+    # Not by DataFrame.map, which makes 1000 to 1000.0 in a column with a gap.
+    cells = [[_marked(cell) for cell in row] for row in table.astype(object).to_numpy().tolist()]
+    marked = pd.DataFrame(cells, columns=table.columns, dtype=object)
     return marked.to_csv(index=False, na_rep="NaN", lineterminator="\n")
 
 
