@@ -39,6 +39,8 @@ BESIDE_COLUMN = "timed_beside"
 measure of the network alone."""
 MAX_BYTES = 64 * 2**20
 """A larger record is refused unread [bytes]; a real one takes some kilobytes."""
+WEIGHTS = "model.safetensors"
+"""The network of a run's only seed, or of the first one that ended best."""
 RECON = "recon.npz"
 """The object of the test patterns, its mask, the training's probe, and what the object is compared
 with, if anything."""

@@ -179,7 +179,10 @@ def test_a_study_is_its_recommended_run(tmp_path: Path) -> None:
             untrained(tmp_path, width=width, seed=seed, validation=metrics)
     with pytest.raises(UserError, match=r"agent\.export"):
         find_model(tmp_path)
-    export(tmp_path)
+    found = export(tmp_path)
+    command = f"python -m fno_runner.reconstruct {tmp_path} SCAN"
+    assert [found.use(one) for one in found.series] == [command]
+    assert command in (tmp_path / "report.html").read_text()
     model = find_model(tmp_path)
     assert (model.config.width, model.config.seed) == (4, 2)
     assert model.load(torch.device("cpu"), subpixel=True) is not None

@@ -117,7 +117,9 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
         "title": material.name,
         "counts": material.counts,
         "head": head,
-        "recommendations": [_card(series) for series in result.series[:MOST_ROWS]],
+        "recommendations": [
+            _card(series, result.use(series)) for series in result.series[:MOST_ROWS]
+        ],
         "galleries": [told for gallery in galleries if (told := _gallery(gallery))],
         "failures": _failures(material.counted),
         "rejected": [{"file": f, "reason": r} for f, r in refused[:MOST_ROWS]],
@@ -140,8 +142,12 @@ def bounds(sweep: Sweep) -> str:
     return said + ("; fixed: " + " · ".join(map(spell, fixed)) if fixed else "")
 
 
-def _card(series: Series) -> Json:
-    """A series' recommendation: its name, a few large numbers, then the reasons in words."""
+def _card(series: Series, use: str) -> Json:
+    """A series' recommendation: its name, a few large numbers, then the reasons in words.
+
+    Args:
+        use: the command that puts its network to use; may be empty.
+    """
     chosen = series.recommendation
     eyebrow = ": ".join(
         ["recommended" if chosen else "not recommended", *filter(None, [series.name])]
@@ -175,6 +181,8 @@ def _card(series: Series) -> Json:
         facts.append(
             ("left out", f"{len(series.incomplete)} finished without parameters or quality")
         )
+    if use:
+        facts.append(("use it", use))
     return {
         "eyebrow": eyebrow,
         "chosen": row["configuration"],

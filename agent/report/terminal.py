@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from agent.report.words import advice
 from agent.study.coverage import Attempts
 from agent.study.records import Rejected
 from agent.study.sweepfile import Sweep, point_name
-from fno_runner.result import Status
+from fno_runner.result import WEIGHTS, Status, run_folder
 from fno_runner.score.quantities import QUANTITIES
 
 CSV = "study_results.csv"
@@ -117,6 +118,26 @@ class ExportResult:
             return []
         return [point_name(sweep, attempts.point) for attempts in self.grid if not attempts.done]
 
+    def use(self, series: Series) -> str:
+        """The command that reconstructs a scan with a series' recommended network.
+
+        Empty where nothing is recommended, or its weights are not in this folder: a server keeps
+        none.
+        """
+        if series.recommendation is None:
+            return ""
+        folder = self.material.folder
+        run_ids = str(series.configs["run_ids"][series.recommendation.config]).split()
+        here = [run_folder(folder, name) for name in run_ids]
+        here = [run for run in here if (run / WEIGHTS).is_file()]
+        if not here:
+            return ""
+        # A study that recommends one configuration says itself which of its networks is the best.
+        recommended = sum(other.recommendation is not None for other in self.series)
+        alone = recommended == 1 and self.recommendation.parent == folder
+        place = folder if alone else here[0]
+        return f"python -m fno_runner.reconstruct {shlex.quote(str(place))} SCAN"
+
 
 def print_export(result: ExportResult, console: Console) -> None:
     """Print counts, failures, fronts, recommendations, and where the files are."""
@@ -151,6 +172,8 @@ def print_export(result: ExportResult, console: Console) -> None:
         console.print(_front_table(series))
         for what, text in advice(series):
             say(f"{what:<12} {text}")
+        if use := result.use(series):
+            say(f"{'use it':<12} {use}")
     say(f"\nruns            {result.csv}")
     say(f"configurations  {result.configs}")
     say(f"recommendation  {result.recommendation}")

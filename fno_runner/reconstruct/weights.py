@@ -12,9 +12,8 @@ from torch import Tensor
 from fno_runner.errors import UserError
 from fno_runner.files import write_atomically
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.result import WEIGHTS as WEIGHTS
 
-WEIGHTS = "model.safetensors"
-"""Of a run's only seed, or of the first one that ended best."""
 SCALE = "input_scale_factor"
 MAX_HEADER = 2**20
 """A file that is larger than the network by more is refused unread [bytes]."""
