@@ -45,7 +45,7 @@ Write what the runs of a study came to, and print the front and the recommended 
   recommendation.json  the recommended configuration of each series of comparable runs, and why
   pareto_plot.png      the fronts of cost and quality; .pdf is the same for papers
   reconstructions.png  the front's reconstructions and the worst, beside the truth
-  report.html          all of it in one file that opens in a browser without a network
+  report.html          all of it in one file that opens in a browser, offline too
 
 Recommended is the configuration that is worth its cost: a network twice as large must gain 0.01 in
 phase SSIM (--price). docs/statistics.md says how, and how sure that is.

@@ -1,4 +1,4 @@
-"""report.html: the study in one file that opens anywhere, without a network."""
+"""report.html: the study in one file that opens anywhere, without an internet connection."""
 
 from __future__ import annotations
 

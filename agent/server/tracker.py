@@ -41,7 +41,7 @@ WAYS_OUT = "log in (wandb login), or set WANDB_MODE=offline, or WANDB_MODE=disab
 class Tracker:
     """A run of Weights & Biases, in the mode that the environment says (WANDB_MODE).
 
-    `offline` and `disabled` need neither an account nor a network.
+    `offline` and `disabled` need neither an account nor a connection.
     """
 
     def __init__(
