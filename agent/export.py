@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from agent.report.terminal import (
 from agent.report.words import to_json
 from agent.report.write import write_report
 from agent.server.client import Place, Server, UnknownPlaceError, parse_place
-from agent.server.rows import is_ours, merge, mirror, study_name
+from agent.server.rows import is_ours, merge, mirror, records_here
 from agent.study.coverage import attempts
 from agent.study.csv_files import as_csv
 from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
@@ -122,14 +121,11 @@ def read_server(server: Server, place: Place) -> Material:
     runs = server.runs(place)
     ours = [run for run in runs if place.sweep or is_ours(run)]
     folder = server_study(place.sweep or place.project)
-    names = {study_name(run) for run in ours} | ({folder.name} if place.sweep else set())
-    # A group's name is anybody's text: it must not lead out of the studies' folder.
-    plain = sorted(name for name in names if re.fullmatch(r"[\w-][\w.-]{0,127}", name))
-    records = {name: read_records(STUDIES / name) for name in plain}
-    merged = merge(map(mirror, ours), {name: records[name].results for name in plain})
+    records = records_here(ours, [folder.name] if place.sweep else [])
+    merged = merge(map(mirror, ours), {name: here.results for name, here in records.items()})
     if merged.table.empty:
         raise UserError(f"{place}: no run of this program yet")
-    whole, remarks = prefer_retimed(merged.table, [STUDIES / name for name in plain])
+    whole, remarks = prefer_retimed(merged.table, [STUDIES / name for name in records])
     if superseded := int(merged.table["superseded"].sum()):
         remarks.append(f"{superseded} superseded by another run of the same configuration")
     if foreign := [one_line(run.id) for run in runs if not (place.sweep or is_ours(run))]:

@@ -6,15 +6,18 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agent.analysis.asking import add_choice_options, asked_of
+from agent.analysis.settle import Settling, add_settle_options, describe
 from agent.scheduling.display import Display
 from agent.scheduling.driver import Driver, named_grid
 from agent.scheduling.mps import shared_by_mps
@@ -22,11 +25,12 @@ from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
-from agent.server.rows import ACTIVE, mirror
+from agent.server.rows import ACTIVE, merge, mirror, records_here
 from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
 from agent.study.records import assemble, read_records, table
+from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError, UserError
@@ -47,13 +51,16 @@ examples:
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4          what is missing, and why
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4 --run --workers 2
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4 --run --per-gpu 1   on every GPU
+  python -m agent.retry team/fno-hyperparam-study/a1b2c3d4 --run --settle 0.9
+                                                 then add seeds until the choice is 90 % sure
 
 environment: WANDB_API_KEY (or wandb login), WANDB_BASE_URL (a server of your own), WANDB_MODE
 (default: online), WANDB_RUN_GROUP (default: that of the sweep's runs), CUDA_VISIBLE_DEVICES limits
 the GPUs, OMP_NUM_THREADS (default: the cores shared out among the points that run at a time).
 
-exit status: 0 nothing is missing, or no longer · 1 points are missing · 2 bad input, or a server
-that cannot be read · 3 this machine cannot run them · 128 + signal when stopped
+exit status: 0 nothing is missing, or no longer · 1 points are missing, or the choice is not settled
+· 2 bad input, or a server that cannot be read · 3 this machine cannot run them · 128 + signal when
+stopped
 """
 
 TO_RUN, RUNS_NOW, NOT_SENT = "to run", "runs now", "not sent"
@@ -118,19 +125,46 @@ def _main(args: argparse.Namespace) -> int:
     missing = find_missing(sweep, runs, folder)
     _list(console, place, sweep, missing, folder)
     wanted = [entry.point for entry in missing if entry.what == TO_RUN]
-    if args.run and wanted:
+    settling = _settling(args, sweep, place, server, folder)
+    if args.run and (wanted or settling is not None):
         variables = _variables(place, runs)
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         auto = partial(points_per_gpu, sweep, given=variables, say=say)
         slots = asked_slots(args, variables, auto)
-        status = _run(console, sweep, wanted, folder, slots, variables)
+        status = _run(console, sweep, wanted, folder, slots, variables, settling)
         if status:
             return status
         missing = find_missing(sweep, server.runs(place), folder)
         _list(console, place, sweep, missing, folder)
-    elif wanted:
+    elif settling is not None:
+        _say_standing(console, settling, ())
+    if not args.run and (wanted or settling is not None):
         console.print("--run runs what is to run, on this machine", highlight=False)
-    return 1 if missing else 0
+    return 1 if missing or (settling is not None and not settling.is_settled) else 0
+
+
+def _settling(
+    args: argparse.Namespace, sweep: Sweep, place: Place, server: Server, folder: Path
+) -> Settling | None:
+    """What adds seeds to the sweep, if asked."""
+    if args.settle is None:
+        return None
+
+    def counted() -> pd.DataFrame:
+        """All runs of the sweep, there and here, that count."""
+        runs = server.runs(place)
+        records = records_here(runs, [folder.name])
+        there = [mirror(run) for run in runs]
+        merged = merge(there, {name: here.results for name, here in records.items()}).table
+        told = prefer_retimed(merged, [STUDIES / name for name in records])[0]
+        return told[~told["superseded"].astype(bool)].reset_index(drop=True)
+
+    return Settling(sweep, asked_of(args), args.settle, args.most_seeds, counted)
+
+
+def _say_standing(console: Console, settling: Settling, added: Collection[str]) -> None:
+    for line in describe(settling, added):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _run(
@@ -140,19 +174,24 @@ def _run(
     folder: Path,
     slots: Sequence[Slot],
     variables: Mapping[str, str],
+    settling: Settling | None,
 ) -> int:
-    """Run points here; the exit status, 0 if all of them were run, whatever became of them."""
+    """Run points here, and what settles the choice; the exit status, 0 if all of them were run."""
     asked = {tuple(point.values()) for point in wanted}
     grid = {name: p for name, p in named_grid(sweep).items() if tuple(p.values()) in asked}
     adopt_study(folder, sweep)
     queue = open_queue(None, folder, sweep)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    more = None if settling is None else settling.more
     with (
         shared_by_mps(slots, variables, say) as (sharing, watch),
         Display(console, len(grid), 0, 0, len(slots)) as display,
     ):
-        driver = Driver(folder, sweep, grid, queue, display, sharing, None, variables, watch=watch)
+        driver = Driver(folder, sweep, grid, queue, display, sharing, None, variables,
+                        more=more, watch=watch)  # fmt: skip
         stopped = driver.run(retry_failed=True)
+    if settling is not None:
+        _say_standing(console, settling, driver.ended.keys() - grid.keys())
     if stopped is not None:
         return 128 + stopped
     if driver.broken:
@@ -205,6 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
     add("--run", action="store_true", help="run what is to run; otherwise nothing is written")
     add_slot_options(parser)
+    add_settle_options(parser)
+    add_choice_options(parser)
     return parser
 
 

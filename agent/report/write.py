@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.report.effects_plot import effects_figure
 from agent.report.gallery import MOST_PICTURES, Gallery, comparison, gallery
+from agent.report.ladder_plot import ladder_figure
 from agent.report.page import render_page
 from agent.report.pareto_plot import pareto_figure, save_pdf, save_png
 from agent.report.reconstructions import reconstructions_figure
@@ -16,6 +17,7 @@ from fno_runner.files import write_text_atomically
 PLOT = "pareto_plot.png"
 PAPER = "pareto_plot.pdf"
 EFFECTS = "main_effects.png"
+LADDER = "ladder.png"
 RECONSTRUCTIONS = "reconstructions.png"
 PAGE = "report.html"
 RECON_DPI = 150
@@ -36,7 +38,7 @@ def write_report(result: ExportResult, folder: Path) -> list[Path]:
     """
     shown = galleries(result)
     compared = [drawn for drawn in map(comparison, shown) if drawn is not None]
-    for name in (PLOT, PAPER, EFFECTS, RECONSTRUCTIONS):
+    for name in (PLOT, PAPER, EFFECTS, LADDER, RECONSTRUCTIONS):
         (folder / name).unlink(missing_ok=True)
     written = []
     if any(series.fronts for series in result.series):
@@ -44,6 +46,9 @@ def write_report(result: ExportResult, folder: Path) -> list[Path]:
         save_png(figure, folder / PLOT)
         save_pdf(figure, folder / PAPER)
         written += [folder / PLOT, folder / PAPER]
+    if any(series.recommendation for series in result.series):
+        save_png(ladder_figure(result.series), folder / LADDER)
+        written.append(folder / LADDER)
     if any(series.effects for series in result.series):
         save_png(effects_figure(result.series), folder / EFFECTS)
         written.append(folder / EFFECTS)

@@ -12,16 +12,18 @@ from typing import Any, get_args
 import pandas as pd
 
 from agent.server.client import ServerRun
-from agent.study.folder import server_study
+from agent.study.folder import STUDIES, server_study
 from agent.study.records import (
     COLUMNS,
     SCORED,
     Cell,
     Parts,
+    Records,
     assemble,
     check_cells,
     one_line,
     parts,
+    read_records,
 )
 from fno_runner.config import PATHS, N, RunConfig, load_config
 from fno_runner.errors import UserError
@@ -110,6 +112,18 @@ def mirror(run: ServerRun) -> Mirror:
         groups[_group(key)][key] = cells[key]
     groups["config"] = {key: cell for key, cell in config.items() if key not in COLUMNS}
     return Mirror(run, [{key: said.get(key) for key in COLUMNS}, *groups.values()])
+
+
+def records_here(runs: Iterable[ServerRun], names: Iterable[str] = ()) -> dict[str, Records]:
+    """What this disk has of the studies that a server's runs belong to, by their names.
+
+    Args:
+        names: of further studies.
+    """
+    # A group's name is anybody's text: it must not lead out of the studies' folder.
+    studies = {study_name(run) for run in runs} | set(names)
+    plain = sorted(name for name in studies if re.fullmatch(r"[\w-][\w.-]{0,127}", name))
+    return {name: read_records(STUDIES / name) for name in plain}
 
 
 def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]]) -> Merged:

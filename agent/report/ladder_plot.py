@@ -1,0 +1,127 @@
+"""ladder.png: which configuration is the choice at which price, and how much seeds scatter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from agent.analysis.price import FRUGAL
+from agent.analysis.recommendation import Recommendation
+from agent.analysis.series import Series
+from agent.report.pareto_plot import MAX_SERIES, OKABE_ITO, SHAPES, STYLE
+from fno_runner.score.quantities import QUANTITIES
+
+PANEL = (5.2, 3.1)
+"""Width and height of a panel [in]."""
+
+
+def ladder_figure(all_series: Sequence[Series]) -> Figure:
+    """Two panels a series: the ladder of prices, and the scatter of seeds against the cost.
+
+    A bar of the ladder spans the prices at which its configuration is the choice; it is as thick as
+    the others, and the asked price is a line. A point of the scatter is the standard deviation of a
+    configuration's own seeds, the dash at its cost what all seeds let expect; a cross is a
+    configuration of which a seed collapsed or diverged. Series without a choice are left out.
+    """
+    shown = [one for one in all_series if one.recommendation is not None][:MAX_SERIES]
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(
+            figsize=(2 * PANEL[0], max(1, len(shown)) * PANEL[1]),
+            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(max(1, len(shown)), 2, squeeze=False)
+        for one, (rungs, scatter) in zip(shown, axes, strict=False):
+            assert one.recommendation is not None
+            _ladder(rungs, one, one.recommendation)
+            _scatter(scatter, one, one.recommendation)
+            if one.name:
+                rungs.set_title(one.name, loc="left", fontsize=9, fontweight="bold")
+        # Laid out here and only once, whatever the style of who saves it.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
+def _ladder(axes: Axes, one: Series, chosen: Recommendation) -> None:
+    names = one.configs["configuration"].tolist()
+    steps = [rung.low for rung in chosen.rungs if rung.low > 0]
+    known = [*steps, *(p for p in (chosen.price, FRUGAL * chosen.price) if p > 0)]
+    low, high = (min(known) / 2, max(known) * 2) if known else (1e-3, 1e-1)
+    rows = chosen.rungs[::-1]  # the frugal end at the foot
+    for place, rung in enumerate(rows):
+        left, right = max(rung.low, low), min(rung.high, high)
+        mine = rung.config == chosen.config
+        axes.barh(
+            place, right - left, left=left, height=0.62,
+            color=OKABE_ITO[0] if mine else "0.75", edgecolor="black", linewidth=0.6,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [names[rung.config] for rung in rows], fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    if low < chosen.price < high:
+        axes.axvline(chosen.price, color="black", linewidth=1, linestyle="--")
+        axes.annotate(
+            f"price {chosen.price:g}", (chosen.price, 1), xytext=(3, 3), fontsize=8,
+            xycoords=("data", "axes fraction"), textcoords="offset points", annotation_clip=False,
+        )  # fmt: skip
+    unit = f" [{chosen.choice.by.unit}]" if chosen.choice.by.unit else ""
+    axes.set_xlabel(f"what a doubling of the {_cost(chosen)} must bring in "
+                    f"{chosen.choice.by.label}{unit}")  # fmt: skip
+
+
+def _scatter(axes: Axes, one: Series, chosen: Recommendation) -> None:
+    """The scatter of what is chosen by, on logarithmic axes; equal seeds have no place there."""
+    scatter = one.of.means[chosen.choice.by.column].scatter
+    cost = one.of.means[chosen.asked.cost].mean
+    names = one.configs["architecture"].tolist()
+    failed = (one.configs["n_collapsed"] + one.configs["n_diverged"]).to_numpy(float) > 0
+    drawn = np.isfinite(scatter.own) & (scatter.own > 0) & np.isfinite(cost)
+    axes.set_xlabel(QUANTITIES[chosen.asked.cost].axis)
+    axes.set_ylabel(f"standard deviation of seeds,\n{chosen.choice.by.heading}")
+    if not drawn.any():
+        axes.text(0.5, 0.5, "no configuration has two seeds that differ", ha="center",
+                  transform=axes.transAxes, color="0.3")  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for number, name in enumerate(sorted(set(names))):
+        mine = drawn & np.array([other == name for other in names])
+        if not mine.any():
+            continue
+        colour = OKABE_ITO[number % len(OKABE_ITO)]
+        for some, marker in ((mine & ~failed, SHAPES.get(name, "o")), (mine & failed, "x")):
+            axes.scatter(
+                cost[some], scatter.own[some], s=22, color=colour, marker=marker, zorder=3,
+                label=name if marker != "x" else None,
+            )  # fmt: skip
+        axes.scatter(
+            cost[mine], scatter.expected[mine], s=70, color=colour, marker="_", linewidths=1.6,
+            zorder=2,
+        )  # fmt: skip
+    low, high = axes.get_ylim()
+    if high / low < 4:
+        middle = math.sqrt(low * high)
+        axes.set_ylim(middle / 2, middle * 2)
+    axes.scatter([], [], marker="_", s=70, color="0.4", label="expected of all seeds")
+    if (drawn & failed).any():
+        axes.scatter([], [], marker="x", s=22, color="0.4", label="a seed collapsed or diverged")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _cost(chosen: Recommendation) -> str:
+    return QUANTITIES[chosen.asked.cost].label
