@@ -275,3 +275,27 @@ def test_a_bad_option_gets_one_line(
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert not (study / CSV).exists()
+
+
+def test_the_choice_is_asked_for_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = str(put(tmp_path, [make(1), make(5)]))
+    assert main([study, "--price", "0", "--at-most", "model_params=1e9", "--equal", "0.01"]) == 0
+    assert "must gain 0 in" in capsys.readouterr().out
+    assert main([study, "--at-least", "ssim_phase=0.9999"]) == 1
+    assert "no configuration has phase SSIM at least 0.9999; the nearest is" in (
+        capsys.readouterr().err
+    )
+    for options, line in (
+        (["--price=0.1", "--tolerance=0.1"], "give one of them"),
+        (["--price=1"], "a doubling of the cost cannot bring 1"),
+        (["--price=-1"], "allowed is a number ≥ 0"),
+        (["--at-least=ssim_fase=0.9"], "unknown column 'ssim_fase'; did you mean 'ssim_phase'?"),
+        (["--at-most=latency_s"], "allowed is latency_s=NUMBER"),
+        (["--cost=latency_s"], "no finished configuration has it"),
+        (["--cost=epochs"], "invalid choice"),
+    ):
+        assert main([study, *options]) == 2
+        error = capsys.readouterr().err
+        assert line in error and error.count("\n") == 1, error
