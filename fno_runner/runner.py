@@ -157,6 +157,8 @@ def _run(
         held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
     ):
         log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
+        if checkpoints is not None:
+            _say_what_others_left(checkpoints.folder, device)
         with _recorded(result, device):
             if dataset.reference is not None:
                 # First, so that a run that fails in training has them as well.
@@ -191,6 +193,17 @@ def _patterns_used(config: RunConfig, dataset: Dataset) -> int:
     if asked is not None and asked > there:
         log.warning("train_patterns=%d: the data have %d, and all are used", asked, there)
     return there if asked is None else min(asked, there)
+
+
+def _say_what_others_left(checkpoints: Path, device: torch.device) -> None:
+    """Name a checkpoint that this kind of device cannot go on from: it computes otherwise."""
+    others = {path.name.split("-")[0] for path in checkpoints.glob("*-seed-*.safetensors")}
+    if others and device.type not in others:
+        log.warning(
+            "half of this run was trained on %s, from which %s cannot go on: training starts over",
+            " and ".join(sorted(others)),
+            device.type,
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from fno_runner.device import (
     machine_failure,
 )
 from fno_runner.errors import MachineError
+from fno_runner.identity import run_id
 from fno_runner.runner import run
 
 CUDA = torch.device("cuda")
@@ -185,3 +186,14 @@ def test_a_card_that_fails_in_a_run_costs_no_point(
         run(tiny_config)
     study = Path(tiny_config.output_dir)
     assert not list(study.rglob("result.json")) and not list(study.rglob("*.partial"))
+
+
+def test_what_another_kind_of_device_had_half_done_is_named(
+    tiny_config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = Path(tiny_config.output_dir) / "checkpoints" / run_id(tiny_config)
+    left.mkdir(parents=True)
+    (left / "cuda-seed-0.safetensors").write_bytes(b"of another machine's GPU")
+    assert run(tiny_config).result.history
+    (line,) = [r.getMessage() for r in caplog.records if "half of this run" in r.getMessage()]
+    assert "trained on cuda, from which cpu cannot go on" in line
