@@ -245,3 +245,13 @@ def test_records_without_curves_make_a_page_without_them(tmp_path: Path) -> None
     parsed = Elements(page_of(study))
     assert parsed.data["correlations"] is None
     assert "detail-reached" not in {attributes.get("id") for _, attributes in parsed.elements}
+
+
+def test_the_intervals_of_one_object_are_said_to_be_for_this_object_only(
+    page: str, tmp_path: Path
+) -> None:
+    assert "for this test object only" in Elements(page).text
+    several = [result(seed=seed, nimgs_test=2) for seed in (0, 1)]
+    for record in several:
+        record.objects = [dict(record.metrics.pairs)] * 2
+    assert "for these test objects" in Elements(page_of(save(tmp_path, several))).text

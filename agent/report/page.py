@@ -270,6 +270,12 @@ def _notes(result: ExportResult) -> Json:
     if any(series.criterion.column == "r_held_out" for series in result.series):
         against.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
                        "nobody knows the object.")  # fmt: skip
+    several = any("ssim_phase_object2" in series.runs for series in result.series)
+    of_objects = (
+        "for these test objects; study_configs.csv has those for a new object"
+        if several
+        else "for this test object only"
+    )
     return {
         "tradeoff": "A point is a configuration, the mean of its seeds; bars are 95 % intervals of "
         "the mean where there are several seeds. The line is the front: nothing cheaper is better. "
@@ -277,7 +283,8 @@ def _notes(result: ExportResult) -> Json:
         "table": " ".join(
             [
                 *against,
-                "Small print: 95 % interval of the mean. A heading sorts, a row opens above.",
+                f"Small print: 95 % interval of the mean over seeds, {of_objects}. A heading sorts, a "
+                "row opens above.",
             ]
         ),
         "effects": "The mean of all configurations with a value, whatever else they have; bars are "
