@@ -283,8 +283,8 @@ def _notes(result: ExportResult) -> Json:
         "table": " ".join(
             [
                 *against,
-                f"Small print: 95 % interval of the mean over seeds, {of_objects}. A heading sorts, a "
-                "row opens above.",
+                f"Small print: 95 % interval of the mean over seeds, {of_objects}.",
+                "A heading sorts, a row opens above.",
             ]
         ),
         "effects": "The mean of all configurations with a value, whatever else they have; bars are "
