@@ -18,7 +18,7 @@ DETECTOR, INSTRUMENT = "instrument_1/detector_1", "instrument_1"
 def cxi(scan: Simulated, **changed: Any) -> dict[str, Any]:
     """Below entry_1; "__" in a changed name stands for "/"."""
     counts, bad = marked(scan)
-    metres = np.zeros((len(counts), 3))
+    metres = np.zeros((len(scan.positions), 3))
     metres[:, :2] = scan.positions[:, ::-1] * PIXEL
     items = {
         f"{DETECTOR}/data": counts.astype(np.uint32),
