@@ -22,6 +22,7 @@ from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out, patterns_of
+from fno_runner.data.source import Hints
 from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
 from fno_runner.files import make_folder
@@ -153,7 +154,13 @@ def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> f
 
 
 def write_adapted(
-    adapted: Adapted, prepared: Prepared, scan: Path, fingerprint: str, layers: Layers, folder: Path
+    adapted: Adapted,
+    prepared: Prepared,
+    scan: Path,
+    hints: Hints,
+    fingerprint: str,
+    layers: Layers,
+    folder: Path,
 ) -> None:
     """Leave the adapted network where `find_model` finds it.
 
@@ -168,7 +175,8 @@ def write_adapted(
     epochs = len(adapted.r) - 1
     named = f"{before.run_id} {fingerprint} {epochs} {layers}"
     config = prepared.model.config.model_copy(
-        update={"scan": str(scan), "train_npz": None, "test_npz": None, "val_npz": None,
+        update={"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
+                "train_npz": None, "test_npz": None, "val_npz": None,
                 "epochs": epochs, "patch_size": prepared.model.config.size}
     )  # fmt: skip
     record = RunResult(

@@ -30,6 +30,7 @@ from fno_runner.data.formats import open_scan, read_scan
 from fno_runner.data.frames import Scan, bring_to_size
 from fno_runner.data.recording import clean
 from fno_runner.data.scan import fingerprint_of
+from fno_runner.data.source import Hints
 from fno_runner.device import pick_device
 from fno_runner.errors import DivergedError, UserError
 from fno_runner.terminal import log_to_terminal
@@ -108,7 +109,15 @@ def _reconstruct(given: argparse.Namespace) -> None:
         left_out.extend(write_product(product, place))
         if adapted is not None:
             place = place / "network"
-            write_adapted(adapted, prepared, given.scan, fingerprint, given.adapt_layers, place)
+            write_adapted(
+                adapted,
+                prepared,
+                given.scan,
+                _hints(given),
+                fingerprint,
+                given.adapt_layers,
+                place,
+            )
 
     folder = new_folder(wanted, fill)
     seconds = perf_counter() - start
@@ -195,9 +204,10 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
         UserError: it cannot be used.
     """
     binning = model.config.bin if given.bin is None else given.bin
-    with open_scan(given.scan) as opened:
+    hints = _hints(given)
+    with open_scan(given.scan, hints) as opened:
         scan = bring_to_size(clean(opened.measured), model.config.size, binning)
-        fingerprint = fingerprint_of(opened, scan.crop)
+        fingerprint = fingerprint_of(opened, scan.crop, hints)
     for remark in scan.remarks:
         log.warning("%s: %s", given.scan, remark)
     if given.probe is not None:
@@ -212,6 +222,10 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
     if given.pixel_size is not None:
         scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
     return scan, fingerprint
+
+
+def _hints(given: argparse.Namespace) -> Hints:
+    return Hints(data=given.data, entry=given.entry)
 
 
 def _probe(path: Path, scan: Scan) -> np.ndarray:
@@ -258,7 +272,10 @@ def _parser() -> Parser:
         help="a run's folder; a study's: its recommended configuration, the seed best on "
         "validation; or an exported model's",
     )
-    add("scan", type=Path, metavar="SCAN", help="NPZ, CXI, ptychodus product")
+    add("scan", type=Path, metavar="SCAN", help="of any format of docs/scan-formats.md")
+    add("--data", choices=("amplitude", "intensity"),
+        help="what the scan's frames hold [what its format says]")  # fmt: skip
+    add("--entry", metavar="NAME", help="which entry of the scan's file [the first]")
     add("-o", "--output", type=Path, metavar="OUT", help="folder [SCAN.reconstruction, new]")
     add("--probe", type=Path, metavar="PATH",
         help="take this file's probe, or that of this model's training [the scan's]")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from jaxtyping import Float64
 
 from fno_runner.data.crop import Crop
 from fno_runner.data.frames import Scan, beam_diameter
+from fno_runner.data.measured import frames_a_block
 from fno_runner.files import write_atomically
 from fno_runner.reconstruct.stitching import COVERED
 from fno_runner.scan.iterative import Fit
@@ -28,8 +30,8 @@ OVERLAP_WANTED = 0.6
 
 def describe(scan: Scan) -> list[tuple[str, str]]:
     """Facts about a scan, each with its name; counts are amplitudes squared."""
-    intensity = np.square(scan.amplitude, dtype=np.float64)
-    counts = intensity.sum(axis=(1, 2))
+    counts = np.concatenate([block.sum(axis=(1, 2)) for block in _intensities(scan)])
+    brightest = float(scan.amplitude.max()) ** 2
     height, width = scan.shape
     low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
     pixels = scan.size**2
@@ -39,7 +41,7 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
         ("frame holds", str(scan.crop)),
         *(("", _alternative(crop)) for crop in scan.alternatives if _is_other(crop, scan.crop)),
         ("counts a frame", f"{counts.mean():.4g} (from {counts.min():.4g} to {counts.max():.4g})"),
-        ("brightest pixel", f"{intensity.max():.4g} counts"),
+        ("brightest pixel", f"{brightest:.4g} counts"),
         ("noise alone", f"R ≈ {poisson_floor(scan):.3f} if the data are counts"),
         ("bad pixels", "none" if scan.mask is None else f"{int((~scan.mask).sum())} of {pixels}"),
         ("rows", f"{low[0]:.1f} … {high[0]:.1f} px"),
@@ -94,17 +96,31 @@ def poisson_floor(scan: Scan) -> float:
     """
     from scipy.stats import poisson
 
-    counted = np.square(scan.amplitude, dtype=np.float64)
-    if scan.mask is not None:
-        counted = counted[:, scan.mask]
-    mean = counted.mean(axis=0)
-    expected = np.where(mean < FEW, mean, counted)
+    mean = _mean_pattern(scan)
     levels = np.linspace(0, 12, 61) ** 2  # beyond them the variance of √n is 1/4
     n = np.arange(400)
     away = np.abs(np.sqrt(n) - np.sqrt(levels)[:, None])
     table = (poisson.pmf(n, levels[:, None]) * away).sum(axis=1)
-    misfit = np.interp(np.sqrt(expected), np.sqrt(levels), table)
-    return float(misfit.sum() / np.sqrt(counted).sum())
+    misfit = 0.0
+    for counted in _intensities(scan):
+        expected = np.where(mean < FEW, mean, counted)
+        apart = np.interp(np.sqrt(expected), np.sqrt(levels), table)
+        misfit += float(apart.sum() if scan.mask is None else apart[:, scan.mask].sum())
+    return misfit / float(scan.amplitude.sum(dtype=np.float64))
+
+
+def _intensities(scan: Scan) -> Iterator[Float64[np.ndarray, "b n n"]]:
+    """The squares of the amplitudes, some frames at a time: all of them would take much memory."""
+    step = frames_a_block(scan.amplitude.shape, np.dtype(np.float64))
+    for first in range(0, len(scan), step):
+        yield np.square(scan.amplitude[first : first + step], dtype=np.float64)
+
+
+def _mean_pattern(scan: Scan) -> Float64[np.ndarray, "n n"]:
+    total = np.zeros(scan.amplitude.shape[1:])
+    for block in _intensities(scan):
+        total += block.sum(axis=0)
+    return total / len(scan)
 
 
 def draw(scan: Scan, path: Path) -> None:
@@ -115,7 +131,7 @@ def draw(scan: Scan, path: Path) -> None:
     figure = Figure(figsize=(11.5, 10.2), layout="constrained")
     FigureCanvasAgg(figure)
     (pattern, probe), (places, light) = figure.subplots(2, 2)
-    mean = np.log10(1 + np.square(scan.amplitude).mean(axis=0))
+    mean = np.log10(1 + _mean_pattern(scan))
     shown = pattern.imshow(
         mean if scan.mask is None else np.where(scan.mask, mean, np.nan), cmap="magma"
     )
