@@ -285,7 +285,7 @@ def test_cores_are_shared_out_and_weights_and_biases_is_offline(
     assert child.environment(tmp_path, given) == given
     slots = shared_slots(3, {})
     assert [slot.name for slot in slots] == ["worker0", "worker1", "worker2"]
-    share = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    share = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "FNO_POINTS_BESIDE": "2"}
     assert all(slot.variables == share for slot in slots)
     assert [slot.variables for slot in shared_slots(1, {"OMP_NUM_THREADS": "5"})] == [{}]
     (slot,) = shared_slots(1, {"MKL_NUM_THREADS": "5"})
