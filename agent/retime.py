@@ -36,11 +36,12 @@ from fno_runner.data.dataset import Dataset
 from fno_runner.device import allow_tf32, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.provenance import device_name
+from fno_runner.reconstruct.inference import predictor_for
 from fno_runner.reconstruct.weights import WEIGHTS, load_weights
 from fno_runner.result import RunResult, run_folder
 from fno_runner.score.flops import flops_per_pattern
-from fno_runner.score.timing import WARM_UP, Enough, Timing, timed_predict
-from fno_runner.train.training import build_model
+from fno_runner.score.timing import Enough, Timing, timed_predict
+from fno_runner.train.network import build_model
 
 ROUNDS = 60
 """At most so many visits to a model."""
@@ -131,7 +132,8 @@ def retime(
         for result in results
         if result.run_id not in refused
     }
-    protocol = Protocol(rounds=rounds, warm_up=WARM_UP, enough=list(VISIT), load=load)
+    warm_up = predictor_for(device).warm_up_slices
+    protocol = Protocol(rounds=rounds, warm_up=warm_up, enough=list(VISIT), load=load)
     return Retiming(protocol=protocol, models=models), refused
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
 
-from benchmarks.growth import measure_growth
+from benchmarks.beside import measure_beside
+from benchmarks.growth import ladder, measure_growth
 from benchmarks.growth_plot import draw_growth
 from benchmarks.inference import measure_inference
 from benchmarks.machine import Rates, describe, measure_rates
@@ -19,15 +23,16 @@ from benchmarks.measurement import Measurement
 from benchmarks.plan import Network, Plan, plan, precisions, sides
 from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
 from benchmarks.report import print_report, write_report
-from benchmarks.training import measure_memory, measure_stacked, measure_step
+from benchmarks.training import measure_compiled, measure_memory, measure_replicates, measure_step
 from fno_runner.cli import Parser, command
 from fno_runner.device import one_heap, pick_device
 from fno_runner.errors import UserError
 
 HELP = """\
 Measure what a user waits for, and write a table: training step and epoch, inference, memory of
-training, stacked seeds, dataset, start-up, a whole run, export. Networks are ours in each precision
-and, in turns with them, the same ones as a competent user writes them with neuraloperator.
+training, compiled blocks, several processes and several networks at once, dataset, start-up, a
+whole run, export. Networks are ours in each precision and, in turns with them, the same ones as a
+competent user writes them with neuraloperator.
 """
 
 MORE = """\
@@ -57,11 +62,26 @@ def _each(measure: Callable[[Network, torch.device, Rates, Plan], list[Measureme
     return job
 
 
+def _on_a_gpu(job: Job) -> Job:
+    """A measurement of what is done on a GPU only."""
+
+    def checked(device: torch.device, rates: Rates, plan: Plan) -> Iterable[Measurement]:
+        if device.type == "cpu":
+            raise UserError("it is done on a GPU only")
+        return job(device, rates, plan)
+
+    return checked
+
+
 QUANTITIES: dict[str, Job] = {
     "step": _each(measure_step),
     "inference": _each(measure_inference),
     "memory": lambda device, _, plan: measure_memory(plan.networks[-1], device, sides(device)),
-    "stacked": lambda device, rates, plan: measure_stacked(plan.networks[0], device, rates, plan),
+    "compiled": _on_a_gpu(_each(measure_compiled)),
+    "processes": _on_a_gpu(_each(measure_beside)),
+    "replicates": _on_a_gpu(
+        lambda device, rates, plan: measure_replicates(plan.networks[0], device, rates, plan)
+    ),
     "dataset": lambda _, __, plan: measure_dataset(plan.few_turns),
     "startup": lambda device, _, plan: measure_startup(plan.networks[0], device, plan.turns + 1),
     "run": lambda device, _, plan: measure_run(plan.networks[0], device, plan),
@@ -98,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = describe(device, rates, load)
     if args.growth is not None:
         grown = []
-        for one in measure_growth(device, rates):
+        for one in measure_growth(device, rates, ladder(device)):
             grown.append(one)
             console.print(one.measurement.line(), highlight=False, soft_wrap=True)
         where = machine["processor"] if device.type == "cpu" else machine["device"]
@@ -106,7 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(str(args.growth), markup=False, soft_wrap=True)
         found = [one.measurement for one in grown]
     else:
-        found = measure(args.only, device, rates, plan(device, quick=args.quick), console)
+        sizes = plan(device, quick=args.quick)
+        if args.networks:
+            sizes = replace(sizes, networks=args.networks)
+        found = measure(args.only, device, rates, sizes, console)
     print_report(found, machine, console)
     for path in write_report(found, machine, args.output):
         console.print(str(path), markup=False, soft_wrap=True)
@@ -121,12 +144,25 @@ def _quantities(text: str) -> list[str]:
     return names
 
 
+def _networks(text: str) -> tuple[Network, ...]:
+    networks = []
+    for word in text.split(","):
+        match = re.fullmatch(r"(fno|hybrid)-(\d{1,3})-(\d{1,3})", word)
+        if match is None:
+            raise argparse.ArgumentTypeError(f"'{word}': a network is called fno-32-12, say")
+        architecture: Literal["fno", "hybrid"] = "fno" if match[1] == "fno" else "hybrid"
+        networks.append(Network(architecture, int(match[2]), int(match[3])))
+    return tuple(networks)
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks", description=HELP, epilog=MORE)
     add = parser.add_argument
     add("--quick", action="store_true", help="the smallest networks and few turns: a look")
     add("--only", type=_quantities, default=list(QUANTITIES), metavar="A,B",
         help=f"of {', '.join(QUANTITIES)} (default: all)")  # fmt: skip
+    add("--networks", type=_networks, metavar="A,B",
+        help="of these sizes (width and modes) only, such as fno-32-12,hybrid-64-24")  # fmt: skip
     add("--growth", type=Path, nargs="?", const=GROWTH, metavar="PNG",
         help=f"measure growth instead, and draw it (default: {GROWTH})")  # fmt: skip
     add("--device", choices=["auto", "cpu", "cuda"], default="auto",

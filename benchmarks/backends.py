@@ -4,42 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-FloatPrecision = tuple[str, ...]
-"""One of none, ieee, tf32, … for each library."""
+from fno_runner.device import allow_tf32
+
+Tf32 = tuple[bool, bool]
+"""Whether a GPU may round factors to it, in matrix products and in convolutions.
+
+PyTorch's default is no and yes, which `allow_tf32` cannot say. Both are asked and told by the older
+of PyTorch's two ways, as everywhere here: it refuses to answer once they are mixed."""
 
 
-def float32_precision() -> FloatPrecision:
+def tf32() -> Tf32:
     """The state as it is."""
-    return tuple(library.fp32_precision for library in _libraries())
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
-def set_float32_precision(values: FloatPrecision) -> None:
-    """Bring a state back that `float32_precision` gave."""
-    for library, value in zip(_libraries(), values, strict=True):
-        if library.fp32_precision != value:
-            library.fp32_precision = value
+def set_tf32(allowed: Tf32) -> None:
+    """Bring a state back that `tf32` gave."""
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Within, all libraries do float32 products like this: `ieee` or `tf32`."""
-    before = float32_precision()
-    set_float32_precision((precision,) * len(before))
+    """Within, products of float32 are done in `tf32` or in what float32 is."""
+    before = tf32()
+    allow_tf32(precision == "tf32")
     try:
         yield
     finally:
-        set_float32_precision(before)
-
-
-def _libraries() -> tuple[Any, ...]:
-    backends: Any = torch.backends
-    return (
-        backends.cuda.matmul,
-        backends.cudnn.conv,
-        backends.mkldnn.matmul,
-        backends.mkldnn.conv,
-    )
+        set_tf32(before)

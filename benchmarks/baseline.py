@@ -21,7 +21,7 @@ from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Patterns
 from fno_runner.physics import amplitude_mae
 from fno_runner.reconstructor import INPUT_TRANSFORMS, input_scale_factor
-from fno_runner.train.training import VALIDATION
+from fno_runner.train.network import VALIDATION
 
 
 class Block(nn.Module):
@@ -135,7 +135,8 @@ def copy_weights(ours: nn.Module, plain: nn.Module) -> None:
     weights = {}
     for name, value in ours.state_dict().items():
         if name.endswith("spectral.weight"):  # (rows, cols, in, out, 2) → complex (in, out, …)
-            weights[f"{name}.tensor"] = torch.view_as_complex(value).permute(2, 3, 0, 1)
+            weight = torch.view_as_complex(value.contiguous())
+            weights[f"{name}.tensor"] = weight.permute(2, 3, 0, 1)
         else:
             weights[name] = value
     plain.load_state_dict(weights)

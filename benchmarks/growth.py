@@ -14,7 +14,7 @@ from benchmarks.floor import floor, least_memory, work
 from benchmarks.inference import one_pass
 from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement, compared
-from benchmarks.plan import Network, noise
+from benchmarks.plan import Network, burn_in, noise
 from benchmarks.training import ENDLESS, leaving, measure_memory, training
 from benchmarks.turns import Paused, in_turns
 from fno_runner.config import N
@@ -34,17 +34,20 @@ class Ladder:
     turns: int
 
 
-LADDER = Ladder(
-    Network("fno", 32, 12),
-    32,
-    {
-        "width": (8, 16, 32, 64),
-        "modes": (4, 8, 16, 32),
-        "batch": (1, 4, 16, 32),
-        "patterns": (32, 64, 128),
-    },
-    turns=3,  # of two, one that the machine sleeps through is half the median
-)
+def ladder(device: torch.device) -> Ladder:
+    """Sizes for a device. On a GPU an epoch has steps enough for its beginning not to count."""
+    patterns = 32 if device.type == "cpu" else 2048
+    return Ladder(
+        Network("fno", 32, 12),
+        patterns,
+        {
+            "width": (8, 16, 32, 64),
+            "modes": (4, 8, 16, 32),
+            "batch": (1, 4, 16, 32),
+            "patterns": (patterns, 2 * patterns, 4 * patterns),
+        },
+        turns=3,  # of two, one that the machine sleeps through is half the median
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class _Rung:
     patterns: int
 
 
-def measure_growth(device: torch.device, rates: Rates, ladder: Ladder = LADDER) -> Iterator[Grown]:
+def measure_growth(device: torch.device, rates: Rates, ladder: Ladder) -> Iterator[Grown]:
     """Every quantity at every value of every axis, for both architectures.
 
     Expected are the floor, for times, and what has to be held at once, for memory.
@@ -111,7 +114,7 @@ def _steps(
             steps[rung] = fit // rung.network.batch
             train = training(SIDE, config, noise(leaving(fit), 1), device)
             epochs[rung] = stack.enter_context(Paused(train)).epoch
-        times = in_turns(epochs, turns)
+        times = in_turns(epochs, turns, burn_in(device))
     return {rung: {SIDE: [t / steps[rung] for t, _ in times[rung]]} for rung in rungs}
 
 

@@ -17,9 +17,9 @@ from benchmarks.plan import Network, Plan, noise, sides
 from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
 from fno_runner.device import keep_freed_memory
-from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.inference import make_predictor
 from fno_runner.score.timing import synchronise
-from fno_runner.train.training import build_model
+from fno_runner.train.network import build_model
 
 
 def measure_inference(
@@ -63,7 +63,7 @@ def one_pass(
     """Reconstruct all test patterns in slices of `size`: the wall time [s] of each call."""
     config = network.config(side)
     keep = False
-    run: Callable[[], object]
+    run: Callable[[], object] | None = None
     if side == BASELINE:
         probe = torch.from_numpy(data.test.probe)
         plain = baseline.PlainReconstructor(config, probe, 1.0).to(device)
@@ -71,10 +71,18 @@ def one_pass(
         run = partial(baseline.predict, plain, x, device, size)
     else:
         keep = device.type == "cpu"  # as a run does, after its training
-        run = partial(predict, build_model(config, data, device), data.test, 1.0, device, size)
+
+    def make() -> Callable[[], object]:
+        model = build_model(config, data, device)
+        predictor = make_predictor(model, data.test.probe, 1.0, device, min(size, len(data.test)))
+        predictor.warm_up(data.test)
+        return partial(predictor, data.test)
 
     def timed() -> float:
+        nonlocal run
         keep_freed_memory(keep)
+        if run is None:  # in the side's own turn, with its own precision of the libraries
+            run = make()
         synchronise(device)
         start = perf_counter()
         run()

@@ -45,7 +45,7 @@ def measure_rates(device: torch.device, precisions: tuple[str, ...]) -> Rates:
         x = torch.randn(images, channels, size, size, device=device).to(kind)
         w = torch.randn(channels, channels, 3, 3, device=device).to(kind)
         x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
-        with float32_products("tf32" if precision == "tf32" else "ieee"):
+        with float32_products(precision):
             product = 2 * side**3 / _best(partial(torch.matmul, a, b), device)
             convolved = 2 * images * size**2 * channels**2 * 9
             convolution = convolved / _best(partial(torch.conv2d, x, w, padding=1), device)

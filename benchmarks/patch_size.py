@@ -31,7 +31,7 @@ from fno_runner.reconstruct.weights import WEIGHTS, load_weights
 from fno_runner.result import RunResult
 from fno_runner.score.metrics import align, r_factor
 from fno_runner.score.without_truth import from_object
-from fno_runner.train.training import build_model
+from fno_runner.train.network import build_model
 
 SLICE = 32
 SIMULATED = ("--patch_size=128", "--architecture=fno", "--width=8", "--modes=24",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.measurement import BASELINE
+from fno_runner.capture import WARM_UP
 from fno_runner.config import N, RunConfig, centre, load_config
 from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.probe import zone_plate_probe
@@ -41,6 +42,11 @@ class Network:
             "precision": "float32" if side == BASELINE else side,
         }
         return load_config({**values, **changes})
+
+
+def burn_in(device: torch.device) -> int:
+    """Turns that do not count. On a GPU work is replayed from its fourth call on, and only then."""
+    return 1 if device.type == "cpu" else WARM_UP + 1
 
 
 @dataclass(frozen=True)

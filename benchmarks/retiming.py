@@ -28,7 +28,7 @@ from fno_runner.device import pick_device
 from fno_runner.identity import run_id
 from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.result import RunResult, run_folder, write_result
-from fno_runner.train.training import build_model
+from fno_runner.train.network import build_model
 
 NETWORKS = [
     (architecture, width, modes)

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 
@@ -15,17 +18,19 @@ from benchmarks import baseline
 from benchmarks.floor import Floor, floor, work
 from benchmarks.machine import Rates
 from benchmarks.measurement import BASELINE, Measurement, compared
-from benchmarks.plan import Network, Plan, noise, sides
+from benchmarks.plan import Network, Plan, burn_in, noise, sides
 from benchmarks.turns import Paused, in_turns
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
+from fno_runner.train.network import VALIDATION
 from fno_runner.train.progress import Epoch
-from fno_runner.train.training import VALIDATION, train
+from fno_runner.train.training import train
 
 STUDY_STEPS = 819
 """Steps of an epoch of sweep.yaml: 13,778 patterns, less 5 % for validation, 16 at a time."""
-STACKED = 8
-"""Seeds that are trained at once, where that is measured."""
+AT_ONCE = 8
+"""Networks that are trained at once, where that is measured."""
+COMPILED = "bf16, compiled"
 ENDLESS = 100_000
 """Epochs: more than anybody waits for. A held training is left, not finished."""
 
@@ -38,7 +43,7 @@ def measure_step(
 ) -> list[Measurement]:
     """A training step, and an epoch of the study with all that a loop does, validation too."""
     configs = {side: network.config(side, epochs=ENDLESS) for side in sides(device)}
-    times = _epochs(configs, device, plan)
+    times = epochs(configs, device, plan)
     step = {side: [steps / plan.steps for steps, _ in of] for side, of in times.items()}
     epoch = {
         side: [whole / plan.steps * STUDY_STEPS for _, whole in of] for side, of in times.items()
@@ -51,22 +56,53 @@ def measure_step(
     ]
 
 
-def measure_stacked(
+def measure_replicates(
     network: Network, device: torch.device, rates: Rates, plan: Plan
 ) -> list[Measurement]:
-    """What a training step takes of a seed, when `STACKED` seeds are trained in one program."""
-    seeds = {side: 1 if side == BASELINE else STACKED for side in sides(device)}
+    """What a training step takes of a network, when `AT_ONCE` of them train in one program."""
+    networks = {side: 1 if side == BASELINE else AT_ONCE for side in sides(device)}
     configs = {
-        side: network.config(side, epochs=ENDLESS, **({"replicates": n} if n > 1 else {}))
-        for side, n in seeds.items()
+        side: network.config(side, epochs=ENDLESS, replicates=count)
+        for side, count in networks.items()
     }
-    times = _epochs(configs, device, plan)
+    times = epochs(configs, device, plan)
     step = {
-        side: [steps / plan.steps / seeds[side] for steps, _ in of] for side, of in times.items()
+        side: [steps / plan.steps / networks[side] for steps, _ in of] for side, of in times.items()
     }
     least = {side: _floor(network.config(side), rates) for side in configs}
-    name = f"training step, {STACKED} seeds at once, of each"
+    name = f"training step, {AT_ONCE} networks at once, of each"
     return compared(name, network.label, "s", step, least)
+
+
+def measure_compiled(
+    network: Network, device: torch.device, rates: Rates, plan: Plan
+) -> list[Measurement]:
+    """A training step whose blocks are compiled, beside one whose are not, and the compiling."""
+    sides = {"bf16": False, COMPILED: True}
+    data = noise(leaving(plan.steps * network.batch), 1)
+    config = network.config("bf16", epochs=ENDLESS)
+    least = _floor(config, rates)
+    with TemporaryDirectory() as cache, ExitStack() as stack:
+        trainings = {
+            side: partial(training, "bf16", config, data, device, is_compiled and Path(cache))
+            for side, is_compiled in sides.items()
+        }
+        held = {side: stack.enter_context(Paused(make())) for side, make in trainings.items()}
+        first_s = {side: training.epoch()[1] for side, training in held.items()}
+        times = in_turns(
+            {side: training.epoch for side, training in held.items()}, plan.turns, burn_in(device)
+        )
+        torch.compiler.reset()  # what a process after this one would not have either
+        again_s = stack.enter_context(Paused(trainings[COMPILED]())).epoch()[1]
+    step = {side: [steps / plan.steps for steps, _ in of] for side, of in times.items()}
+    compiling = {"at first": first_s[COMPILED], "from the folder": again_s}
+    return [
+        *compared("training step", network.label, "s", step, dict.fromkeys(sides, least)),
+        *compared(
+            "compiling", network.label, "s",
+            {side: [seconds - first_s["bf16"]] for side, seconds in compiling.items()},
+        ),
+    ]  # fmt: skip
 
 
 def measure_memory(
@@ -89,8 +125,18 @@ def measure_memory(
     return compared("peak memory of training", network.label, "MiB", values)
 
 
-def training(side: str, config: RunConfig, data: Dataset, device: torch.device) -> Train:
-    """The training loop of a side; several replicates are trained in one program."""
+def training(
+    side: str,
+    config: RunConfig,
+    data: Dataset,
+    device: torch.device,
+    compiled_in: Path | Literal[False] = False,
+) -> Train:
+    """The training loop of a side; on a GPU several replicates train at once.
+
+    Args:
+        compiled_in: where compiled blocks are kept; False: blocks are not compiled.
+    """
     if side == BASELINE:
         return partial(baseline.train, config, data.train, device)
 
@@ -100,12 +146,13 @@ def training(side: str, config: RunConfig, data: Dataset, device: torch.device) 
             assert elapsed is not None
             on_epoch(elapsed)
 
-        train(config, data, device, together=config.replicates > 1, on_epoch=seconds)
+        is_compiled, cache = bool(compiled_in), compiled_in or None
+        train(config, data, device, compiled=is_compiled, cache=cache, on_epoch=seconds)
 
     return ours
 
 
-def _epochs(
+def epochs(
     configs: Mapping[str, RunConfig], device: torch.device, plan: Plan
 ) -> dict[str, list[tuple[float, float]]]:
     """Wall times [s] of an epoch's steps, and of all of it, of each side in each turn."""
@@ -116,7 +163,8 @@ def _epochs(
             side: stack.enter_context(Paused(training(side, config, data, device)))
             for side, config in configs.items()
         }
-        return in_turns({side: training.epoch for side, training in held.items()}, plan.turns)
+        sides = {side: training.epoch for side, training in held.items()}
+        return in_turns(sides, plan.turns, burn_in(device))
 
 
 def leaving(fit: int) -> int:

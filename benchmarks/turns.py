@@ -8,34 +8,34 @@ from time import perf_counter
 from types import TracebackType
 from typing import TypeVar
 
-from benchmarks.backends import float32_precision, set_float32_precision
+from benchmarks.backends import set_tf32, tf32
 from fno_runner.device import keep_freed_memory, keeps_freed_memory
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
-def in_turns(sides: Mapping[K, Callable[[], T]], turns: int) -> dict[K, list[T]]:
-    """What each side returned in each of `turns` turns; one turn before them is burn-in.
+def in_turns(sides: Mapping[K, Callable[[], T]], turns: int, burn_in: int = 1) -> dict[K, list[T]]:
+    """What each side returned in each of `turns` turns, after some of burn-in.
 
-    Each side keeps its own float32 precision of PyTorch's backends, and its own way with freed
-    memory: one that allows TF32 does not allow it to the next.
+    Each side keeps its own use of TF32, and its own way with freed memory: one that allows it does
+    not allow it to the next.
     """
-    precision = dict.fromkeys(sides, float32_precision())
+    allowed = dict.fromkeys(sides, tf32())
     keeps = dict.fromkeys(sides, keeps_freed_memory())
     results: dict[K, list[T]] = {name: [] for name in sides}
-    for turn in range(turns + 1):
+    for turn in range(burn_in + turns):
         for name, side in sides.items():
-            outside = float32_precision(), keeps_freed_memory()
-            set_float32_precision(precision[name])
+            outside = tf32(), keeps_freed_memory()
+            set_tf32(allowed[name])
             keep_freed_memory(keeps[name])
             try:
                 result = side()
             finally:
-                precision[name], keeps[name] = float32_precision(), keeps_freed_memory()
-                set_float32_precision(outside[0])
+                allowed[name], keeps[name] = tf32(), keeps_freed_memory()
+                set_tf32(outside[0])
                 keep_freed_memory(outside[1])
-            if turn:
+            if turn >= burn_in:
                 results[name].append(result)
     return results
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +9,15 @@ from torch import Tensor
 
 from fno_runner.data.dataset import Patterns
 
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The four arguments of `Reconstructor.forward`; the first is the measured amplitude."""
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """Patterns as `Reconstructor` takes them, on one device, for K networks.
+    """Patterns as `Reconstructor` takes them, on one device.
 
-    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N) or (M, N, N), scale (K, 1, 1, 1).
+    x (B, 1, N, N), positions (B, 1, 2, 1) [px], probe (N, N) or (M, N, N), scale (1, 1, 1, 1).
     """
 
     x: Tensor
@@ -24,26 +26,19 @@ class Inputs:
     scale: Tensor
 
     @classmethod
-    def of(cls, patterns: Patterns, scale: Sequence[float], device: torch.device) -> Inputs:
-        """`scale`: the input scale factor of each network."""
+    def of(cls, patterns: Patterns, scale: float, device: torch.device) -> Inputs:
+        """`scale`: the input scale factor."""
         return cls(
             x=torch.from_numpy(patterns.amplitude)[:, None].to(device),
             positions=torch.from_numpy(patterns.positions)[:, None, :, None].to(device),
             probe=torch.from_numpy(patterns.probe).to(device),
-            scale=torch.tensor(scale, device=device).view(-1, 1, 1, 1),
+            scale=torch.full((1, 1, 1, 1), scale, device=device),
         )
 
-    def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four arguments of `forward` and `forward_predict` for these patterns.
-
-        rows: (K, B), each network's own; the batch has them one network after the other. One
-        network takes a slice, too.
-        """
-        if isinstance(rows, Tensor):
-            rows = rows.flatten()
+    def batch(self, rows: Tensor | slice) -> Batch:
+        """The four arguments of `forward` and `forward_predict` for these patterns."""
         x = self.x[rows]
-        scale = self.scale.expand(-1, len(x) // len(self.scale), 1, 1).reshape(-1, 1, 1, 1)
-        return x, self.positions[rows], self.probe, scale
+        return x, self.positions[rows], self.probe, self.scale.expand(len(x), 1, 1, 1)
 
 
 def mask_of(patterns: Patterns) -> Tensor | None:

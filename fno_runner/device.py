@@ -99,8 +99,13 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-def halve_until_it_fits(work: Callable[[int], T], batch_size: int) -> tuple[T, int]:
+def halve_until_it_fits(
+    work: Callable[[int], T], batch_size: int, what: str = "patterns a slice"
+) -> tuple[T, int]:
     """`work(batch_size)`, with half the size each time that memory runs out, down to 1.
+
+    Args:
+        what: is halved; for the log.
 
     Returns:
         what `work` returned, and the size it succeeded with.
@@ -116,7 +121,7 @@ def halve_until_it_fits(work: Callable[[int], T], batch_size: int) -> tuple[T, i
                 raise
         # Only here has the failed attempt let go of its tensors: the error holds its frames.
         batch_size //= 2
-        log.warning("out of memory: %d patterns a slice from here on", batch_size)
+        log.warning("out of memory: %d %s from here on", batch_size, what)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

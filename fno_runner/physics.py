@@ -138,5 +138,6 @@ LOSSES = {"mae": amplitude_mae, "poisson": poisson_deviance}
 
 
 def _checkerboard(wave: Tensor) -> Tensor:
-    signs = 1 - 2 * (torch.arange(wave.shape[-1], device=wave.device) % 2).to(wave.real.dtype)
+    signs = torch.ones(wave.shape[-1], dtype=wave.real.dtype, device=wave.device)
+    signs[1::2].fill_(-1)
     return signs[:, None] * signs

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ def provenance(device: torch.device) -> Provenance:
     }
 
 
+@cache
 def code() -> str:
     """What computes a result: a hash (12 hex digits) of this package's source files.
 

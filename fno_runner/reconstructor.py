@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Bool, Complex64, Float32
@@ -65,14 +66,16 @@ class Reconstructor(nn.Module):
         positions: Float32[Tensor, "b 1 2 c"],
         probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
+        to_unit: Float32[Tensor, ""] | None = None,
     ) -> Float32[Tensor, "b c n n"]:
         """The amplitude that the reconstructed patches would diffract to, in x's units.
 
         x: diffraction amplitude. positions: row and column of the patch centre [px].
         probe: at the sample, or its M incoherent modes (M, N, N).
         input_scale_factor: 1 / the object's amplitude in vacuum.
+        to_unit: `factor_to_unit` of the probe, where it is known already.
         """
-        patch, local, scale = self._reconstruct(x, positions, probe, input_scale_factor)
+        patch, local, scale = self._reconstruct(x, positions, probe, input_scale_factor, to_unit)
         predicted = amplitude_of(patch, local) / scale
         return predicted if self.mask is None else predicted * self.mask
 
@@ -82,19 +85,35 @@ class Reconstructor(nn.Module):
         positions: Float32[Tensor, "b 1 2 c"],
         probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
+        to_unit: Float32[Tensor, ""] | None = None,
     ) -> Complex64[Tensor, "b c n n"]:
         """The complex object patches, so that x ≈ |far field of probe · patch|.
 
         Arguments as in `forward`.
         """
-        patch, _, _ = self._reconstruct(x, positions, probe, input_scale_factor)
+        patch, _, _ = self._reconstruct(x, positions, probe, input_scale_factor, to_unit)
         return patch / input_scale_factor
 
+    @property
+    def product_type(self) -> torch.dtype:
+        """What the network's products are done in: autocast sees to it, or weights of that type."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def network_constants(self) -> dict[str, Tensor]:
+        """What is no weight, and yet a factor of the network's products, by its name here."""
+        return {f"network.{name}": value for name, value in self.network.named_buffers()}
+
     def _reconstruct(
-        self, x: Tensor, positions: Tensor, probe: Tensor, input_scale_factor: Tensor
+        self,
+        x: Tensor,
+        positions: Tensor,
+        probe: Tensor,
+        input_scale_factor: Tensor,
+        to_unit: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised patch (B, C, N, N), normalised probe, and the factor from x to normalised."""
-        to_unit = probe.shape[-1] / probe.abs().square().sum().sqrt()
+        if to_unit is None:
+            to_unit = factor_to_unit(probe)
         scale = input_scale_factor * to_unit  # (B, 1, 1, 1)
         amplitude = x * scale  # mean square 1 over a dataset
         shift = subpixel_remainder(positions, x.shape[-1]) if self.subpixel else None
@@ -105,11 +124,20 @@ class Reconstructor(nn.Module):
             channels += [update.real, update.imag]
         # Not contiguous(memory_format=…): it leaves a single channel in the other format.
         features = torch.cat([c.permute(0, 2, 3, 1) for c in channels], dim=-1)  # (B, N, N, I)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            out = self.network(features.permute(0, 3, 1, 2))  # (B, 2C, N, N)
-        out = out.float()
-        patch = torch.complex(out[:, 0::2], out[:, 1::2])  # (B, C, N, N)
+        kind = next(self.network.parameters()).dtype
+        is_mixed = kind != self.product_type
+        mixed = torch.autocast(x.device.type, self.product_type) if is_mixed else nullcontext()
+        with mixed:
+            out = self.network(features.to(kind).permute(0, 3, 1, 2))  # (B, 2C, N, N)
+        # Real and imaginary part lie beside each other in channels-last memory: nothing is copied.
+        pairs = out.float().permute(0, 2, 3, 1).unflatten(3, (-1, 2))  # (B, N, N, C, 2)
+        patch = torch.view_as_complex(pairs.contiguous()).permute(0, 3, 1, 2)  # (B, C, N, N)
         return patch, local, scale
+
+
+def factor_to_unit(probe: Complex64[Tensor, "*m n n"]) -> Float32[Tensor, ""]:
+    """What a probe is multiplied by to have mean intensity 1."""
+    return probe.shape[-1] / probe.abs().square().sum().sqrt()
 
 
 def input_scale_factor(

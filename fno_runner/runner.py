@@ -47,6 +47,7 @@ from fno_runner.score.evaluation import Reconstruction, evaluate
 from fno_runner.score.floors import floors
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.train.checkpoint import held_checkpoints
+from fno_runner.train.compiled import COMPILED
 from fno_runner.train.training import OnEpoch, OnStep, StopAsked, Trained, never, train
 from fno_runner.working_folder import working_folder
 
@@ -86,8 +87,9 @@ def preflight(config: RunConfig) -> Dataset:
         )
     dataset = load_dataset(config)
     on_device = dataset.train.amplitude.nbytes
-    sized = config.of_size(dataset.test.size)
-    check_free_memory(device, lambda: memory_need(sized, on_device), config.replicates)
+    # Of several networks at once fewer train at once where memory asks for it.
+    alone = config.of_size(dataset.test.size).model_copy(update={"replicates": 1})
+    check_free_memory(device, lambda: memory_need(alone, on_device))
     return dataset
 
 
@@ -172,6 +174,7 @@ def _run(
                 on_epoch=on_epoch,
                 stop_asked=stop_asked,
                 checkpoints=checkpoints,
+                cache=output_dir / COMPILED,
             )
             _evaluate(config, dataset, device, trained, result, folder)
         result.timing |= {
@@ -248,8 +251,11 @@ def _evaluate(
         result.provenance["resumed_epochs"] = resumed
     if stopped := [one.stopped for one in trained if one.stopped is not None]:
         result.provenance["stopped_epoch"] = round(stopped[0], 3)
+    if trained[0].captured is not None:
+        result.provenance["captured"] = all(network.captured for network in trained)
     if len(trained) > 1:
         result.timing["train_time_per_seed_s"] = sum(seconds) / len(seconds)
+        result.timing["seeds_at_once"] = min(network.at_once for network in trained)
     seeds: list[SeedResult] = []
     first: dict[Status, Reconstruction] = {}
     for one, network in zip(config.replicas(), trained, strict=True):

@@ -8,19 +8,22 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import baseline, machine
-from benchmarks.backends import float32_precision, set_float32_precision
+from benchmarks import baseline, growth, inference, machine, training
+from benchmarks.backends import Tf32, set_tf32, tf32
 from benchmarks.floor import floor, least_memory, work
 from benchmarks.growth import ARCHITECTURES, STEP, Grown
 from benchmarks.growth_plot import draw_growth, last_slope
+from benchmarks.inference import one_pass
 from benchmarks.iterative import converged
 from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement, amount, compared
@@ -28,9 +31,13 @@ from benchmarks.plan import Network, Plan, noise
 from benchmarks.report import COLUMNS
 from benchmarks.training import measure_memory
 from benchmarks.turns import Paused, in_turns
+from fno_runner.capture import WARM_UP
 from fno_runner.config import N, RunConfig
 from fno_runner.physics import amplitude_mae
-from fno_runner.train.training import build_model
+from fno_runner.train.network import build_model
+from fno_runner.train.training import train
+from tests.cuda_graphs import StandIn
+from tests.test_overlapped import on_stand_in
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -59,19 +66,79 @@ def test_the_baseline_computes_the_same(architecture: Literal["fno", "hybrid"]) 
 
 
 def test_sides_take_turns_and_keep_their_precision() -> None:
-    seen: list[tuple[str, str]] = []
-    before = float32_precision()
+    seen: list[tuple[str, Tf32]] = []
+    before, yes, no = tf32(), (True, True), (False, False)
 
-    def side(name: str, wanted: str) -> float:
-        seen.append((name, float32_precision()[0]))
-        set_float32_precision((wanted, *before[1:]))
+    def side(name: str, wanted: Tf32) -> float:
+        seen.append((name, tf32()))
+        set_tf32(wanted)
         return float(len(seen))
 
-    times = in_turns({"a": lambda: side("a", "tf32"), "b": lambda: side("b", "ieee")}, 2)
+    times = in_turns({"a": lambda: side("a", yes), "b": lambda: side("b", no)}, 2)
     assert "".join(name for name, _ in seen) == "ababab"
-    assert [state for _, state in seen] == [before[0], before[0], "tf32", "ieee", "tf32", "ieee"]
+    assert [state for _, state in seen] == [before, before, yes, no, yes, no]
     assert times == {"a": [3, 5], "b": [4, 6]}  # the first turn is burn-in
-    assert float32_precision() == before
+    assert tf32() == before
+
+
+def test_a_side_computes_in_the_precision_that_it_is_called_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In version 0.1 `float32` and `tf32` were one program, and both used TF32 in convolutions."""
+    seen: dict[str, set[Tf32]] = {}
+    train_side = training.training
+
+    def noted(side: str, *arguments: Any) -> Any:
+        def train(on_epoch: Any) -> None:
+            def note(seconds: float) -> None:
+                seen.setdefault(side, set()).add(tf32())
+                on_epoch(seconds)
+
+            train_side(side, *arguments)(note)
+
+        return train
+
+    def noting(side: str, one_pass: Callable[[], float]) -> Callable[[], float]:
+        def timed() -> float:
+            seconds = one_pass()
+            seen.setdefault(side, set()).add(tf32())
+            return seconds
+
+        return timed
+
+    network, plain = Network("fno", 2, 4, batch=2), (False, True)  # as PyTorch begins
+    expected = {
+        "baseline": {plain},
+        "float32": {(False, False)},
+        "tf32": {(True, True)},
+        "bf16": {(False, False)},
+    }
+    set_tf32(plain)
+    plan = Plan((network,), turns=2, steps=2, patterns=4, slices=(4,))
+    monkeypatch.setattr(training, "training", noted)
+    training.epochs({side: network.config(side, epochs=99) for side in expected}, CPU, plan)
+    assert seen == expected
+    seen.clear()
+    data = noise(1, 4)
+    passes = {side: noting(side, one_pass(side, network, data, CPU, 4)) for side in expected}
+    in_turns(passes, 2)
+    assert seen == expected and tf32() == plain
+
+
+def test_growth_and_inference_time_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a step is an epoch, too, as in a batch of 32 of 32 patterns."""
+    gpu = StandIn(monkeypatch)
+    monkeypatch.setattr(training, "train", partial(train, captured=True))
+    monkeypatch.setattr(growth, "burn_in", lambda _: WARM_UP + 1)
+    monkeypatch.setattr(inference, "make_predictor", on_stand_in)
+    monkeypatch.setattr(growth, "measure_memory", lambda *_: [])
+    monkeypatch.setattr(growth, "ARCHITECTURES", ("fno",))
+    monkeypatch.setattr(growth, "_grown", lambda *_: None)
+    ladder = growth.Ladder(Network("fno", 2, 4), 32, {"batch": (32,)}, turns=2)
+    list(growth.measure_growth(CPU, Rates({"float32": 1e9}, 1e9), ladder))
+    steps, validation, passes = gpu.replays
+    assert steps == validation == 1 + 2  # the turns, and the last of the burn-in
+    assert passes == 1 + 1 + 2  # the end of the warm-up, one turn of burn-in, the turns
 
 
 def test_a_training_is_held_after_every_epoch_and_left_at_the_end() -> None:
@@ -194,57 +261,6 @@ def test_amounts_have_three_digits_and_a_unit() -> None:
     values = (0.4123, 0.00123, 5e-5, 12.345, 1591.2)
     assert [amount(v, "s") for v in values] == ["412 ms", "1.23 ms", "50 µs", "12.3 s", "1,591 s"]
     assert amount(4096.4, "MiB") == "4,096 MiB"
-
-
-def test_without_a_gpu_its_script_says_so() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has one")
-    done = subprocess.run(
-        [ROOT / "benchmarks" / "gpu_study.sh", "/nonexistent"],
-        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 3 and done.stdout == ""
-    assert done.stderr == "error: this machine has no CUDA device that PyTorch can use\n"
-
-
-def test_the_gpu_script_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """With a stand-in for Python: what is done is not done again, a failure is named."""
-    python, calls, broken = (tmp_path / name for name in ("python", "calls", "broken"))
-    python.write_text(
-        rf"""#!/bin/sh
-        echo "$*" >>{calls}
-        case "$*" in
-          *--only\ inference*) test ! -e {broken} ;;
-          *agent.local*) exit 1 ;;  # some point failed: the table tells which
-        esac
-        """
-    )
-    python.chmod(0o755)
-    broken.touch()
-
-    def call(minutes: str = "10") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [ROOT / "benchmarks" / "gpu_study.sh", tmp_path / "out"],
-            env={"PYTHON": str(python), "PATH": "/usr/bin:/bin", "MINUTES": minutes},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    too_short = call("1")
-    assert (too_short.returncode, too_short.stdout) == (4, "step is next: call again\n")
-    first = call()
-    assert first.returncode == 1 and "error: inference: exit status 1" in first.stderr
-    broken.unlink()
-    second = call()
-    assert second.returncode == 0, second.stderr
-    lines = calls.read_text().splitlines()
-    counted = [sum(word in line for line in lines) for word in ("--only step", "--only inference")]
-    assert counted == [1, 2]
-    assert "agent.export" in lines[-1] and "agent.local sweep.yaml" in lines[-2]
 
 
 @pytest.mark.slow

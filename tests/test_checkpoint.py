@@ -78,19 +78,17 @@ def assert_same(resumed: Trained, whole: Trained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "together", "stop", "resumed_epochs"),
+    ("changes", "stop", "resumed_epochs"),
     [
-        ({"architecture": "fno"}, None, 20, 3),
-        ({"architecture": "hybrid", "learning_rate": 0.05}, None, 10, 1),
+        ({"architecture": "fno"}, 20, 3),
+        ({"architecture": "hybrid", "learning_rate": 0.05}, 10, 1),
         # In the second seed: the first is not trained again.
-        ({"replicates": 2}, None, 34, 4 + 1),
-        ({"replicates": 2}, True, 20, 3 + 3),
+        ({"replicates": 2}, 34, 4 + 1),
     ],
-    ids=["fno", "hybrid", "one seed after the other", "two seeds as one"],
+    ids=["fno", "hybrid", "one seed after the other"],
 )
 def test_what_was_interrupted_ends_as_if_it_had_not_been(
     changes: dict[str, object],
-    together: bool | None,
     stop: int,
     resumed_epochs: int,
     tiny: Dataset,
@@ -98,16 +96,15 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(
     tmp_path: Path,
 ) -> None:
     config = changed(tiny_config, epochs=4, **changes)  # of 6 steps
-    whole = train(config, tiny, CPU, together=together)
+    whole = train(config, tiny, CPU)
     places = Checkpoints(tmp_path, "a")
     with pytest.raises(SystemExit):
-        train(config, tiny, CPU, together=together, on_step=stop_at(stop), checkpoints=places)
+        train(config, tiny, CPU, on_step=stop_at(stop), checkpoints=places)
     heard: list[object] = []
     resumed = train(
         config,
         tiny,
         CPU,
-        together=together,
         on_epoch=lambda epoch: heard.append(epoch["epoch"]),
         checkpoints=places,
     )
@@ -122,16 +119,17 @@ def test_a_seed_that_has_diverged_stays_so(
 ) -> None:
     from tests.test_replicates import poison
 
-    poison(monkeypatch, seed=1)
+    poison(monkeypatch, seed=0)
     config = changed(least, epochs=6, replicates=2)
-    whole = train(config, tiny, CPU, together=True)
+    whole = train(config, tiny, CPU)
     places = Checkpoints(tmp_path, "a")
     with pytest.raises(SystemExit):
-        train(config, tiny, CPU, together=True, on_step=stop_at(10), checkpoints=places)
-    for one, other in zip(train(config, tiny, CPU, together=True, checkpoints=places), whole,
-                          strict=True):  # fmt: skip
+        train(config, tiny, CPU, on_step=stop_at(12 + 10), checkpoints=places)
+    resumed = train(config, tiny, CPU, checkpoints=places)
+    for one, other in zip(resumed, whole, strict=True):
         assert_same(one, other)
-    assert whole[1].error is not None
+    assert [network.resumed for network in resumed] == [1, 4]
+    assert whole[0].error is not None
 
 
 # --- real processes and signals -------------------------------------------------------------------
@@ -256,9 +254,10 @@ SPOILED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a bit": ("torn", flip),
     "text": ("torn", lambda path: path.write_text("hello")),
     "a header of 2^60 bytes": ("torn", lambda path: path.write_bytes(b"\0" * 7 + b"\x10")),
-    "of a later version": ("future", lambda path: rewrite_facts(path, schema_version=2)),
+    "of a later version": ("future", lambda path: rewrite_facts(path, schema_version=3)),
+    "of version 0.1": ("foreign", lambda path: rewrite_facts(path, schema_version=1)),
+    "of other code": ("foreign", lambda path: rewrite_facts(path, code="0123456789ab")),
     "of other data": ("foreign", lambda path: rewrite_facts(path, identity="b")),
-    "of more seeds": ("foreign", lambda path: rewrite_facts(path, seeds=[])),
     "with other keys": ("foreign", lambda path: rewrite_facts(path, trust="me")),
     "an epoch further": ("torn", lambda path: rewrite_facts(path, epoch=2)),
     "too large": ("foreign", lambda path: os.truncate(path, 2**40)),

@@ -35,7 +35,8 @@ def test_a_spectral_layer_is_its_five_products() -> None:
     """16 × 16 px, 3 → 5 channels, 6 rows and 4 columns of modes, complex numbers as two real."""
     by_hand = 2 * (
         (6 * 2) * 16 * (16 * 3)  # rows: 6 complex modes of 16 real numbers, for 16 columns
-        + (4 * 2) * (16 * 2) * (6 * 3)  # columns: 4 modes of 16 complex numbers, for 6 rows
+        # columns: 4 modes of 16 complex numbers, for 6 rows; each part given twice
+        + (4 * 4) * (16 * 2) * (6 * 3)
         + (6 * 4) * 2 * 3 * (5 * 2)  # every mode's matrix
         + (16 * 2) * (4 * 2) * (6 * 5)  # back: 16 columns
         + 16 * (6 * 2) * (16 * 5)  # 16 rows, real

@@ -29,7 +29,7 @@ from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import Metrics
 from fno_runner.runner import run
 from fno_runner.score.metrics import score
-from fno_runner.train import training
+from fno_runner.train import network
 from tests import faults
 from tests.bench import Bench
 
@@ -233,7 +233,7 @@ def test_a_number_that_is_none_ends_in_divergence(
     if stage == "loss":
         monkeypatch.setitem(LOSSES, "mae", lambda predicted, _: predicted.mean() * value)
     elif stage in ("gradient", "weight"):
-        build = training.build_model
+        build = network.build_model
 
         def spoil(*arguments: Any) -> Any:
             model = build(*arguments)
@@ -244,7 +244,7 @@ def test_a_number_that_is_none_ends_in_divergence(
                 first.register_hook(lambda gradient: gradient * value)
             return model
 
-        monkeypatch.setattr(training, "build_model", spoil)
+        monkeypatch.setattr(network, "build_model", spoil)
     elif stage == "prediction":
         forward = Reconstructor.forward_predict
         monkeypatch.setattr(

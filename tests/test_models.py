@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn.functional import conv_transpose2d
 
 from fno_runner.config import N, RunConfig
 from fno_runner.models import build_network, count_parameters
-from fno_runner.models.blocks import FourierBlock, Upsample
+from fno_runner.models.blocks import Conv1x1, FirstConv, FourierBlock, Upsample
 from fno_runner.models.fno import FNO
 from fno_runner.models.hybrid import Hybrid
 from fno_runner.models.spectral import SpectralConv2d
@@ -20,7 +21,7 @@ from fno_runner.models.spectral import SpectralConv2d
 
 def as_neuralop(ours: SpectralConv2d, modes: int) -> SpectralConv:
     """neuraloperator's layer with our weights."""
-    weight = torch.view_as_complex(ours.weight.detach()).permute(2, 3, 0, 1)
+    weight = torch.view_as_complex(ours.weight.detach().contiguous()).permute(2, 3, 0, 1)
     theirs = SpectralConv(*weight.shape[:2], (modes, modes), bias=False)
     with torch.no_grad():
         theirs.weight.tensor.copy_(weight)
@@ -55,7 +56,7 @@ def test_equals_a_direct_sum() -> None:
     layer = SpectralConv2d(2, 3, modes, size)
     x = np.random.default_rng(0).normal(size=(2, size, size))
     spectrum = np.fft.fft2(x) / size**2
-    weight = torch.view_as_complex(layer.weight.detach()).numpy()
+    weight = torch.view_as_complex(layer.weight.detach().contiguous()).numpy()
     full = np.zeros((3, size, size), complex)
     h, w = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     for i, row in enumerate(range(-modes // 2, modes // 2)):
@@ -129,6 +130,43 @@ def test_upsampling_is_the_library_s_transposed_convolution() -> None:
     )
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "layer", [FirstConv(1, 4), FirstConv(3, 4), Conv1x1(5, 4)], ids=["1 channel", "3", "1×1"]
+)
+def test_what_a_gpu_takes_as_a_product_is_the_convolution(layer: FirstConv | Conv1x1) -> None:
+    """In float64: values, gradients by weights and input, and gradients against differences."""
+    torch.manual_seed(0)
+    layer = deepcopy(layer).double()
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, layer.in_channels, 6, 5, dtype=torch.float64, requires_grad=True)
+    expected, y = layer(x), layer.as_product(x)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    given, leaves = torch.randn_like(y), (x, *layer.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(y, leaves, given), torch.autograd.grad(expected, leaves, given)
+    )
+    assert torch.autograd.gradcheck(layer.as_product, x)
+
+
+def test_a_spectral_layer_adds_to_what_is_there() -> None:
+    """What a GPU does in place: the same sum, with the same gradients."""
+    torch.manual_seed(0)
+    layer = SpectralConv2d(3, 4, 6, 16).double()
+    x, other = (
+        torch.randn(2, channels, 16, 16, dtype=torch.float64)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for channels in (3, 4)
+    )
+    expected, y = layer(x) + other, layer.added_in_place(other.clone(), x)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    given, leaves = torch.randn_like(y), (x, other, *layer.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(y, leaves, given), torch.autograd.grad(expected, leaves, given)
+    )
 
 
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])

@@ -18,7 +18,8 @@ from fno_runner.reconstruct.inference import predicted_amplitude
 from fno_runner.reconstruct.stitching import average
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.score.floors import iterate
-from fno_runner.train.training import build_model, train
+from fno_runner.train.network import build_model
+from fno_runner.train.training import train
 from tests.scans import simulate_scan, write_raw
 
 PROBE = torch.from_numpy(zone_plate_probe(RunConfig()))
@@ -90,7 +91,7 @@ def test_a_scan_with_modes_and_bad_pixels_trains(two_modes: Path) -> None:
     trained = train(config, dataset, device)[0]
     losses = [float(epoch["train_loss"] or 0) for epoch in trained.history]
     assert trained.error is None and losses[-1] < 0.9 * losses[0]
-    inputs = Inputs.of(dataset.test, [trained.scale], device)
+    inputs = Inputs.of(dataset.test, trained.scale, device)
     predicted = trained.model(*inputs.batch(slice(0, 4)))
     bad = torch.from_numpy(~dataset.train.mask)
     assert predicted[:, 0, bad].abs().max() == 0 and predicted.abs().max() > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +12,17 @@ from agent.server.tracker import summary
 from agent.study.records import table
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.dataset import Dataset
-from fno_runner.data.scan import load_scan
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status
 from fno_runner.runner import run
 from fno_runner.score import evaluation
-from fno_runner.train import training
-from fno_runner.train.training import Trained, build_model, train
+from fno_runner.train import network
+from fno_runner.train.network import build_model
+from fno_runner.train.training import train
 
 CPU = torch.device("cpu")
-RELATIVE = 1e-4
-"""How far a seed's losses may be from those of the seed alone; after 9 steps 2e-6 was
-seen, after 48 steps 2e-5."""
 
 
 def changed(config: RunConfig, **changes: object) -> RunConfig:
@@ -42,57 +38,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
             next(model.parameters()).data.fill_(float("nan"))
         return model
 
-    monkeypatch.setattr(training, "build_model", poisoned)
-
-
-def assert_alike(together: Trained, alone: Trained) -> None:
-    for one, other in zip(together.history, alone.history, strict=True):
-        for key in ("epoch", "train_loss", "val_loss", "learning_rate"):
-            assert one[key] == pytest.approx(other[key], rel=RELATIVE), key
-    assert together.scale == alone.scale
-    weights, expected = (
-        torch.cat([w.flatten() for w in trained.model.parameters()])
-        for trained in (together, alone)
-    )
-    assert (weights - expected).norm() < RELATIVE * expected.norm()
-
-
-@pytest.mark.parametrize(
-    ("data", "changes"),
-    [
-        ("tiny", {"grad_clip": 0.02}),
-        ("tiny", {"architecture": "hybrid", "conditioning": "amplitude", "loss": "poisson"}),
-        ("scan", {"architecture": "hybrid"}),
-    ],
-    ids=["fno", "hybrid", "subpixel"],
-)
-def test_seeds_together_are_what_each_is_alone(
-    data: str, changes: dict[str, object], tiny: Dataset, scan_npz: Path, tiny_config: RunConfig
-) -> None:
-    """Patterns, order, validation, clipping, best state: each seed has its own."""
-    dataset = tiny if data == "tiny" else load_scan(scan_npz, 0)
-    config = changed(tiny_config, replicates=3, seed=5, epochs=3, train_patterns=48, **changes)
-    together, apart = (train(config, dataset, CPU, together=way) for way in (True, False))
-    for one, alone in zip(together, apart, strict=True):
-        assert_alike(one, alone)
-    assert len({alone.history[0]["val_loss"] for alone in apart}) == 3
-
-
-def test_a_seed_that_diverges_leaves_the_others_alone(
-    tiny: Dataset, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = changed(tiny_config, replicates=3, train_patterns=48)
-    whole = train(config, tiny, CPU, together=True)
-
-    poison(monkeypatch, seed=1)
-    mixed = train(config, tiny, CPU, together=True)
-    assert [one.error is None for one in mixed] == [True, False, True]
-    assert "epoch 1: training loss nan" in str(mixed[1].error)
-    assert len(mixed[1].history) == 1
-    for k in (0, 2):
-        assert [epoch["val_loss"] for epoch in mixed[k].history] == [
-            epoch["val_loss"] for epoch in whole[k].history
-        ]
+    monkeypatch.setattr(network, "build_model", poisoned)
 
 
 def test_a_run_records_every_seed(

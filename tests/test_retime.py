@@ -29,7 +29,7 @@ from fno_runner.reconstruct.weights import load_weights, write_weights
 from fno_runner.result import RunResult, run_folder, write_result
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.timing import timed_predict
-from fno_runner.train.training import build_model
+from fno_runner.train.network import build_model
 
 CPU = torch.device("cpu")
 SLOW = 1000.0

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
-from fno_runner.data.dataset import Dataset
-from fno_runner.train.stacked import stack
-from fno_runner.train.step import Adam, CapturedStep, Step
-from fno_runner.train.training import build_model, prepare
+from fno_runner.data.dataset import Dataset, Freeform
+from fno_runner.train.network import Network
+from fno_runner.train.step import Adam
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 ROOT = Path(__file__).resolve().parents[1]
 READS_BACK = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique", "equal")
 """Operations whose result Python, or a shape, depends on: each waits for the device."""
@@ -39,21 +41,24 @@ class NoReadBack(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def make_step(config: RunConfig, data: Dataset) -> Step:
-    inputs, _, _ = prepare(config.replicas(), data, CPU)
-    model = stack([build_model(one, data, CPU) for one in config.replicas()])
-    optimiser = Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    return Step(model, inputs.batch, optimiser, config.loss, config.grad_clip)
+def make_network(
+    config: RunConfig, data: Dataset, device: torch.device = CPU, *, flat: bool = False
+) -> Network:
+    kind = torch.float64 if device == CPU else torch.float32
+    rate = torch.full((), config.learning_rate, dtype=kind, device=device)
+    return Network(config, data, Inputs.of(data.train, 1.0, device), rate, flat=flat)
 
 
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 @pytest.mark.parametrize("conditioning", ["projection", "amplitude"])
-@pytest.mark.parametrize(("precision", "replicates"), [("float32", 1), ("bf16", 1), ("float32", 2)])
+@pytest.mark.parametrize(
+    ("precision", "flat"), [("float32", True), ("bf16", True), ("bf16", False)]
+)
 def test_a_step_reads_nothing_back(
     architecture: str,
     conditioning: str,
     precision: str,
-    replicates: int,
+    flat: bool,
     tiny: Dataset,
     tiny_config: RunConfig,
 ) -> None:
@@ -61,30 +66,80 @@ def test_a_step_reads_nothing_back(
         "architecture": architecture,
         "conditioning": conditioning,
         "precision": precision,
-        "replicates": replicates,
     }
-    step = make_step(tiny_config.model_copy(update=changes), tiny)
-    rows = torch.arange(16).expand(replicates, -1)
-    step(rows)  # what is made only once may look at what it likes
+    network = make_network(tiny_config.model_copy(update=changes), tiny, flat=flat)
+    rows = torch.arange(16)
+    network.step(rows)  # what is made only once may look at what it likes
     with NoReadBack():
-        loss = step(rows)
-    assert loss.shape == (replicates,) and loss.isfinite().all()
+        loss, misfit = network.step(rows), network.misfit(rows)
+    assert loss.isfinite() and misfit.isfinite()
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Refuses operations with a tensor of another device: in a graph it would be a host's."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._device = device
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        # The fused update, in place, is the one operation that `meta` does not have.
+        is_update = func.__name__.startswith("_fused_adam_")
+        result = None if is_update else func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, result)):
+            if isinstance(leaf, Tensor) and leaf.device.type != self._device.type:
+                raise AssertionError(f"{func}: a tensor of the {leaf.device.type}")
+        return result
+
+
+@pytest.mark.parametrize("architecture", ["fno", "hybrid"])
+@pytest.mark.parametrize("conditioning", ["projection", "amplitude"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("subpixel", [False, True])
+def test_a_step_brings_in_no_tensor_of_the_host(
+    architecture: str,
+    conditioning: str,
+    precision: str,
+    subpixel: bool,
+    tiny: Dataset,
+    tiny_config: RunConfig,
+) -> None:
+    """On the `meta` device, which computes nothing and takes a GPU's ways where they differ."""
+    changes = {
+        "architecture": architecture,
+        "conditioning": conditioning,
+        "precision": precision,
+    }
+    dataset = replace(tiny, geometry=Freeform((200, 200))) if subpixel else tiny
+    network = make_network(tiny_config.model_copy(update=changes), dataset, META, flat=True)
+    rows = torch.arange(16, device=META)
+    with OnOneDevice(META):
+        assert network.step(rows).shape == network.misfit(rows).shape == ()
+
+
+def test_the_checks_themselves_can_fail() -> None:
+    with pytest.raises(AssertionError, match="in a step"), NoReadBack():
+        float(torch.ones(1).sum())
+    with pytest.raises(AssertionError, match="of the cpu"), OnOneDevice(META):
+        torch.ones(1).to(META)
 
 
 def test_our_adam_is_pytorch_s() -> None:
     torch.manual_seed(0)
     start, gradients = torch.randn(5, 7), torch.randn(4, 5, 7)
-    ends = []
-    for kind in (Adam, torch.optim.Adam):
-        weight = torch.nn.Parameter(start.clone())
-        optimiser = kind([weight], lr=0.1, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, 4, cycle_momentum=False)
-        for gradient in gradients:
+    rate = torch.tensor(0.1, dtype=torch.float64)
+    weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    ours, theirs = Adam([weights[0]], rate), torch.optim.Adam([weights[1]], lr=0.1, fused=True)
+    for number, gradient in enumerate(gradients):
+        rate.fill_(0.1 / (1 + number))
+        theirs.param_groups[0]["lr"] = 0.1 / (1 + number)
+        for weight, optimiser in zip(weights, (ours, theirs), strict=True):
             optimiser.zero_grad()
             (weight * gradient).sum().backward()
             optimiser.step()
-            schedule.step()
-        ends.append(weight.detach())
+    ends = [weight.detach() for weight in weights]
     assert torch.equal(*ends) and not torch.equal(ends[0], start)
 
 
@@ -102,31 +157,3 @@ print("torch._dynamo" in sys.modules)
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
-
-
-def test_the_check_itself_can_fail() -> None:
-    with pytest.raises(AssertionError, match="in a step"), NoReadBack():
-        float(torch.ones(1).sum())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("replicates", [1, 3])
-def test_a_captured_step_trains_as_a_plain_one(
-    replicates: int, tiny: Dataset, tiny_config: RunConfig
-) -> None:
-    configs = tiny_config.model_copy(update={"replicates": replicates}).replicas()
-    found: dict[str, list[list[float]]] = {}
-    makers: dict[str, Callable[[Step], Step | CapturedStep]] = {
-        "plain": lambda step: step,
-        "captured": lambda step: CapturedStep(step, 16),
-    }
-    device = torch.device("cuda")
-    for name, wrap in makers.items():
-        inputs, fit, _ = prepare(configs, tiny, device)
-        model = stack([build_model(one, tiny, device) for one in configs])
-        rate = torch.tensor(tiny_config.learning_rate, device=device)
-        optimiser = Adam(model.parameters(), lr=rate, capturable=True, fused=True)
-        step = wrap(Step(model, inputs.batch, optimiser, "mae", tiny_config.grad_clip))
-        found[name] = [step(rows).tolist() for rows in 2 * fit[:, :80].split(16, dim=1)]
-    for plain, captured in zip(found["plain"], found["captured"], strict=True):
-        assert captured == pytest.approx(plain, rel=1e-4)

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from fno_runner.config import RunConfig
-from fno_runner.data.dataset import Dataset
-from fno_runner.errors import DivergedError
-from fno_runner.reconstruct import inference
+from fno_runner.data.dataset import Dataset, Patterns
 from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.predictor import Predictor
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.score import timing
 from fno_runner.score.timing import Times, is_enough, repeat_timed, timed_predict
@@ -78,60 +77,14 @@ def test_latency_is_one_pattern_and_a_pass_is_all_after_warm_up(
 ) -> None:
     passes: list[tuple[int, int]] = []
 
-    def spy(*args: object) -> np.ndarray:
-        _, patterns, _, _, slice_size = args
-        assert isinstance(slice_size, int)
-        passes.append((len(patterns), slice_size))  # type: ignore[arg-type]
-        return np.zeros((1, 64, 64), np.complex64)
+    class Spy(Predictor):
+        def __call__(self, patterns: Patterns) -> np.ndarray:
+            passes.append((len(patterns), self._slice_size))
+            return np.zeros((1, 64, 64), np.complex64)
 
-    monkeypatch.setattr(timing, "predict", spy)
+    def spy(model: Reconstructor, probe: np.ndarray, scale: float, _: object, size: int) -> Spy:
+        return Spy(model, probe, scale, size)
+
+    monkeypatch.setattr(timing, "make_predictor", spy)
     timed_predict(model, tiny.test.take(np.arange(40)), 0.5, CPU, 16)
     assert passes == 2 * [(16, 16)] + 100 * [(40, 16)] + 2 * [(1, 1)] + 100 * [(1, 1)]
-
-
-@pytest.mark.parametrize("in_flight", [1, 2, 3, 50])
-@pytest.mark.parametrize("slice_size", [1, 4, 7])
-def test_slices_in_flight_land_in_their_own_rows(
-    model: Reconstructor, tiny: Dataset, in_flight: int, slice_size: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """As on a GPU, where a slice begins before the one before it is taken."""
-    few = tiny.test.take(np.arange(7))
-    expected = predict(model, few, 0.5, CPU, slice_size)
-    events: list[str] = []
-
-    class Watched(inference._OnItsWay):
-        def __init__(self, prediction: torch.Tensor) -> None:
-            super().__init__(prediction)
-            events.append("begun")
-
-        def arrived(self) -> torch.Tensor:
-            events.append("taken")
-            return super().arrived()
-
-    monkeypatch.setitem(inference.IN_FLIGHT, "cpu", in_flight)
-    monkeypatch.setattr(inference, "_OnItsWay", Watched)
-    np.testing.assert_array_equal(predict(model, few, 0.5, CPU, slice_size), expected)
-    slices = -(-7 // slice_size)
-    first_taken = events.index("taken")
-    assert first_taken == min(in_flight, slices) and events.count("taken") == slices
-
-
-@pytest.mark.parametrize("bad", [0, 3, 6])
-def test_a_bad_slice_is_found_wherever_it_is_in_flight(
-    model: Reconstructor, tiny: Dataset, bad: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = tiny.test.take(np.arange(7))
-    few.amplitude[bad] = np.nan
-    monkeypatch.setitem(inference.IN_FLIGHT, "cpu", 2)
-    with pytest.raises(DivergedError, match="not finite"):
-        predict(model, few, 0.5, CPU, 2)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_predicts_what_a_cpu_does(model: Reconstructor, tiny: Dataset) -> None:
-    expected = predict(model, tiny.test, 0.5, CPU, 50)
-    gpu = torch.device("cuda")
-    for slice_size in (50, 7):
-        got = predict(model.to(gpu), tiny.test, 0.5, gpu, slice_size)
-        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)

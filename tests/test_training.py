@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.physics import LOSSES
-from fno_runner.train.training import Trained, prepare, train
+from fno_runner.train.network import split
+from fno_runner.train.schedule import one_cycle
+from fno_runner.train.training import Trained, train
 
 CPU = torch.device("cpu")
 
@@ -71,9 +74,9 @@ def test_the_best_state_is_kept(tiny: Dataset, tiny_config: RunConfig) -> None:
     shorter = RunConfig.model_validate(
         {**tiny_config.model_dump(), "epochs": 5, "learning_rate": 0.05}
     )
-    inputs, _, held = prepare([shorter], tiny, CPU)
+    parts = split(shorter, tiny.train)
     with torch.inference_mode():
-        batch = inputs.batch(held)
+        batch = Inputs.of(tiny.train, parts.scale, CPU).batch(parts.held)
         misfit = (result.model(*batch) - batch[0]).abs().mean() / batch[0].mean()
     assert float(misfit) == pytest.approx(min(np.array(losses, float)), rel=1e-4)
 
@@ -81,19 +84,20 @@ def test_the_best_state_is_kept(tiny: Dataset, tiny_config: RunConfig) -> None:
 def test_validation_patterns_are_training_patterns_left_out(
     tiny: Dataset, tiny_config: RunConfig
 ) -> None:
-    inputs, fit, held = prepare([tiny_config], tiny, CPU)
-    assert fit.shape[1] + held.shape[1] == len(tiny.train)
+    parts = split(tiny_config, tiny.train)
+    assert len(parts.fit) + len(parts.held) == len(tiny.train)
+    inputs = Inputs.of(tiny.train, parts.scale, CPU)
     stored = {row.tobytes() for row in tiny.train.amplitude}
     fitted, held_out = (
-        {row.numpy().tobytes() for row in inputs.batch(rows)[0]} for rows in (fit, held)
+        {row.numpy().tobytes() for row in inputs.batch(rows)[0]} for rows in (parts.fit, parts.held)
     )
     assert held_out and not held_out & fitted and held_out | fitted == stored
 
 
 def test_train_patterns_limits_what_is_trained_on(tiny: Dataset, tiny_config: RunConfig) -> None:
     limited = tiny_config.model_copy(update={"train_patterns": 40})
-    _, fit, held = prepare([limited], tiny, CPU)
-    assert fit.shape[1] + held.shape[1] == 40
+    parts = split(limited, tiny.train)
+    assert len(parts.fit) + len(parts.held) == 40
 
 
 def test_a_loss_that_is_not_finite_is_divergence(
@@ -103,3 +107,23 @@ def test_a_loss_that_is_not_finite_is_divergence(
     diverged = trained(tiny_config, tiny)
     assert "epoch 1: training loss nan" in str(diverged.error)
     assert len(diverged.history) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 10, 48, 1000])
+def test_rates_are_pytorch_s_one_cycle(steps: int) -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([weight], lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 3e-3, total_steps=max(steps, 2), pct_start=0.2, cycle_momentum=False
+    )
+    for step in range(steps):
+        assert one_cycle(3e-3, step, steps) == schedule.get_last_lr()[0]
+        optimiser.step()
+        schedule.step()
+
+
+def test_a_training_of_five_steps_has_rates(tiny: Dataset, tiny_config: RunConfig) -> None:
+    """PyTorch's schedule divides by zero there."""
+    assert one_cycle(1.0, 0, 5) == 1.0
+    five = trained(tiny_config, tiny, epochs=1, train_patterns=84)
+    assert five.error is None and five.history[0]["learning_rate"] == pytest.approx(1.2e-8)

@@ -40,6 +40,7 @@ class Times(BaseModel):
     inference_time_p90_s: Seconds
     inference_repeats: Count
     inference_patterns_per_s: float = Field(gt=0)
+    inference_device_s: Seconds | None = None
     infer_batch_size: Count
     infer_batch_size_asked: Count | None = None
     latency_s: Seconds = Field(gt=0)

@@ -106,7 +106,7 @@ def _train(
     patterns = patterns_of(prepared.stream.scan)
     held_out, region = hold_out(prepared.stream.scan.positions, config.data_seed)
     held = patterns.take(held_out | region)
-    inputs = Inputs.of(patterns.take(~(held_out | region)), [prepared.scale], device)
+    inputs = Inputs.of(patterns.take(~(held_out | region)), prepared.scale, device)
     count = len(inputs.x)
     loss_of = LOSSES[config.loss]
     weights = [weight for weight in network.parameters() if weight.requires_grad]
@@ -125,7 +125,7 @@ def _train(
     for epoch in range(1, epochs + 1):
         network.train()
         for rows in torch.randperm(count, generator=shuffle).split(config.batch_size):
-            batch = inputs.batch(rows[None].to(device))
+            batch = inputs.batch(rows.to(device))
             loss = loss_of(network(*batch), batch[0])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

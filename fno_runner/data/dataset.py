@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Complex64, Float32
+from jaxtyping import Bool, Complex64, Float32, Float64
 
 from fno_runner.config import SIZES
 from fno_runner.data.npz import array_names, fingerprint, read_array
@@ -38,6 +39,11 @@ class Patterns:
     def size(self) -> int:
         """N, the side of a pattern [px]."""
         return self.amplitude.shape[-1]
+
+    @cached_property
+    def intensity(self) -> Float64[np.ndarray, " b"]:
+        """Σ A² of each pattern, float64 (B,)."""
+        return np.square(self.amplitude).sum((1, 2), dtype=np.float64)
 
     def take(self, rows: np.ndarray) -> Patterns:
         """The patterns of these indices (or of this mask)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, linear, pad
 
 from fno_runner.models.spectral import SpectralConv2d
 
@@ -15,9 +15,31 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
+class FirstConv(nn.Conv2d):
+    """A 3×3 convolution of the few input channels; on a GPU nine taps and one matrix product.
+
+    With one input channel a GPU's library spends a quarter of a whole training step on the weight
+    gradient alone (docs/performance.md, On a GPU). As a product it is one of its fastest kernels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        return super().forward(x) if x.device.type == "cpu" else self.as_product(x)
+
+    def as_product(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        """The same convolution: each pixel's 3×3 neighbours in a row, times the weights."""
+        padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (B, H+2, W+2, I)
+        taps = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # (B, H, W, I, 3, 3), a view
+        taps = taps.permute(0, 1, 2, 4, 5, 3).flatten(3)  # (B, H, W, 3·3·I)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (O, 3·3·I)
+        return linear(taps, weight, self.bias).permute(0, 3, 1, 2)
+
+
 def lifter(in_channels: int, width: int) -> nn.Sequential:
     """From input channels to `width` features, before any Fourier layer."""
-    return nn.Sequential(conv3x3(in_channels, width), nn.GELU(), conv3x3(width, width))
+    return nn.Sequential(FirstConv(in_channels, width), nn.GELU(), conv3x3(width, width))
 
 
 class FourierBlock(nn.Module):
@@ -29,7 +51,7 @@ class FourierBlock(nn.Module):
         self.local = conv3x3(width, width)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + gelu(self.spectral(x) + self.local(x))
+        return x + gelu(self.spectral.added_to(self.local(x), x))
 
 
 class Upsample(nn.ConvTranspose2d):
@@ -53,7 +75,22 @@ class Upsample(nn.ConvTranspose2d):
         return t.reshape(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
-class VacuumHead(nn.Conv2d):
+class Conv1x1(nn.Conv2d):
+    """A 1×1 convolution; on a GPU as the matrix product that it is, bias included."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        return super().forward(x) if x.device.type == "cpu" else self.as_product(x)
+
+    def as_product(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        """The same convolution, in channels-last memory."""
+        product = linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return product.permute(0, 3, 1, 2)
+
+
+class VacuumHead(Conv1x1):
     """The last 1×1 convolution, started at vacuum: every object patch is 1 + 0i, nearly.
 
     Without this start the network begins far from any object, and most seeds never leave a flat
@@ -61,7 +98,7 @@ class VacuumHead(nn.Conv2d):
     """
 
     def __init__(self, width: int, patches: int) -> None:
-        super().__init__(width, 2 * patches, 1)
+        super().__init__(width, 2 * patches)
         assert self.bias is not None
         with torch.no_grad():
             self.weight *= 0.1

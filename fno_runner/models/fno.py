@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fno_runner.models.blocks import FourierBlock, VacuumHead, conv3x3, lifter
+from fno_runner.models.blocks import Conv1x1, FourierBlock, VacuumHead, conv3x3, lifter
 
 
 class FNO(nn.Module):
@@ -26,7 +26,7 @@ class FNO(nn.Module):
         super().__init__()
         self.lift = lifter(in_channels, width)
         self.blocks = nn.Sequential(*(FourierBlock(width, modes, size) for _ in range(blocks)))
-        self.mix = nn.Conv2d(width, width, 1)
+        self.mix = Conv1x1(width, width)
         self.refine = nn.Sequential(
             *(layer for _ in range(cnn_blocks) for layer in (conv3x3(width, width), nn.GELU()))
         )

@@ -20,9 +20,15 @@ class SpectralConv2d(nn.Module):
 
     The few kept modes are reached by matrix products with truncated DFT matrices: that is less
     work than a full FFT, and all of it runs in the fastest unit that a processor has. Features are
-    expected, and given, in channels-last memory, where no product needs a copy of them.
+    expected, and given, in channels-last memory, where no product needs a copy of them. The complex
+    product of a mode is one real product: with X = Xr + i·Xi and W likewise,
 
-    weight: float32 (rows, cols, in, out, 2), the last axis real and imaginary part.
+        Re W·X = [Xr, −Xi] · [Wr; Wi]        Im W·X = [Xi, Xr] · [Wr; Wi]
+
+    and the forward transform gives all four parts of X at once.
+
+    weight: float32 (rows, cols, in, out, 2), the last axis real and imaginary part. In memory this
+    axis stands before `in`, as the product wants it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, modes: int, size: int) -> None:
@@ -32,9 +38,9 @@ class SpectralConv2d(nn.Module):
         self.cols = min(modes // 2 + 1, size // 2 + 1)
         # As neuraloperator: variance 2 / (in + out), on the real and the imaginary part together.
         std = (2 / (in_channels + out_channels)) ** 0.5 / 2**0.5
-        self.weight = nn.Parameter(
-            std * torch.randn(self.rows, self.cols, in_channels, out_channels, 2)
-        )
+        weight = std * torch.randn(self.rows, self.cols, in_channels, out_channels, 2)
+        weight = weight.permute(0, 1, 4, 2, 3).contiguous()  # (rows, cols, 2, in, out)
+        self.weight = nn.Parameter(weight.permute(0, 1, 3, 4, 2))
         pixels = torch.arange(size)
         # Angles in float64, by exact integers modulo `size`: no precision is lost to large k·x.
         row_angle = _angle(torch.arange(self.rows) - self.rows // 2, pixels, size)
@@ -42,7 +48,7 @@ class SpectralConv2d(nn.Module):
         # Real and imaginary part are an axis of length 2: complex products as real matrices.
         from_real = torch.stack([row_angle.cos(), -row_angle.sin()], 1)  # (rows, 2, H)
         self._constant("to_rows", from_real.flatten(0, 1) / size)
-        self._constant("to_cols", _rotation(-col_angle).flatten(2).flatten(0, 1) / size)
+        self._constant("to_cols", _four_parts(_rotation(-col_angle)).flatten(0, 2) / size)
         # A column that stands for itself and its conjugate counts twice in the real inverse.
         alone = (torch.arange(self.cols) * 2) % size == 0
         back = torch.where(alone, 1.0, 2.0).double()[:, None, None, None] * _rotation(col_angle)
@@ -50,7 +56,7 @@ class SpectralConv2d(nn.Module):
         self._constant("from_rows", from_real.flatten(0, 1).T)
 
     to_rows: Tensor  # (rows·2, H)
-    to_cols: Tensor  # (cols·2, 2·W)
+    to_cols: Tensor  # (cols·2·2, 2·W)
     from_cols: Tensor  # (2·W, cols·2)
     from_rows: Tensor  # (H, rows·2)
 
@@ -58,25 +64,48 @@ class SpectralConv2d(nn.Module):
         self.register_buffer(name, value.float().contiguous(), persistent=False)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        batch, _, height, width = x.shape
+        t = torch.matmul(self.from_rows, self._to_pixel_columns(x))  # (B, H, W·O)
+        return t.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    def added_to(
+        self, other: Float[Tensor, "b o h w"], x: Float[Tensor, "b i h w"]
+    ) -> Float[Tensor, "b o h w"]:
+        """other + self(x); on a GPU the last product adds its sums to `other` itself."""
+        return self(x) + other if x.device.type == "cpu" else self.added_in_place(other, x)
+
+    def added_in_place(
+        self, other: Float[Tensor, "b o h w"], x: Float[Tensor, "b i h w"]
+    ) -> Float[Tensor, "b o h w"]:
+        """`other`, in channels-last memory, with self(x) added to it."""
+        batch, _, height, width = x.shape
+        rows = other.permute(0, 2, 3, 1).flatten(2)  # (B, H, W·O), a view
+        factor = self.from_rows.expand(batch, -1, -1)
+        rows = rows.baddbmm_(factor, self._to_pixel_columns(x))
+        return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    def _to_pixel_columns(self, x: Tensor) -> Tensor:
+        """All but the last product: modes along the rows, pixels along the columns.
+
+        Returns:
+            (B, rows·2, W·O).
+        """
         batch, channels, height, width = x.shape
         # F(x) on the kept modes: rows first, then columns.
         t = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
         t = torch.matmul(self.to_rows, t)  # (B, rows·2, W·I)
         t = torch.matmul(self.to_cols, t.view(batch, self.rows, 2 * width, channels))
-        t = t.view(batch, self.rows, self.cols, 2, channels).permute(1, 2, 3, 0, 4)
-        t = t.reshape(self.rows * self.cols, 2 * batch, channels)
+        t = t.view(batch, self.rows, self.cols, 2, 2, channels).permute(1, 2, 3, 0, 4, 5)
+        t = t.reshape(self.rows * self.cols, 2 * batch, 2 * channels)
 
-        # Every mode's matrix, on real and imaginary part at once.
-        t = torch.matmul(t, self.weight.flatten(0, 1).flatten(2))  # (rows·cols, 2·B, O·2)
-        t = t.view(self.rows, self.cols, 2, batch, -1, 2)
-        # unbind, as the gradient of indexing is a whole array of zeros for each part.
-        (rr, ri), (ir, ii) = (part.unbind(-1) for part in t.unbind(2))  # (rows, cols, B, O) each
-        t = torch.stack([rr - ii, ri + ir], 2).permute(3, 0, 1, 2, 4)  # (B, rows, cols, 2, O)
+        # Every mode's matrix, on the four parts at once.
+        weight = self.weight.permute(0, 1, 4, 2, 3).flatten(2, 3).flatten(0, 1)
+        t = torch.matmul(t, weight)  # (rows·cols, 2·B, O)
+        t = t.view(self.rows, self.cols, 2, batch, -1).permute(3, 0, 1, 2, 4)
 
         # Back: columns first, then rows; only the real part is ever formed.
         t = torch.matmul(self.from_cols, t.reshape(batch, self.rows, self.cols * 2, -1))
-        t = torch.matmul(self.from_rows, t.view(batch, self.rows * 2, -1))  # (B, H, W·O)
-        return t.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return t.view(batch, self.rows * 2, -1)
 
 
 def _angle(frequencies: Tensor, pixels: Tensor, size: int) -> Tensor:
@@ -88,3 +117,16 @@ def _rotation(angle: Tensor) -> Tensor:
     """Multiplication by exp(i·angle) as real 2 × 2 matrices: (k, out, in, x)."""
     cos, sin = angle.cos(), angle.sin()  # (k, x)
     return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+
+
+def _four_parts(rotation: Tensor) -> Tensor:
+    """What gives (X's real and imaginary part) made to give [[Xr, −Xi], [Xi, Xr]].
+
+    rotation: (k, 2, 2, x), its second axis the part that is given.
+
+    Returns:
+        (k, 2, 2, 2·x).
+    """
+    real, imaginary = rotation.flatten(2).unbind(1)  # (k, 2·x)
+    rows = [torch.stack([real, -imaginary], 1), torch.stack([imaginary, real], 1)]
+    return torch.stack(rows, 1)

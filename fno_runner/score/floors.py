@@ -79,7 +79,7 @@ def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarra
     mean_intensity = np.square(patterns.amplitude).sum(dtype=np.float64) / len(patterns)
     mask = mask_of(patterns)
     vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe), mask)
-    inputs = Inputs.of(patterns, [1.0], torch.device("cpu"))
+    inputs = Inputs.of(patterns, 1.0, torch.device("cpu"))
     patches = np.empty(patterns.amplitude.shape, np.complex64)
     for first in range(0, len(patterns), SLICE):
         rows = slice(first, first + SLICE)

@@ -19,19 +19,20 @@ from jaxtyping import Complex64
 
 from fno_runner.data.dataset import Patterns
 from fno_runner.device import halve_until_it_fits, keep_freed_memory
-from fno_runner.reconstruct.inference import predict
+from fno_runner.reconstruct.inference import make_predictor
 from fno_runner.reconstructor import Reconstructor
 
 T = TypeVar("T")
 Timing = dict[str, float | int | bool]
 """The keys of result.json's `timing` that say how long something took, and how that was found."""
 
-WARM_UP = 2
-"""Slices computed before the clock starts: plans, caches, kernels."""
 Enough = tuple[tuple[int, float], ...]
 """(repeats, seconds in all [s]): repeated until both of one of these are reached."""
 ENOUGH: Enough = ((10, 1.0), (3, 5.0), (100, 0.0))
 """As a rule ten repeats and a second; three of something slow, and a hundred of something fast."""
+
+
+_Timed = tuple[Complex64[np.ndarray, "b n n"], "Times", list[float]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def timed_predict(
     infer_batch_size: int,
     enough: Enough = ENOUGH,
 ) -> tuple[Complex64[np.ndarray, "b n n"], Timing]:
-    """`predict`, and how long it takes. Where memory runs out, again with half the slice.
+    """The patches, and how long they take. Where memory runs out, again with half the slice.
 
     Args:
         enough: how often it is repeated.
@@ -74,7 +75,8 @@ def timed_predict(
         inference_time_s (median), inference_time_iqr_s, inference_time_p90_s of a pass over all
         patterns in slices of infer_batch_size (the one that was timed; where it had to be halved
         for want of memory also infer_batch_size_asked), inference_repeats,
-        inference_patterns_per_s;
+        inference_patterns_per_s; on a GPU inference_device_s (median), its own time for the
+        network, without copies and the host's work;
         latency_s (median), latency_iqr_s, latency_p90_s of one pattern alone, latency_repeats;
         threads, and tf32: whether a GPU was allowed to round factors to it.
 
@@ -83,18 +85,26 @@ def timed_predict(
         RuntimeError: not even one pattern at a time fits into memory.
     """
 
-    def timed(some: Patterns, slice_size: int) -> tuple[Complex64[np.ndarray, "b n n"], Times]:
-        first_slice = some.take(np.arange(min(len(some), slice_size)))
-        for _ in range(WARM_UP):
-            predict(model, first_slice, scale, device, slice_size)
-        return repeat_timed(lambda: predict(model, some, scale, device, slice_size), device, enough)
+    def timed(some: Patterns, slice_size: int) -> _Timed:
+        size = min(slice_size, len(some))
+        predictor = make_predictor(model, some.probe, scale, device, size)
+        predictor.warm_up(some)
+        device_s: list[float] = []
+
+        def one_pass() -> Complex64[np.ndarray, "b n n"]:
+            patches = predictor(some)
+            if predictor.device_s is not None:
+                device_s.append(predictor.device_s)
+            return patches
+
+        return *repeat_timed(one_pass, device, enough), device_s
 
     if device.type == "cpu":
         keep_freed_memory()  # as a run does, and whoever times its model later
-    (patches, passes), used = halve_until_it_fits(
+    (patches, passes, device_s), used = halve_until_it_fits(
         lambda slice_size: timed(patterns, slice_size), infer_batch_size
     )
-    _, alone = timed(patterns.take(np.arange(1)), 1)
+    _, alone, _ = timed(patterns.take(np.arange(1)), 1)
     timing: Timing = {
         "inference_time_s": passes.median,
         "inference_time_iqr_s": passes.iqr,
@@ -109,6 +119,8 @@ def timed_predict(
         "threads": torch.get_num_threads(),
         "tf32": device.type == "cuda" and torch.backends.cudnn.allow_tf32,
     }
+    if device_s:
+        timing["inference_device_s"] = float(np.median(device_s))
     if used != infer_batch_size:
         timing["infer_batch_size_asked"] = infer_batch_size
     return patches, timing

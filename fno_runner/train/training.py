@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from fno_runner.batches import Inputs, mask_of
+from fno_runner.batches import Inputs
+from fno_runner.capture import Captured, Work
 from fno_runner.config import RunConfig
-from fno_runner.data.dataset import Dataset, Freeform
-from fno_runner.device import halve_until_it_fits, keep_freed_memory
+from fno_runner.data.dataset import Dataset
+from fno_runner.device import allow_tf32, halve_until_it_fits, keep_freed_memory
 from fno_runner.errors import DivergedError
-from fno_runner.physics import LOSSES
-from fno_runner.reconstructor import Reconstructor, input_scale_factor
+from fno_runner.reconstructor import Reconstructor
 from fno_runner.train.checkpoint import Checkpoint, Checkpoints
-from fno_runner.train.progress import Epoch, Progress, Seed
-from fno_runner.train.stacked import Loss, losses, stack, states
-from fno_runner.train.step import Adam, CapturedStep, Step
+from fno_runner.train.compiled import compiled_blocks, worth_compiling
+from fno_runner.train.network import Network
+from fno_runner.train.progress import Epoch
+from fno_runner.train.schedule import one_cycle
+from fno_runner.train.streams import OnStreams
 
 log = logging.getLogger("fno_runner")
 
-VALIDATION = 0.05
-"""The share of the training patterns that the best state is chosen by."""
 REPORT_STEPS = 10
 """Steps between two reports: each one waits until the device has caught up."""
 
@@ -49,10 +48,12 @@ class Trained:
     """A model with its best state loaded, and how it came about.
 
     error: a loss became NaN or infinite; the history ends there.
-    train_time_s: of seeds that train together, each one's equal share.
+    train_time_s: of networks that trained at once, each one's equal share.
     resumed: epochs that an earlier process trained, up to the checkpoint it left.
     stopped: the epochs, and parts of one, after which it was ended on purpose; None where it was
         not.
+    at_once: networks that trained at once.
+    captured: whether steps were replayed as a CUDA graph; None where that was not tried.
     """
 
     model: Reconstructor
@@ -63,6 +64,8 @@ class Trained:
     patterns_per_s: float
     resumed: int = 0
     stopped: float | None = None
+    at_once: int = 1
+    captured: bool | None = None
 
 
 def train(
@@ -70,7 +73,9 @@ def train(
     dataset: Dataset,
     device: torch.device,
     *,
-    together: bool | None = None,
+    captured: bool | None = None,
+    compiled: bool | None = None,
+    cache: Path | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     stop_asked: StopAsked = never,
@@ -78,198 +83,204 @@ def train(
 ) -> list[Trained]:
     """Train the configuration's network on `dataset.train`, once for each of its seeds.
 
-    Same seed, same machine, same result, whatever the other seeds: together they differ from each
-    one alone only as sums in another order do.
+    Same seed, same machine, same result, whatever the other seeds.
 
     Args:
-        together: whether one program trains all seeds. By default on a GPU, which one small network
-            does not fill, and not on a CPU, which it does (nor does a CPU's autocast to bf16 reach
-            stacked convolutions).
+        captured: whether steps are recorded once and replayed, those of all seeds at once, or of as
+            many as memory allows. By default on a GPU; on a CPU one seed trains after the other.
+        compiled: whether steps take compiled blocks. By default on a GPU, where that pays.
+        cache: where what is compiled is kept; None: where PyTorch keeps it.
         on_epoch: hears of the first seed's epochs only; of those before a checkpoint as well.
         stop_asked: where it says so, every training ends with what it has reached. The epoch that
             it is in becomes the last line of its history, as far as it came.
         checkpoints: where they are left and taken up; None: nowhere.
     """
+    if captured is None:
+        captured = device.type == "cuda"
+    if device.type == "cpu":
+        keep_freed_memory()
+    allow_tf32(config.precision == "tf32")
     configs = config.replicas()
-    if together is None:
-        together = device.type == "cuda"
-    if together:
-        checkpoint = checkpoints.of(configs, device) if checkpoints else None
-        return _train(configs, dataset, device, on_step, on_epoch, stop_asked, checkpoint)
-    trained = []
-    for done, one in enumerate(configs):
-        report = on_step and partial(_as_part, on_step, done, len(configs))
-        checkpoint = checkpoints.of([one], device) if checkpoints else None
-        hears = None if done else on_epoch
-        trained += _train([one], dataset, device, report, hears, stop_asked, checkpoint)
-        if len(configs) > 1:
-            log.info("seed %d: trained in %.1f s", one.seed, trained[-1].train_time_s)
+    trained: list[Trained] = []
+
+    def train_the_rest(at_once: int) -> None:
+        while len(trained) < len(configs):
+            done = len(trained)
+            some = configs[done : done + at_once]
+            report = on_step and partial(_as_part, on_step, done, len(some), len(configs))
+            hear = None if done else on_epoch
+            networks = _networks(some, dataset, device, captured)
+            checkpoint = checkpoints.of(some, device) if checkpoints else None
+            models = [network.model for network in networks]
+            pays = captured and worth_compiling(config, config.epochs * networks[0].steps)
+            with ExitStack() as stack:
+                if pays if compiled is None else compiled:
+                    stack.enter_context(compiled_blocks(models, config.batch_size, cache))
+                trained.extend(_train(networks, captured, report, hear, stop_asked, checkpoint))
+            if len(configs) > len(some) == 1:
+                log.info("seed %d: trained in %.1f s", some[0].seed, trained[-1].train_time_s)
+
+    most = len(configs) if captured else 1
+    halve_until_it_fits(train_the_rest, most, "networks at once")
     return trained
 
 
-def _as_part(on_step: OnStep, done: int, parts: int, step: int, steps: int, loss: float) -> None:
-    on_step(done * steps + step, parts * steps, loss)
+def _as_part(
+    on_step: OnStep, done: int, at_once: int, networks: int, step: int, steps: int, loss: float
+) -> None:
+    on_step(done * steps + at_once * step, networks * steps, loss)
+
+
+def _networks(
+    configs: Sequence[RunConfig], dataset: Dataset, device: torch.device, captured: bool
+) -> list[Network]:
+    """Untrained networks that share the data, and one learning rate, on the device."""
+    # A fused update on a GPU wants a rate of the weights' type, one on a CPU takes it as it is.
+    kind = torch.float64 if device.type == "cpu" else torch.float32
+    rate = torch.zeros((), dtype=kind, device=device)
+    inputs = Inputs.of(dataset.train, 1.0, device)
+    return [Network(config, dataset, inputs, rate, flat=captured) for config in configs]
 
 
 def _train(
-    configs: Sequence[RunConfig],
-    dataset: Dataset,
-    device: torch.device,
+    networks: list[Network],
+    captured: bool,
     on_step: OnStep | None,
     on_epoch: OnEpoch | None,
     stop_asked: StopAsked,
     checkpoint: Checkpoint | None,
 ) -> list[Trained]:
-    """Train K configurations that differ in their seeds, in one program."""
-    config = configs[0]
-    if device.type == "cpu":
-        keep_freed_memory()
-    inputs, fit, held = prepare(configs, dataset, device)
-    models = [build_model(one, dataset, device) for one in configs]
-    model = stack(models)
-    seeds = [Seed(weights) for weights in states(model)]
-    optimiser = _optimiser(model, config.learning_rate, device)
-    step: Callable[[Tensor], Tensor]
-    step = Step(model, inputs.batch, optimiser, config.loss, config.grad_clip)
-    if device.type == "cuda":
-        step = CapturedStep(step, config.batch_size)
-    count = fit.shape[1]
-    steps_an_epoch = math.ceil(count / config.batch_size)
-    steps = steps_an_epoch * config.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        max_lr=config.learning_rate,
-        total_steps=max(steps, 2),
-        pct_start=0.2,
-        cycle_momentum=False,
-    )
-    shuffles = [torch.Generator().manual_seed(one.seed) for one in configs]
-    progress = Progress(
-        model, optimiser, schedule, shuffles, seeds, config.infer_batch_size, steps_an_epoch
-    )
-    if checkpoint is not None:
-        checkpoint.resume(progress)
+    """Train networks that differ in their seeds, at once."""
+    every = [network.progress for network in networks]
+    if checkpoint:
+        checkpoint.resume(every)
     if on_epoch is not None:
-        for entry in seeds[0].history:
+        for entry in every[0].history:
             on_epoch(entry)
-    start = perf_counter() - progress.seconds
-    done = progress.epoch * steps_an_epoch
-    stopped: float | None = None
-    while progress.epoch < config.epochs and not progress.over:
+    group = None
+    was_captured: set[bool | None] = set()
+    while active := _next(networks):
         if stop_asked():
-            stopped = float(progress.epoch)
             break
-        epoch = progress.epoch + 1
-        model.train()
-        epoch_start = perf_counter()
-        total = torch.zeros(len(configs), device=device)
+        if group is None or group.networks != active:
+            group = None  # the recordings of the old group go before a new one makes its own
+            group = _Group(active, captured=captured)
+        group.epoch(on_step, stop_asked)
+        was_captured.add(group.captured)
+        if on_epoch is not None and networks[0] in active:
+            on_epoch(every[0].history[-1])
+        if active[0].progress.stopped is not None:
+            break
+        if checkpoint:
+            checkpoint.save(every, now=not _next(networks))
+    for network in networks:
+        if not network.is_over:
+            network.progress.stopped = float(network.progress.epoch)
+        network.model.load_state_dict(network.progress.best_state)
+    how = False if False in was_captured else True in was_captured or None
+    return [_trained(network, len(networks), how) for network in networks]
+
+
+def _trained(network: Network, at_once: int, captured: bool | None) -> Trained:
+    progress = network.progress
+    patterns = len(network.split.fit) * progress.reached
+    return Trained(
+        model=network.model,
+        scale=network.split.scale,
+        history=progress.history,
+        error=progress.error,
+        train_time_s=progress.seconds,
+        patterns_per_s=patterns / progress.seconds if progress.seconds else 0.0,
+        resumed=progress.resumed,
+        stopped=progress.stopped,
+        at_once=at_once,
+        captured=captured,
+    )
+
+
+def _next(networks: Sequence[Network]) -> list[Network]:
+    """The networks whose next epoch it is: the least far of those that go on."""
+    going_on = [network for network in networks if not network.is_over]
+    least = min((network.progress.epoch for network in going_on), default=0)
+    return [network for network in going_on if network.progress.epoch == least]
+
+
+class _Group:
+    """Networks that are equally far and train at once."""
+
+    def __init__(self, networks: list[Network], *, captured: bool) -> None:
+        self.networks = networks
+        self._config, self._rate = networks[0].config, networks[0].rate
+        # Of each network on its rows, int64 (K, B) → float32 (K,).
+        self._step = _at_once([network.step for network in networks])
+        self._misfit = _at_once([network.misfit for network in networks])
+        if captured:
+            # One network alone has no smaller group to go back to.
+            self._step = Captured(self._step, plain_if_full=len(networks) == 1)
+            self._misfit = Captured(self._misfit)
+
+    @property
+    def captured(self) -> bool | None:
+        """Whether steps are replayed; None where that was not tried."""
+        return self._step.captured if isinstance(self._step, Captured) else None
+
+    def epoch(self, on_step: OnStep | None, stop_asked: StopAsked) -> None:
+        """Train one epoch, validate, and enter both in each network's progress."""
+        start = perf_counter()
+        first = self.networks[0]
         # The whole order is sent at once: a copy a step would wait for the device.
-        seen = 0
-        order = torch.stack([torch.randperm(count, generator=shuffle) for shuffle in shuffles])
-        for rows in fit.gather(1, order.to(device)).split(config.batch_size, dim=1):
-            loss = step(rows)
-            schedule.step()
+        order = torch.stack([network.order() for network in self.networks])
+        order = order.to(self._rate.device)  # (K, n)
+        total = torch.zeros(len(self.networks), device=self._rate.device)
+        done, steps = first.progress.epoch * first.steps, self._config.epochs * first.steps
+        seen, count = 0, order.shape[1]
+        for rows in order.split(self._config.batch_size, dim=1):
+            self._rate.fill_(one_cycle(self._config.learning_rate, done, steps))
+            loss = self._step(rows)
             total += loss * rows.shape[1]
             seen += rows.shape[1]
             done += 1
             if on_step is not None and done % REPORT_STEPS == 0:
                 on_step(done, steps, float(loss[0]))
             if seen < count and stop_asked():
-                stopped = progress.epoch + seen / count
                 break
         train_losses = (total / seen).tolist()
-        elapsed = perf_counter() - epoch_start
-        val_losses, progress.slice_size = halve_until_it_fits(
-            partial(_validate, model, inputs, held, LOSSES[config.loss]),
-            progress.slice_size,
-        )
+        elapsed = perf_counter() - start
+        val_losses = self._validate()
         of_all: Epoch = {
-            "learning_rate": float(schedule.get_last_lr()[0]),
+            "learning_rate": one_cycle(self._config.learning_rate, done - 1, steps),
             "epoch_time_s": elapsed,
-            "patterns_per_s": seen * len(configs) / elapsed,
+            "patterns_per_s": seen * len(self.networks) / elapsed,
         }
-        so_far = epoch if stopped is None else round(stopped, 3)
-        for seed, train_loss, val_loss in zip(seeds, train_losses, val_losses, strict=True):
-            if seed.error is None:
-                seed.record(so_far, train_loss, val_loss, of_all)
-                if on_epoch is not None and seed is seeds[0]:
-                    on_epoch(seed.history[-1])
-        progress.seconds = perf_counter() - start
-        if stopped is not None:
-            break
-        progress.epoch = epoch
-        if checkpoint is not None:
-            checkpoint.save(progress, now=progress.over or epoch == config.epochs)
-    for one, seed in zip(models, seeds, strict=True):
-        one.load_state_dict(seed.best_state)
-    seconds, reached = progress.seconds, progress.epoch if stopped is None else stopped
-    return [
-        Trained(
-            model=one,
-            scale=float(scale),
-            history=seed.history,
-            error=seed.error,
-            train_time_s=seconds / len(seeds),
-            patterns_per_s=fit.numel() * reached / seconds if seconds else 0.0,
-            resumed=progress.resumed,
-            stopped=stopped,
-        )
-        for one, seed, scale in zip(models, seeds, inputs.scale, strict=True)
-    ]
+        each_s = (perf_counter() - start) / len(self.networks)
+        for network, train_loss, val_loss in zip(
+            self.networks, train_losses, val_losses, strict=True
+        ):
+            network.progress.record(seen / count, train_loss, val_loss, each_s, of_all)
+
+    def _validate(self) -> list[float]:
+        """The loss of each network on what is held back, in slices that memory allows."""
+        held = torch.stack([network.split.held for network in self.networks])
+        held = held.to(self._rate.device)  # (K, m)
+        for network in self.networks:
+            network.model.eval()
+
+        def losses(slice_size: int) -> list[float]:
+            total = torch.zeros(len(held), device=held.device)
+            for rows in held.split(slice_size, dim=1):
+                total += self._misfit(rows) * rows.shape[1]
+            return (total / held.shape[1]).tolist()
+
+        size = min(network.progress.slice_size for network in self.networks)
+        of_each, size = halve_until_it_fits(losses, size)
+        for network in self.networks:
+            network.progress.slice_size = size
+            network.model.train()
+        return of_each
 
 
-def _optimiser(model: Reconstructor, rate: float, device: torch.device) -> Adam:
-    on_gpu = device.type == "cuda"
-    return Adam(
-        model.parameters(),
-        # A captured step reads its rate from the device.
-        lr=torch.tensor(rate, device=device) if on_gpu else rate,
-        capturable=on_gpu,
-        fused=True,
-    )
-
-
-def prepare(
-    configs: Sequence[RunConfig], dataset: Dataset, device: torch.device
-) -> tuple[Inputs, Tensor, Tensor]:
-    """What K configurations that differ in their seeds are trained on.
-
-    Returns:
-        all of `dataset.train`; of each seed the patterns that it is trained on, int64 (K, n); and
-        those that its best state is chosen by, int64 (K, m), which are never of the test set.
-    """
-    intensity = np.square(dataset.train.amplitude).sum((1, 2), dtype=np.float64)
-    probe = torch.from_numpy(dataset.train.probe)
-    mask = mask_of(dataset.train)
-    fit, held, scale = [], [], []  # by seed
-    for config in configs:
-        rows = np.random.default_rng(config.seed).permutation(len(dataset.train))
-        rows = rows[: config.train_patterns]
-        count = max(1, round(VALIDATION * len(rows)))
-        held.append(torch.from_numpy(rows[:count]))
-        fit.append(torch.from_numpy(rows[count:]))
-        scale.append(input_scale_factor(float(intensity[rows[count:]].mean()), probe, mask))
-    inputs = Inputs.of(dataset.train, scale, device)
-    return inputs, torch.stack(fit).to(device), torch.stack(held).to(device)
-
-
-def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Reconstructor:
-    """The untrained model of a configuration; its weights depend on the seed only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        subpixel = isinstance(dataset.geometry, Freeform)
-        mask = mask_of(dataset.train)
-        size = dataset.train.size
-        return Reconstructor(config, size=size, subpixel=subpixel, mask=mask).to(device)
-
-
-@torch.inference_mode()
-def _validate(
-    model: Reconstructor, inputs: Inputs, rows: Tensor, loss_of: Loss, batch_size: int
-) -> list[float]:
-    model.eval()
-    total = torch.zeros(len(rows), device=rows.device)
-    for some in rows.split(batch_size, dim=1):
-        batch = inputs.batch(some)
-        total += losses(loss_of, model(*batch), batch[0], len(rows)) * some.shape[1]
-    return (total / rows.shape[1]).tolist()
+def _at_once(works: Sequence[Work]) -> Work:
+    """Each network's work on its own rows."""
+    if len(works) == 1:
+        return lambda rows: works[0](rows[0])[None]
+    return OnStreams(works)
