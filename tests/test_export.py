@@ -14,7 +14,7 @@ import pytest
 from agent.export import export, main
 from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION
 from agent.report.words import advice
-from agent.report.write import EFFECTS, PAGE, PAPER, PLOT
+from agent.report.write import EFFECTS, LADDER, PAGE, PAPER, PLOT
 from agent.study.csv_files import read_csv
 from agent.study.records import COLUMNS
 from agent.study.sweepfile import parse_sweep
@@ -116,7 +116,7 @@ def test_the_same_records_give_the_same_bytes_whoever_wrote_first(tmp_path: Path
     second = export(put(tmp_path / "b", runs))
     assert first.csv.read_bytes() == second.csv.read_bytes()
     assert first.configs.read_bytes() == second.configs.read_bytes()
-    assert [path.name for path in first.pictures] == [PLOT, PAPER, EFFECTS, PAGE]
+    assert [path.name for path in first.pictures] == [PLOT, PAPER, LADDER, EFFECTS, PAGE]
     for one, other in zip(first.pictures[:-1], second.pictures, strict=False):
         assert one.read_bytes() == other.read_bytes()
     advised = first.recommendation.read_bytes()
@@ -223,7 +223,7 @@ def test_another_output_folder_leaves_the_study_untouched(tmp_path: Path) -> Non
     study = put(tmp_path / "study", [make(1)])
     assert main([str(study), "--output-dir", str(tmp_path / "new" / "place")]) == 0
     assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == sorted(
-        [PLOT, PAPER, PAGE, CSV, CONFIGS, RECOMMENDATION]
+        [PLOT, PAPER, LADDER, PAGE, CSV, CONFIGS, RECOMMENDATION]
     )
     assert [path.name for path in study.iterdir()] == ["runs"]
 
