@@ -11,7 +11,7 @@ FAULTS := $(addprefix tests/test_,checkpoint.py exactly_once.py hostile_files.py
 # A process of pytest a core, a file of tests in one of them.
 AT_ONCE := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help quickstart test test-all test-faults lint browser bench lock
+.PHONY: help quickstart test test-all test-faults test-gpu lint browser bench lock
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,12 @@ test: lint  ## style, types, and all tests but the slow ones
 
 test-faults: $(INSTALLED)  ## kill, crash, fill, tear and fuzz; prints what was injected and found
 	FAULTS=1 $(BIN)/python -m pytest $(FAULTS)
+
+# With what the machine has: PyTorch with CUDA is rarely in our own environment.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+test-gpu:  ## on a machine with a GPU: what only a GPU can show (three minutes)
+	$(GPU_PYTHON) -m pytest tests/gpu -o addopts=-ra -W default -p no:cacheprovider
 
 test-all: lint browser  ## everything
 	$(BIN)/python -m pytest
