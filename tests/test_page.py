@@ -15,7 +15,7 @@ import pytest
 
 from agent.export import export
 from agent.report.page import bounds, render_page
-from agent.report.write import EFFECTS, PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
+from agent.report.write import EFFECTS, LADDER, PAGE, PAPER, PLOT, RECONSTRUCTIONS, galleries
 from agent.study.sweepfile import parse_sweep
 from fno_runner.data.npz import write_npz
 from fno_runner.result import Metrics
@@ -141,7 +141,7 @@ def test_the_plots_have_every_configuration_and_its_interval(page: str) -> None:
 def test_the_same_records_give_the_same_files_but_for_the_pages_time_stamp(tmp_path: Path) -> None:
     study = save(tmp_path / "study", with_losses(grid(seeds=(0,))))
     first, second = (export(study, tmp_path / name).pictures for name in "ab")
-    assert [path.name for path in first] == [PLOT, PAPER, EFFECTS, RECONSTRUCTIONS, PAGE]
+    assert [path.name for path in first] == [PLOT, PAPER, LADDER, EFFECTS, RECONSTRUCTIONS, PAGE]
     for one, other in zip(first[:-1], second, strict=False):
         assert one.read_bytes() == other.read_bytes()
     stamp = re.compile(r'<time datetime="[^"]*">[^<]*</time>')
@@ -255,3 +255,34 @@ def test_the_intervals_of_one_object_are_said_to_be_for_this_object_only(
     for record in several:
         record.objects = [dict(record.metrics.pairs)] * 2
     assert "for these test objects" in Elements(page_of(save(tmp_path, several))).text
+
+
+def test_three_picks_with_what_one_gains_and_pays_and_the_ladder(tmp_path: Path) -> None:
+    """Worked by hand: a doubling brings 0.05, then 0.02, then 0.004; prices 0.04, 0.01 and 0."""
+    runs = []
+    for width, size, ssim in (
+        (8, 1000, 0.80),
+        (12, 2000, 0.85),
+        (16, 4000, 0.87),
+        (24, 8000, 0.874),
+    ):
+        run = result(width=width, model_params=size)
+        run.metrics.pairs["ssim"] = (0.9, ssim)
+        runs.append(run)
+    parsed = Elements(page_of(save(tmp_path / "x", runs, pictures=False)))
+    told = " ".join(parsed.text.split())
+    frugal, sweet, best = (
+        told.index(f"{name} fno sqrt modes 12 width {width}")
+        for name, width in (("frugal", 12), ("sweet spot", 16), ("best", 24))
+    )
+    assert frugal < sweet < best < told.index("Cost against quality")
+    assert "0.8700 4,000 0.0200 better for 2 × the parameters" in told
+    assert "0.8740 8,000 0.0040 better for 2 × the parameters" in told
+    choice = parsed.data["series"][0]["choice"]
+    names = parsed.data["rows"]["label"]
+    rungs = [(names[r["row"]][-2:].strip(), r["low"], r["high"]) for r in choice["rungs"]]
+    assert [width for width, *_ in rungs] == ["24", "16", "12", "8"]
+    assert [low for _, low, _ in rungs] == pytest.approx([0, 0.004, 0.02, 0.05])
+    assert rungs[-1][2] is None, "above, it is the choice at every price"
+    assert choice["picks"] == pytest.approx([0.04, 0.01, 0])
+    assert choice["paid"] == [1000, 2000, 4000, 8000], "the cheapest first"

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from agent.export import export
+from agent.analysis.recommendation import Asked, Limit
+from agent.analysis.series import series
+from agent.export import export, read_local
 from agent.report.write import PAGE
 from tests.studies import HOSTILE, grid, result, save, with_losses
 
@@ -20,6 +22,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 from selenium.webdriver.chrome.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -235,3 +238,36 @@ def test_other_studies_open_without_an_error(kind: str, browser: WebDriver, tmp_
     assert errors(browser) == []
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert browser.execute_script("return document.scripts.length") == 3
+
+
+def test_the_front_answers_which_configuration_has_a_quality_at_a_cost(
+    page: WebDriver, study: Path
+) -> None:
+    """The same that an export with these limits chooses, and the nearest where none meets them."""
+    assert page.find_elements(By.CSS_SELECTOR, "#ladder .main-svg")
+    recommended = page.execute_script("return data.series[0].recommended")
+    assert page.execute_script("return state.answer.row") == recommended, "no limit excludes any"
+
+    def ask(quality: float, cost: float) -> tuple[str, str]:
+        for name, bound in (("quality", quality), ("cost", cost)):
+            box = page.find_element(By.ID, name)
+            box.clear()
+            box.send_keys(str(bound))
+        said = page.find_element(By.ID, "answer")
+        return said.find_element(By.TAG_NAME, "strong").text, said.text
+
+    column = page.execute_script("return data.series[0].fronts[0].y")
+    for quality, cost in ((0.6, 600_000), (0.68, 5_000_000)):
+        limits = (Limit(column, quality, True), Limit("model_params", cost, False))
+        chosen = series(read_local(study).counted, Asked(limits=limits))[0]
+        assert chosen.recommendation is not None
+        name, _ = ask(quality, cost)
+        assert name == chosen.configs["configuration"][chosen.recommendation.config]
+    limits = (Limit(column, 0.9, True), Limit("model_params", 300_000, False))
+    name, said = ask(0.9, 300_000)
+    assert "nearest" in said
+    assert name in series(read_local(study).counted, Asked(limits=limits))[0].why_not
+    slider = page.find_element(By.ID, "cost-slider")
+    slider.send_keys(Keys.END)
+    assert float(page.find_element(By.ID, "cost").get_attribute("value") or 0) > 5_000_000
+    assert errors(page) == []

@@ -5,7 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const {columns, rows, styles} = data;
 const at = id => document.getElementById(id);
 const count = rows.series.length;
-const state = {series: 0, front: 0, brushed: null, pinned: null, sort: null, down: false, all: false};
+const state = {series: 0, front: 0, brushed: null, pinned: null, answer: null, sort: null, down: false, all: false};
 const FIRST = 100;  // rows of the table that are there at once
 const INK = "#1a1a1a", GREY = "#8a8a8a";
 const FONT = {family: getComputedStyle(document.body).fontFamily, size: 13, color: INK};
@@ -129,6 +129,17 @@ function scatter() {
                  x: [rows[x][best]], y: [rows[y][best]],
                  marker: {symbol: "circle-open", size: 22, color: "black", line: {width: 2}}});
   }
+  // What was asked of the front: a square around the answer, the part beyond the bounds in grey.
+  const beyond = [], {answer} = state;
+  if (answer) {
+    traces.push({type: "scatter", mode: "markers", name: answer.met ? "the answer" : "the nearest", hoverinfo: "skip",
+                 x: [rows[x][answer.row]], y: [rows[y][answer.row]],
+                 marker: {symbol: "square-open", size: 28, color: "#0072b2", line: {width: 2.5}}});
+    const grey = {type: "rect", layer: "below", line: {width: 0}, fillcolor: "rgba(60, 60, 60, 0.08)"};
+    const [quality, cost] = answer.bounds, last = fine.reduce((most, row) => Math.max(most, rows[x][row]), 0) * 1.6;
+    if (answer.excludes[0]) beyond.push({...grey, xref: "paper", x0: 0, x1: 1, y0: quality, y1: quality + (answer.least ? -1e3 : 1e3)});
+    if (answer.excludes[1] && cost > 0) beyond.push({...grey, yref: "paper", y0: 0, y1: 1, x0: cost, x1: last});
+  }
   // The view shows the finished ones; a floor or a collapsed one far below can be scrolled to.
   const values = fine.flatMap(row => [rows[y][row], (rows[y + "_low"] || rows[y])[row] ?? rows[y][row],
                                       (rows[y + "_high"] || rows[y])[row] ?? rows[y][row]]);
@@ -145,8 +156,8 @@ function scatter() {
     xaxis: {...AXIS, type: "log", title: {text: plain(named(x))}, ...logTicks(fine.map(row => rows[x][row]))},
     yaxis: {...AXIS, title: {text: plain(named(y) + series.suffix)}, range},
     legend: {orientation: "h", y: -0.2, x: 0},
-    shapes: inside.map(([, value]) => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
-                                        line: {color: GREY, width: 1, dash: "dot"}})),
+    shapes: [...beyond, ...inside.map(([, value]) => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
+                                                       line: {color: GREY, width: 1, dash: "dot"}}))],
     annotations: inside.map(([name, value]) => ({xref: "paper", x: 1, xanchor: "right", y: value, yanchor: "bottom",
                                                  text: plain(name), showarrow: false, font: {size: 11, color: "#555"}})),
   }, CONFIG);
@@ -168,8 +179,8 @@ function openSeries(index) {
   const {fronts, criterion} = data.series[index];
   Object.assign(state, {series: index, front: 0, brushed: null, sort: criterion in rows ? criterion : null});
   state.down = columns[criterion].better === "higher";
-  choose("front", fronts.map(({x, y}) => `${named(x)} → ${named(y)}`), front => { state.front = front; scatter(); });
-  scatter(); parallel(); table();
+  choose("front", fronts.map(({x, y}) => `${named(x)} → ${named(y)}`), front => { state.front = front; ask(); scatter(); });
+  ask(); scatter(); ladder(); parallel(); table();
   pin(data.series[index].recommended);
 }
 

@@ -19,6 +19,7 @@ from agent.analysis.configurations import COST, TIME, label
 from agent.analysis.series import Series
 from agent.report.gallery import NAMED_ROLES, Gallery
 from agent.report.page_data import is_reference, page_data, thumbnails
+from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult
 from agent.report.words import advice
@@ -26,13 +27,16 @@ from agent.study.quality import Criterion, numbers
 from agent.study.sweepfile import Range, Sweep
 
 FOLDER = Path(__file__).parent
-TEMPLATE, SCRIPT = "page.html", "page.js"
+TEMPLATE, SCRIPTS = "page.html", ("page_choice.js", "page.js")
 MOST_ROWS = 500
 """Of failures and of refused records; study_results.csv has all."""
 MOST_LETTERS = 2000
 """Of a message."""
 MOST_VALUES = 6
 """Different values of a provenance column that are told one by one."""
+
+IN_THE_HEAD = ("recommended", "provisional", "frugal", "sweet spot", "best")
+"""Lines of advice that a card shows in another form."""
 
 Json = dict[str, Any]
 
@@ -79,7 +83,7 @@ def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str
         page=_page(result, galleries),
         data=page_data(result.series, galleries, result.material.folder),
         plotly=Markup(get_plotlyjs()),
-        app=Markup((FOLDER / SCRIPT).read_text()),
+        app=Markup("".join((FOLDER / script).read_text() for script in SCRIPTS)),
         written=written,
     )
 
@@ -158,6 +162,7 @@ def _card(series: Series, use: str) -> Json:
             "chosen": "",
             "tags": [],
             "tiles": [],
+            "picks": None,
             "facts": [("why", series.why_not)],
         }
     row = series.configs.iloc[chosen.config]
@@ -172,9 +177,7 @@ def _card(series: Series, use: str) -> Json:
     if np.isfinite(seconds):
         tiles.append({"value": f"{seconds:.3g} s", "name": "inference of a test object",
                       "note": f"on {row['time_device'] or 'an unnamed device'}"})  # fmt: skip
-    facts = [
-        (what, text) for what, text in advice(series) if what not in ("recommended", "provisional")
-    ]
+    facts = [(what, text) for what, text in advice(series) if what not in IN_THE_HEAD]
     if chosen.provisional:
         facts.insert(0, ("provisional", chosen.provisional))
     if series.incomplete:
@@ -188,6 +191,7 @@ def _card(series: Series, use: str) -> Json:
         "chosen": row["configuration"],
         "tags": ["provisional"] if chosen.provisional else [],
         "tiles": tiles,
+        "picks": pick_table(series),
         "facts": facts,
     }
 
@@ -279,7 +283,10 @@ def _notes(result: ExportResult) -> Json:
     return {
         "tradeoff": "A point is a configuration, the mean of its seeds; bars are 95 % intervals of "
         "the mean where there are several seeds. The line is the front: nothing cheaper is better. "
-        "Point at one to see it, click to keep it.",
+        "Point at one to see it, click to keep it. Ask for a quality and a cost: a square marks "
+        "the configuration that has both and is worth its cost by the rule of the recommendation.",
+        "ladder": "The more a doubling of the cost must bring, the smaller the network that is "
+        "worth it. A bar spans the prices at which its configuration is the choice.",
         "table": " ".join(
             [
                 *against,

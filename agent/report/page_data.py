@@ -25,6 +25,7 @@ from agent.report.pareto_plot import (
     floors,
     quality_label,
 )
+from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.study.quality import numbers
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
@@ -62,8 +63,8 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
 
     columns: what a column is called, its unit, digits, which way is better.
     rows: a list a column, one element a configuration of any series; null where unknown.
-    series: what differs between them: fronts, floors, the recommended row, collapsed and
-        stopped runs.
+    series: what differs between them: fronts, floors, the recommended row, the choice, collapsed
+        and stopped runs.
     spans: of a quality that a plot's axis never falls below.
     styles: how an architecture with an input transform is drawn.
     table, detail, parallel: the columns that each shows.
@@ -186,6 +187,8 @@ def _series(
                 "x": x,
                 "y": front.quality.column,
                 "rows": [first + i for i in front.members],
+                # An export's limits are on times of most runs' device.
+                "asks": x in QUANTITIES,
                 "collapsed": _apart(series.collapsed, front),
                 "stopped": _apart(series.stopped, front),
             }
@@ -196,6 +199,7 @@ def _series(
         "criterion": series.criterion.column,
         "suffix": " against the reference" if is_reference(series) else "",
         "recommended": None if chosen is None else first + chosen.config,
+        "choice": choice_data(series, first),
         "fronts": told,
         "floors": {
             y: {FLOORS[key]: value for key, value in floors(series.runs, y).items()}

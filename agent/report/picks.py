@@ -1,0 +1,108 @@
+"""The choice on the page: its three picks as a table, and what its program asks the front with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from agent.analysis.price import Tolerance
+from agent.analysis.recommendation import Pick, Recommendation
+from agent.analysis.series import Series
+from fno_runner.score.quantities import QUANTITIES
+
+Json = dict[str, Any]
+
+
+def pick_table(series: Series) -> Json | None:
+    """What the rule gives at a high price, at the asked one and at none, in a reader's words.
+
+    heads: of its columns. rows: the name of a pick, its configuration, what it must bring, its
+    quality, its cost, and what one gains and pays against the row before it.
+    """
+    chosen = series.recommendation
+    if chosen is None:
+        return None
+    reported, cost = chosen.choice.reported, QUANTITIES[chosen.asked.cost]
+    names = series.configs["configuration"].tolist()
+    quality, paid = series.of.means[reported.column].mean, series.of.means[cost.column].mean
+    rows = []
+    before: Pick | None = None
+    for pick in chosen.picks:
+        rows.append(
+            {
+                "name": pick.name,
+                "configuration": names[pick.config],
+                "when": _when(chosen, pick),
+                "quality": reported.shown(float(quality[pick.config])),
+                "cost": cost.shown(float(paid[pick.config])),
+                "step": "" if before is None else _step(series, before.config, pick.config),
+                "is_chosen": pick.config == chosen.config,
+            }
+        )
+        before = pick
+    return {
+        "heads": ("", "configuration", reported.heading, cost.heading, "against the row above"),
+        "rows": rows,
+    }
+
+
+def choice_data(series: Series, first: int) -> Json | None:
+    """What the page's program needs of the choice; None where there is none.
+
+    price, tolerance: the rule. candidates: rows of the page, the cheapest first, with their `gain`
+        (more is better) and what is `paid`.
+    rungs: the choice at every price; `high` is None where it has no end. picks: their prices.
+    axis: what a price is.
+
+    Args:
+        first: the page's row of the series' first configuration.
+    """
+    chosen = series.recommendation
+    if chosen is None:
+        return None
+    by, cost = chosen.choice.by, QUANTITIES[chosen.asked.cost]
+    gain = by.sign * series.of.means[by.column].mean
+    paid = series.of.means[cost.column].mean
+    candidates = np.flatnonzero(chosen.candidates)
+    candidates = candidates[np.argsort(paid[candidates], kind="stable")]
+    unit = f" [{by.unit}]" if by.unit else ""
+    return {
+        "price": chosen.price,
+        "tolerance": chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None,
+        "candidates": (first + candidates).tolist(),
+        "gain": gain[candidates].tolist(),
+        "paid": paid[candidates].tolist(),
+        "rungs": [
+            {
+                "row": first + rung.config,
+                "low": rung.low,
+                "high": None if rung.high == math.inf else rung.high,
+            }
+            for rung in chosen.rungs
+        ],
+        "picks": [pick.price for pick in chosen.picks],
+        "axis": f"price: what a doubling of the {cost.label} must bring in {by.label}{unit}",
+    }
+
+
+def _when(chosen: Recommendation, pick: Pick) -> str:
+    """What a doubling of the cost must bring so that this is the choice."""
+    if pick.price == 0:
+        return f"the most {chosen.choice.by.label}, whatever it costs"
+    return f"if twice the {QUANTITIES[chosen.asked.cost].label} must bring {pick.price:g}"
+
+
+def _step(series: Series, of: int, to: int) -> str:
+    """'0.0300 better for 4 × the parameters', of what is reported."""
+    if of == to:
+        return "the same configuration"
+    chosen = series.recommendation
+    assert chosen is not None
+    reported, cost = chosen.choice.reported, QUANTITIES[chosen.asked.cost]
+    quality, paid = series.of.means[reported.column].mean, series.of.means[cost.column].mean
+    gain = reported.sign * float(quality[to] - quality[of])
+    ratio = float(paid[to] / paid[of])
+    word = "better" if gain >= 0 else "worse"
+    return f"{reported.shown(abs(gain))} {word} for {ratio:.3g} × the {cost.label}"
