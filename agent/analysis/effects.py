@@ -13,7 +13,7 @@ from scipy import stats
 
 from agent.analysis.configurations import CONFIGURATION, Configurations
 from agent.analysis.means import CONFIDENCE, Means
-from agent.study.quality import Criterion
+from fno_runner.score.quantities import Quantity
 
 FEWEST = 4
 """With fewer configurations nothing is said of importance."""
@@ -47,7 +47,7 @@ class Effect:
     balanced: bool
 
 
-def effects(configs: Configurations, criterion: Criterion) -> list[Effect]:
+def effects(configs: Configurations, criterion: Quantity) -> list[Effect]:
     """The main effect of every key that varies among the compared configurations.
 
     Args:

@@ -21,15 +21,8 @@ from agent.analysis.configurations import (
 )
 from agent.analysis.means import Means
 from agent.analysis.probabilities import front_probabilities, on_front
-from agent.study.quality import (
-    PHASE_PSNR,
-    PHASE_SSIM,
-    R_HELD_OUT,
-    R_TRAIN,
-    Criterion,
-    numbers,
-)
-from fno_runner.score.quantities import QUANTITIES
+from agent.study.quality import PHASE_PSNR, PHASE_SSIM, R_HELD_OUT, R_TRAIN, numbers
+from fno_runner.score.quantities import QUANTITIES, Quantity
 
 Array = npt.NDArray[np.float64]
 
@@ -63,7 +56,7 @@ class Front:
     knee: the row after which more cost buys least; None where the front has no bend.
     """
 
-    quality: Criterion
+    quality: Quantity
     cost: Axis
     value: Axis
     device: str | None
@@ -79,7 +72,7 @@ class Front:
         return f"{self.cost.column}-{self.quality.column}"
 
 
-def fronts(runs: pd.DataFrame, configs: Configurations, criterion: Criterion) -> list[Front]:
+def fronts(runs: pd.DataFrame, configs: Configurations, criterion: Quantity) -> list[Front]:
     """The fronts of a series that have a point; those over inference time once a device.
 
     Args:
@@ -153,7 +146,7 @@ def _front(
     runs: pd.DataFrame,
     configs: Configurations,
     column: str,
-    quality: Criterion,
+    quality: Quantity,
     device: str | None,
     on: list[str],
 ) -> Front:
@@ -207,7 +200,7 @@ def _timed(
 
 
 def _reference(
-    runs: pd.DataFrame, cost: Array, gain: Array, quality: Criterion
+    runs: pd.DataFrame, cost: Array, gain: Array, quality: Quantity
 ) -> tuple[float, float]:
     """The power of ten next above every cost, and a quality that takes no network.
 

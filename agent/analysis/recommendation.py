@@ -17,16 +17,9 @@ from agent.analysis.means import Means
 from agent.analysis.pareto import front
 from agent.analysis.price import FRUGAL, Price, Rule, Rung, Tolerance, ladder
 from agent.analysis.probabilities import choice_probabilities
-from agent.study.quality import (
-    PHASE_SSIM,
-    R_FROM_OBJECT,
-    R_HELD_OUT,
-    VALIDATED_SSIM,
-    Criterion,
-    numbers,
-)
+from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT, VALIDATED_SSIM, numbers
 from fno_runner.errors import UserError
-from fno_runner.score.quantities import QUANTITIES
+from fno_runner.score.quantities import QUANTITIES, Quantity
 
 Array = npt.NDArray[np.float64]
 
@@ -44,8 +37,8 @@ class Choice:
     caveat: why the choice has seen what is reported; empty where it has not.
     """
 
-    by: Criterion
-    reported: Criterion
+    by: Quantity
+    reported: Quantity
     caveat: str
 
     @property

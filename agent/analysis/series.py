@@ -16,9 +16,10 @@ from agent.analysis.effects import Effect, effects
 from agent.analysis.objects import component_columns
 from agent.analysis.pareto import Front, fronts
 from agent.analysis.recommendation import Asked, Choice, Recommendation, choose_by, recommend
-from agent.study.quality import Criterion, numbers
+from agent.study.quality import numbers
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
+from fno_runner.score.quantities import Quantity
 
 MUST_AGREE = (
     *("conditioning", "epochs", "train_patterns", "metrics_against"),
@@ -75,7 +76,7 @@ class Series:
         return self.of.seeds
 
     @property
-    def criterion(self) -> Criterion:
+    def criterion(self) -> Quantity:
         """What is reported of its configurations."""
         return self.choice.reported
 

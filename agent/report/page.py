@@ -23,8 +23,9 @@ from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult
 from agent.report.words import advice
-from agent.study.quality import Criterion, numbers
+from agent.study.quality import numbers
 from agent.study.sweepfile import Range, Sweep
+from fno_runner.score.quantities import Quantity
 
 FOLDER = Path(__file__).parent
 TEMPLATE, SCRIPTS = "page.html", ("page_choice.js", "page.js")
@@ -196,7 +197,7 @@ def _card(series: Series, use: str) -> Json:
     }
 
 
-def _tile(series: Series, config: int, criterion: Criterion) -> Json:
+def _tile(series: Series, config: int, criterion: Quantity) -> Json:
     mean, low, high = (
         numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
     )

@@ -14,8 +14,8 @@ from agent.analysis.pareto import Front
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
-from agent.study.quality import Criterion, numbers
-from fno_runner.score.quantities import QUANTITIES
+from agent.study.quality import numbers
+from fno_runner.score.quantities import QUANTITIES, Quantity
 
 SCHEMA_VERSION = 2
 MOST_NAMED = 3
@@ -292,7 +292,7 @@ def _configuration(series: Series, config: int | None) -> dict[str, Any] | None:
     }
 
 
-def _interval(series: Series, config: int, criterion: Criterion) -> str:
+def _interval(series: Series, config: int, criterion: Quantity) -> str:
     mean, low, high = (
         numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
     )

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fno_runner.score.quantities import QUANTITIES, VALIDATION, Quantity
+from fno_runner.score.quantities import QUANTITIES, VALIDATION
 
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
-
-Criterion = Quantity
-"""What configurations are judged by."""
 
 PHASE_SSIM = QUANTITIES["ssim_phase"]
 PHASE_PSNR = QUANTITIES["psnr_phase"]
