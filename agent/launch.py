@@ -36,7 +36,7 @@ from agent.server.supervisor import (
     MAX_DEATHS,
     STOP_GRACE_S,
     UNFIT,
-    Keeper,
+    Supervisor,
 )
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.stop import heard
@@ -129,8 +129,8 @@ class Launcher:
         self._signals: list[int] = []
         variables = environment(os.environ)
         width = max(len(slot.name) for slot in slots)
-        self._keepers = {
-            slot.name: Keeper(
+        self._supervisors = {
+            slot.name: Supervisor(
                 slot, sweep, count, folder / slot.name, variables, number * STAGGER_S,
                 partial(self._say, f"{slot.name:<{width}}", COLOURS[number % len(COLOURS)]),
             )
@@ -147,8 +147,8 @@ class Launcher:
             try:
                 while not self._signals and self._at_work():
                     watch()
-                    for keeper in self._keepers.values():
-                        keeper.step()
+                    for supervisor in self._supervisors.values():
+                        supervisor.step()
                     time.sleep(POLL_S)
             finally:
                 # Whatever happened, no agent outlives its launcher.
@@ -158,12 +158,12 @@ class Launcher:
     def summary(self) -> int:
         """Say a line a slot, the unfortunate ones on standard error; the exit status."""
         statuses = []
-        for name, keeper in self._keepers.items():
-            assert keeper.ending is not None
-            statuses.append(keeper.ending.status)
-            runs = f"{keeper.recorded} run" + ("s" if keeper.recorded != 1 else "")
-            line = f"{name}: {runs}; {keeper.ending.why}"
-            if keeper.ending.status == AT_END:
+        for name, supervisor in self._supervisors.items():
+            assert supervisor.ending is not None
+            statuses.append(supervisor.ending.status)
+            runs = f"{supervisor.recorded} run" + ("s" if supervisor.recorded != 1 else "")
+            line = f"{name}: {runs}; {supervisor.ending.why}"
+            if supervisor.ending.status == AT_END:
                 self.note(line)
             else:
                 print(f"error: {line}", file=sys.stderr)
@@ -173,22 +173,24 @@ class Launcher:
         """Say something that is no slot's."""
         self._print(Text(line))
 
-    def _at_work(self) -> list[Keeper]:
-        return [keeper for keeper in self._keepers.values() if keeper.ending is None]
+    def _at_work(self) -> list[Supervisor]:
+        return [
+            supervisor for supervisor in self._supervisors.values() if supervisor.ending is None
+        ]
 
     def _stop_all(self) -> None:
         """Stop every agent; a second Ctrl-C does not wait for their runs."""
-        for keeper in self._at_work():
-            keeper.stop()
+        for supervisor in self._at_work():
+            supervisor.stop()
         if self._at_work():
             self.note("stopping; points in work go back to the sweep")
         while left := self._at_work():
             # Not a second SIGTERM: schedulers, and terminals that close, send several at once.
             if signal.SIGINT in self._signals[1:]:
-                for keeper in left:
-                    keeper.kill()
-            for keeper in left:
-                keeper.step()
+                for supervisor in left:
+                    supervisor.kill()
+            for supervisor in left:
+                supervisor.step()
             time.sleep(POLL_S)
 
     def _say(self, name: str, colour: str, line: str) -> None:

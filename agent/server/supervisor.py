@@ -45,7 +45,7 @@ class Ending:
     why: str
 
 
-class Keeper:
+class Supervisor:
     """Keeps an agent at work in a slot, until there is nothing more to do or no way to do it."""
 
     def __init__(
