@@ -16,9 +16,9 @@ from typing import NoReturn
 
 import wandb
 
-from agent.server.arrived import Arrival, Arrivals
 from agent.server.client import Place
 from agent.server.run_folders import LocalRun, find_runs, hold, is_held
+from agent.server.server_copy import ServerCopies, ServerCopy
 from agent.server.tracker import PROJECT
 from agent.server.upload import complete, send
 from agent.study.folder import newest_study
@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Errand:
     """Runs that belong into one project, and what the server has of each, by its id."""
 
-    server: Arrivals
+    server: ServerCopies
     place: Place
     runs: list[LocalRun]
-    arrived: dict[str, Arrival]
+    copies: dict[str, ServerCopy]
 
 
 def sync(study: Path, dry_run: bool = False) -> int:
@@ -128,7 +128,7 @@ def sync(study: Path, dry_run: bool = False) -> int:
     for errand in errands:
         rest = []
         for run in errand.runs:
-            missing = errand.arrived[run.id].missing
+            missing = errand.copies[run.id].missing
             if not missing:
                 report.line("there", _name(run))
             elif dry_run:
@@ -142,7 +142,7 @@ def sync(study: Path, dry_run: bool = False) -> int:
 
 def _errands(runs: Sequence[LocalRun]) -> list[Errand]:
     """Ask the server what it has of the runs, a project at a time."""
-    server, project = Arrivals(), os.environ.get("WANDB_PROJECT", PROJECT)
+    server, project = ServerCopies(), os.environ.get("WANDB_PROJECT", PROJECT)
     places: dict[Place, list[LocalRun]] = {}
     for run in runs:
         places.setdefault(server.place(run, project), []).append(run)
@@ -163,7 +163,7 @@ def _deliver(errand: Errand, runs: Sequence[LocalRun], report: Report) -> None:
 
 
 def _deliver_batch(errand: Errand, runs: Sequence[LocalRun], report: Report) -> None:
-    """Send what is missing of some runs, then see what has arrived."""
+    """Send what is missing of some runs, then ask what the server has of them now."""
     server, place = errand.server, errand.place
     with ExitStack() as stack:
         held: dict[int, LocalRun] = {}
@@ -174,30 +174,30 @@ def _deliver_batch(errand: Errand, runs: Sequence[LocalRun], report: Report) -> 
                 held[descriptor] = run
         mine = list(held.values())
         # Another one may have sent it since the server was asked.
-        arrived = server.look(place, mine)
-        before = {name for name, arrival in arrived.items() if not arrival.missing}
-        new = [run for run in mine if not arrived[run.id].begun]
+        copies = server.look(place, mine)
+        before = {name for name, copy in copies.items() if not copy.missing}
+        new = [run for run in mine if not copies[run.id].begun]
         said: dict[str, str] = {}
         if new:
             try:
                 send(place, new, held)
             except TimeoutError as error:
                 said = {run.id: f"; {error}" for run in new}
-            arrived |= server.look(place, new)
-        parts = [run for run in mine if arrived[run.id].missing and run.id not in said]
+            copies |= server.look(place, new)
+        parts = [run for run in mine if copies[run.id].missing and run.id not in said]
         for run in parts:
-            begun = arrived[run.id].begun  # if not, this disk's log of the run is torn
+            begun = copies[run.id].begun  # if not, this disk's log of the run is torn
             rows = server.history(place, run) if begun else []
             try:
                 complete(place, run, begun, rows)
             except (wandb.errors.Error, TimeoutError) as error:
                 said[run.id] = f"; {one_line(str(error))[:300]}"
         if parts:
-            arrived |= server.look(place, parts)
+            copies |= server.look(place, parts)
     for run in runs:
         if run not in mine:
             report.line("in use", _name(run), "it ends now, or another agent.sync sends it")
-        elif missing := arrived[run.id].missing:
+        elif missing := copies[run.id].missing:
             lack = f"the server lacks {', '.join(missing)}{said.get(run.id, '')}"
             report.line("failed", _name(run), lack)
         else:

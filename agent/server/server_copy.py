@@ -1,4 +1,4 @@
-"""What a server has of the runs on this disk, and what it lacks."""
+"""The copies that a server has of the runs on this disk, and what they lack."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ANSWER_S = 60
 
 
 @dataclass(frozen=True)
-class Arrival:
+class ServerCopy:
     """What a server has of a run.
 
-    begun: it has a part at least, so that sending the whole again would double it.
+    begun: it has at least a part, so that sending the whole again would double it.
     missing: what it lacks, in words; empty where it has all.
     """
 
@@ -30,10 +30,10 @@ class Arrival:
     missing: tuple[str, ...]
 
 
-NOTHING = Arrival(begun=False, missing=("everything",))
+NOTHING = ServerCopy(begun=False, missing=("everything",))
 
 
-class Arrivals:
+class ServerCopies:
     """Asks the server that `wandb login` or WANDB_BASE_URL names."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Arrivals:
         """Where a run belongs; into `project` if it does not say."""
         return Place(run.address.entity or self._entity, run.address.project or project)
 
-    def look(self, place: Place, runs: Sequence[LocalRun]) -> dict[str, Arrival]:
+    def look(self, place: Place, runs: Sequence[LocalRun]) -> dict[str, ServerCopy]:
         """What the server has of runs of one project, by their ids.
 
         Whole pages tell all but the files, which cost a request for each run that lacks nothing
@@ -59,18 +59,18 @@ class Arrivals:
             UserError: the server does not answer.
         """
         wanted = {run.id: run for run in runs}
-        arrived = dict.fromkeys(wanted, NOTHING)
+        copies = dict.fromkeys(wanted, NOTHING)
         self._api.flush()  # it would repeat what it once heard
         with in_one_line(str(place)):
             for there in self._runs(place, list(wanted)):
                 run = wanted[there.id]
-                seen = arrival(run, there.state, there.historyLineCount, dict(there.summary))
-                if seen.begun and not seen.missing:
+                copy = copy_of(run, there.state, there.historyLineCount, dict(there.summary))
+                if copy.begun and not copy.missing:
                     files = {file.name for file in there.files(per_page=PAGE)}
                     needed = needed_files(run, dict(there.summary))
-                    seen = Arrival(True, tuple(name for name in needed if name not in files))
-                arrived[there.id] = seen
-        return arrived
+                    copy = ServerCopy(True, tuple(name for name in needed if name not in files))
+                copies[there.id] = copy
+        return copies
 
     def history(self, place: Place, run: LocalRun) -> list[Mapping[str, Any]]:
         """Every line of a run's history that the server has.
@@ -101,7 +101,7 @@ class Arrivals:
                 return  # nothing was ever sent to it
 
 
-def arrival(run: LocalRun, state: str, rows: int, summary: Mapping[str, Any]) -> Arrival:
+def copy_of(run: LocalRun, state: str, rows: int, summary: Mapping[str, Any]) -> ServerCopy:
     """What the server has of a run, its files left out of account.
 
     An agent's run exists on the server, empty, before its process has said a word.
@@ -125,7 +125,7 @@ def arrival(run: LocalRun, state: str, rows: int, summary: Mapping[str, Any]) ->
         missing.append(f"its end (it is '{state}')")
     if run.picture is not None and "reconstruction" not in summary:
         missing.append("the picture")
-    return Arrival(True, tuple(missing))
+    return ServerCopy(True, tuple(missing))
 
 
 def needed_files(run: LocalRun, summary: Mapping[str, Any]) -> Collection[str]:
