@@ -50,21 +50,21 @@ input, or the server does not answer · 3 this disk cannot be used · 128 + sign
 """
 
 
-class Report:
-    """A line for each run, and the count of them."""
+class Outcomes:
+    """What became of each run: a line printed at once, and a count for the end."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._reason = ""
 
-    def line(self, fate: str, name: str, detail: str = "") -> None:
-        """Say what became of a run; `fate` is one of those in `closing`."""
+    def add(self, fate: str, name: str, detail: str = "") -> None:
+        """Say what became of a run; `fate` is one of those that `summary` counts."""
         self._counts[fate] += 1
         if fate == "failed":
             self._reason = detail
         print(f"{fate:<11}{name}  {detail}".rstrip(), flush=True)
 
-    def closing(self) -> str:
+    def summary(self) -> str:
         """All of it in one line."""
         count = self._counts
         words = [
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Errand:
+class ProjectRuns:
     """Runs that belong into one project, and what the server has of each, by its id."""
 
     server: ServerCopies
@@ -119,52 +119,52 @@ def sync(study: Path, dry_run: bool = False) -> int:
     if not folder.is_dir():
         what = "no runs of Weights & Biases in it" if study.is_dir() else "no such folder"
         raise UserError(f"{study}: {what}")
-    runs, report = find_runs(folder), Report()
-    errands = _errands(runs.ended) if runs.ended else []
+    runs, outcomes = find_runs(folder), Outcomes()
+    projects = _by_project(runs.ended) if runs.ended else []
     for identifier, path in runs.unended.items():
-        report.line("running" if is_held(path) else "stopped", identifier, path.name)
+        outcomes.add("running" if is_held(path) else "stopped", identifier, path.name)
     for rejected in runs.rejected:
-        report.line("failed", rejected.path.name, rejected.reason)
-    for errand in errands:
+        outcomes.add("failed", rejected.path.name, rejected.reason)
+    for project in projects:
         rest = []
-        for run in errand.runs:
-            missing = errand.copies[run.id].missing
+        for run in project.runs:
+            missing = project.copies[run.id].missing
             if not missing:
-                report.line("there", _name(run))
+                outcomes.add("there", _name(run))
             elif dry_run:
-                report.line("to send", _name(run), ", ".join(missing))
+                outcomes.add("to send", _name(run), ", ".join(missing))
             else:
                 rest.append(run)
-        _deliver(errand, rest, report)
-    print(report.closing())
-    return 0 if report.complete else 1
+        _deliver(project, rest, outcomes)
+    print(outcomes.summary())
+    return 0 if outcomes.complete else 1
 
 
-def _errands(runs: Sequence[LocalRun]) -> list[Errand]:
+def _by_project(runs: Sequence[LocalRun]) -> list[ProjectRuns]:
     """Ask the server what it has of the runs, a project at a time."""
     server, project = ServerCopies(), os.environ.get("WANDB_PROJECT", PROJECT)
     places: dict[Place, list[LocalRun]] = {}
     for run in runs:
         places.setdefault(server.place(run, project), []).append(run)
-    return [Errand(server, at, its, server.look(at, its)) for at, its in places.items()]
+    return [ProjectRuns(server, at, its, server.look(at, its)) for at, its in places.items()]
 
 
-def _deliver(errand: Errand, runs: Sequence[LocalRun], report: Report) -> None:
+def _deliver(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Outcomes) -> None:
     """Send what is missing of the runs, as long as the server answers."""
     for start in range(0, len(runs), BATCH):
         try:
-            _deliver_batch(errand, runs[start : start + BATCH], report)
+            _deliver_batch(project, runs[start : start + BATCH], outcomes)
         except MachineError:
             raise
         except (UserError, wandb.errors.Error) as error:
             for run in runs[start:]:
-                report.line("failed", _name(run), one_line(str(error)))
+                outcomes.add("failed", _name(run), one_line(str(error)))
             return
 
 
-def _deliver_batch(errand: Errand, runs: Sequence[LocalRun], report: Report) -> None:
+def _deliver_batch(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Outcomes) -> None:
     """Send what is missing of some runs, then ask what the server has of them now."""
-    server, place = errand.server, errand.place
+    server, place = project.server, project.place
     with ExitStack() as stack:
         held: dict[int, LocalRun] = {}
         for run in runs:
@@ -196,12 +196,12 @@ def _deliver_batch(errand: Errand, runs: Sequence[LocalRun], report: Report) -> 
             copies |= server.look(place, parts)
     for run in runs:
         if run not in mine:
-            report.line("in use", _name(run), "it ends now, or another agent.sync sends it")
+            outcomes.add("in use", _name(run), "it ends now, or another agent.sync sends it")
         elif missing := copies[run.id].missing:
             lack = f"the server lacks {', '.join(missing)}{said.get(run.id, '')}"
-            report.line("failed", _name(run), lack)
+            outcomes.add("failed", _name(run), lack)
         else:
-            report.line("there" if run.id in before else "sent", _name(run))
+            outcomes.add("there" if run.id in before else "sent", _name(run))
 
 
 def _name(run: LocalRun) -> str:
