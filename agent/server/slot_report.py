@@ -20,7 +20,7 @@ RECORDED, UNFIT = "recorded", "unfit"
 
 
 @dataclass(frozen=True)
-class Report:
+class SlotReport:
     """What the runs of a slot have told.
 
     recorded: how many points have their record.
@@ -41,7 +41,7 @@ def tell_unfit(message: str) -> None:
     _tell(f"{UNFIT} {one_line(message)}")
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path) -> SlotReport:
     """What was told so far in a slot's file; nothing, where there is none."""
     try:
         lines = path.read_text().splitlines()
@@ -51,7 +51,7 @@ def read_report(path: Path) -> Report:
     for line in lines:
         word, _, message = line.partition(" ")
         unfit = [*unfit, message] if word == UNFIT else []
-    return Report(lines.count(RECORDED), tuple(unfit))
+    return SlotReport(lines.count(RECORDED), tuple(unfit))
 
 
 def _tell(line: str) -> None:
