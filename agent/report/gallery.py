@@ -35,7 +35,7 @@ MOST_PICTURES = 24
 
 
 @dataclass(frozen=True)
-class Pictured:
+class Representative:
     """A configuration with the run that stands for it.
 
     config: a row of its series' `configs`.
@@ -57,12 +57,12 @@ class Gallery:
     """
 
     series: Series
-    pictured: list[Pictured]
+    pictured: list[Representative]
     reconstructions: dict[int, Reconstruction]
     remarks: list[tuple[Path, str]]
 
     @property
-    def shown(self) -> list[Pictured]:
+    def shown(self) -> list[Representative]:
         """For reconstructions.png: some of the front, else of the best, by cost; then the worst."""
         read = [picture for picture in self.pictured if picture.config in self.reconstructions]
         chosen = [picture for picture in read if picture.role == "recommended"]
@@ -130,7 +130,7 @@ def seed_record(study: Path, run: pd.Series) -> RunResult | None:
     return next((seed for seed in result.by_seed() if seed.config["seed"] == run["seed"]), None)
 
 
-def _candidates(series: Series) -> list[Pictured]:
+def _candidates(series: Series) -> list[Representative]:
     """Configurations with a run to show, the most important first, each once."""
     quality = series.criterion.sign * numbers(series.configs, f"{series.criterion.column}_mean")
     known = [int(i) for i in np.argsort(-quality, kind="stable") if np.isfinite(quality[i])]
@@ -151,7 +151,7 @@ def _candidates(series: Series) -> list[Pictured]:
         roles.setdefault(member, "")
     measured = numbers(series.runs, series.criterion.column)
     candidates = [
-        Pictured(config, role, series.runs.iloc[_typical(measured, series.seeds[config])])
+        Representative(config, role, series.runs.iloc[_typical(measured, series.seeds[config])])
         for config, role in roles.items()
         if series.seeds[config]
     ]
@@ -159,7 +159,7 @@ def _candidates(series: Series) -> list[Pictured]:
         run = series.collapsed.iloc[0]
         config = _configuration_of(series, run)
         if config is not None and config not in roles:
-            candidates.insert(min(len(candidates), 1), Pictured(config, "collapsed", run))
+            candidates.insert(min(len(candidates), 1), Representative(config, "collapsed", run))
     return candidates
 
 
@@ -183,7 +183,7 @@ def _folder(study: Path, run: pd.Series) -> Path | None:
     return run_folder(study, identifier) if re.fullmatch(r"[0-9a-f]{12}", identifier) else None
 
 
-def _spread(items: Sequence[Pictured], most: int) -> list[Pictured]:
+def _spread(items: Sequence[Representative], most: int) -> list[Representative]:
     """At most `most` of the items, evenly, the first and the last among them."""
     if len(items) <= most:
         return list(items)
