@@ -91,7 +91,7 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
         UserError: the folder's records cannot be listed.
     """
     mirrors = [mirror(run) for run in runs]
-    there = attempts(sweep, assemble([mirrored.parts for mirrored in mirrors]))
+    there = attempts(sweep, assemble([each.parts for each in mirrors]))
     here = attempts(sweep, table(read_records(folder).results))
     missing = []
     for on_server, local in zip(there, here, strict=True):
@@ -99,7 +99,7 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
             continue
         own = [mirrors[row] for row in on_server.rows]
         what = NOT_SENT if local.done else TO_RUN
-        if any(mirrored.run.state in ACTIVE for mirrored in own):
+        if any(each.run.state in ACTIVE for each in own):
             what = RUNS_NOW
         last = own[-1] if own else None
         state, error = (last.cell("status"), last.cell("error")) if last else ("never begun", "")

@@ -162,33 +162,33 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     trained_on = list(column("device_name"))
     timed_by = [None if time is None else "run" for time in column("inference_time_s")]
     runs = zip(column("run_id"), column("started"), column("superseded"), timed_by, strict=True)
-    retimed: dict[int, Model] = {}
+    model_of: dict[int, Model] = {}
     outdated = 0
     for row, (run_id, started, superseded, timed) in enumerate(list(runs)):
         model = models.get((str(run_id), started))
         if timed and model is not None:
-            retimed[row], timed_by[row] = model, "retime"
+            model_of[row], timed_by[row] = model, "retime"
         elif timed and run_id in known and not superseded:
             outdated += 1
-    for name in Times.model_fields if retimed else ():
+    for name in Times.model_fields if model_of else ():
         times = columns.setdefault(name, [None] * count)
-        for row, model in retimed.items():
+        for row, model in model_of.items():
             times[row] = getattr(model.times, name)
     if BESIDE_COLUMN in columns:
         beside = columns[BESIDE_COLUMN]
-        columns[BESIDE_COLUMN] = [None if n in retimed else beside[n] for n in range(count)]
+        columns[BESIDE_COLUMN] = [None if n in model_of else beside[n] for n in range(count)]
         if shared := sum(bool(others) for others in columns[BESIDE_COLUMN]):
             remarks.append(
                 f"times of {shared} of {count} rows were taken beside other points of their "
                 "machine: python -m agent.retime takes them alone"
             )
     columns |= {"timed_by": timed_by, "trained_on": trained_on}
-    devices = Counter(model.times.device_name for model in retimed.values())
+    devices = Counter(model.times.device_name for model in model_of.values())
     for device, rows in sorted(devices.items()):
         remarks.append(f"times of {rows} of {count} rows are retimed, on {device}")
-    if unsettled := sum(not model.settled for model in retimed.values()):
+    if unsettled := sum(not model.settled for model in model_of.values()):
         remarks.append(
-            f"times of {unsettled} of {len(retimed)} retimed rows are those of a busy machine: "
+            f"times of {unsettled} of {len(model_of)} retimed rows are those of a busy machine: "
             f"their {CONFIRMED} fastest visits do not agree to {NEAR:.0%}"
         )
     if outdated:
