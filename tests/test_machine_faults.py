@@ -28,7 +28,8 @@ from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import Metrics
 from fno_runner.runner import run
-from fno_runner.score.metrics import score
+from fno_runner.score import evaluation
+from fno_runner.score.metrics import score_each
 from fno_runner.train import network
 from tests import faults
 from tests.bench import Bench
@@ -251,7 +252,11 @@ def test_a_number_that_is_none_ends_in_divergence(
             Reconstructor, "forward_predict", lambda *a: forward(*a) * torch.tensor(value)
         )
     else:
-        monkeypatch.setattr(runner, "score", lambda *a: {**score(*a), "mae": (0.1, value)})
+        monkeypatch.setattr(
+            evaluation,
+            "score_each",
+            lambda *a: [{**scores, "mae": (0.1, value)} for scores in score_each(*a)],
+        )
     result = run(config, tiny).result
     assert result.status == "diverged"
     assert result.error is not None

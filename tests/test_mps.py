@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,13 @@ else:
             os.kill(pid, signal.SIGTERM)
 """
 TWO_ON_ONE = plan_slots("all", 2, ["0"], {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path: that of a socket has 108 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="m") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -62,5 +62,5 @@ def test_links_and_pictures_are_there(document: Path) -> None:
 
 def test_sweep_files_of_the_documents_exist() -> None:
     for command in ALL:
-        for file in re.findall(r"[\w/]+\.yaml", command):
+        for file in re.findall(r"[\w/-]+\.yaml", command):
             assert (ROOT / file).exists(), command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,7 +165,8 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell() -> None:
     for folder in ("agent", "fno_runner"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
-            assert "import pickle" not in text and "importlib" not in text, path
+            assert "import pickle" not in text, path
+            assert not re.search(r"importlib(?!\.metadata)", text), path  # which only reads
             for name, call in calls(path):
                 shell = any(k.arg == "shell" for k in call.keywords)
                 pickled = any(

@@ -65,12 +65,13 @@ def test_the_study_asks_54_points() -> None:
     assert point_name(sweep, grid[0]) == "fno none m12 w32"
 
 
-def test_a_study_of_version_0_1_is_named_by_the_file_without_the_precision() -> None:
+def test_a_study_of_version_0_1_is_named_by_the_file_without_what_was_added() -> None:
     """So it stays what it is, in its own folder, and finished; the new file is another study."""
     ids = {"sweep.yaml": "92bc900e", "sweeps/projection.yaml": "61853732"}
     for file, of_0_1 in ids.items():
         content = yaml.safe_load((ROOT / file).read_text())
         assert content["parameters"].pop("precision") == {"value": "bf16"}
+        assert content["parameters"].pop("nimgs_test") == {"value": 5}
         sweep = parse_sweep(content, file)
         assert sweep.study_id.endswith(f"-{of_0_1}")
         assert not read_sweep(ROOT / file).study_id.endswith(f"-{of_0_1}")
