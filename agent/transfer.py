@@ -152,21 +152,21 @@ def compare(
     )
 
 
-def kendall_tau(quality: Array, other: Array) -> float:
+def kendall_tau(first: Array, second: Array) -> float:
     """Kendall's τ-b (Kendall, 1945); 0 where all of one are equal."""
     # The p-value that comes with it is not used: the asymptotic one takes no time.
-    tau = float(kendalltau(quality, other, method="asymptotic").statistic)
+    tau = float(kendalltau(first, second, method="asymptotic").statistic)
     return 0.0 if math.isnan(tau) else tau
 
 
-def tau_interval(quality: Array, other: Array) -> tuple[float, float]:
+def tau_interval(first: Array, second: Array) -> tuple[float, float]:
     """Ends of the 95 % percentile bootstrap interval of τ over configurations.
 
     A resample has configurations twice, which are tied in both; τ-b leaves such pairs out.
     """
-    rng = np.random.default_rng(len(quality))
-    drawn = rng.integers(0, len(quality), (RESAMPLES, len(quality)))
-    taus = [kendall_tau(quality[rows], other[rows]) for rows in drawn]
+    rng = np.random.default_rng(len(first))
+    drawn = rng.integers(0, len(first), (RESAMPLES, len(first)))
+    taus = [kendall_tau(first[rows], second[rows]) for rows in drawn]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(taus, [tail, 1 - tail])
     return float(low), float(high)

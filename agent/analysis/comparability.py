@@ -87,8 +87,8 @@ def with_groups(table: pd.DataFrame, told: dict[str, str]) -> pd.DataFrame:
 def commits_of_one_code(table: pd.DataFrame) -> list[str]:
     """Commits that differ although the code that computed the runs does not; empty if none do."""
     commits = _commits(table[table["status"].isin(COMPARED)])
-    found = [] if commits is None else sorted(set(commits.dropna()))
-    return found if len(found) > 1 else []
+    different = [] if commits is None else sorted(set(commits.dropna()))
+    return different if len(different) > 1 else []
 
 
 def only_in(written: Path, table: pd.DataFrame) -> int:

@@ -118,7 +118,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
             column: _ratio(_paired_times(*pair, column)) if same_device else _nothing()
             for column in TIMES
         }
-        lost = [set(one.loc[one["status"] == "collapsed", "seed"]) for one in pair]
+        lost = [set(runs.loc[runs["status"] == "collapsed", "seed"]) for runs in pair]
         both = set(pair[0]["seed"]) & set(pair[1]["seed"])
         for which in (0, 1):
             collapsed_only[which] += len((lost[which] - lost[1 - which]) & both)
@@ -150,23 +150,23 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
 def as_table(comparison: Comparison) -> pd.DataFrame:
     """comparison.csv: a row a configuration."""
     rows = []
-    for one in comparison.configurations:
+    for compared in comparison.configurations:
         row: dict[str, object] = {
-            "configuration": one.name,
-            "pairs": one.quality.pairs,
-            "a": one.quality.a,
-            "b": one.quality.b,
-            "change": one.quality.change,
-            "change_low": one.quality.low,
-            "change_high": one.quality.high,
-            "p_holm": one.quality.p,
-            "verdict": one.verdict,
-            "runs_a": one.runs[0],
-            "runs_b": one.runs[1],
-            "collapsed_a": one.collapsed[0],
-            "collapsed_b": one.collapsed[1],
+            "configuration": compared.name,
+            "pairs": compared.quality.pairs,
+            "a": compared.quality.a,
+            "b": compared.quality.b,
+            "change": compared.quality.change,
+            "change_low": compared.quality.low,
+            "change_high": compared.quality.high,
+            "p_holm": compared.quality.p,
+            "verdict": compared.verdict,
+            "runs_a": compared.runs[0],
+            "runs_b": compared.runs[1],
+            "collapsed_a": compared.collapsed[0],
+            "collapsed_b": compared.collapsed[1],
         }
-        for column, change in one.times.items():
+        for column, change in compared.times.items():
             name = column.removesuffix("_s")
             row |= {
                 f"{name}_ratio": change.change,
@@ -179,7 +179,7 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
 
 def _differ(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
     """Keys that have one value in each, another one; and what of `WATCHED` they do not share."""
-    found = {}
+    differing = {}
     for key in (*CONFIGURATION, *WATCHED):
         values = [
             sorted({str(v) for v in table[key] if key in CONFIGURATION or v is not None})
@@ -189,8 +189,8 @@ def _differ(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list
         ]
         fixed = key in WATCHED or len(values[0]) == len(values[1]) == 1
         if fixed and values[0] and values[1] and set(values[0]).isdisjoint(values[1]):
-            found[key] = (values[0], values[1])
-    return found
+            differing[key] = (values[0], values[1])
+    return differing
 
 
 def _by_configuration(
@@ -206,8 +206,8 @@ def _by_configuration(
 def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
     """(pairs, 2): the numbers of each seed that finished in both."""
     of_seed = []
-    for one in (a, b):
-        finished = one[one["status"] == "finished"].sort_values(["seed", "run_id"])
+    for runs in (a, b):
+        finished = runs[runs["status"] == "finished"].sort_values(["seed", "run_id"])
         values = numbers(finished, column)
         known: dict[int, float] = {}
         for seed, value in zip(finished["seed"].tolist(), values.tolist(), strict=True):
@@ -215,15 +215,15 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
                 known.setdefault(seed, value)
         of_seed.append(known)
     shared = sorted(set(of_seed[0]) & set(of_seed[1]))
-    return np.array([[one[seed] for one in of_seed] for seed in shared]).reshape(-1, 2)
+    return np.array([[values_of[seed] for values_of in of_seed] for seed in shared]).reshape(-1, 2)
 
 
 def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
     """The same of a time [s], on devices that both ran on; replicates count once: one clock."""
     shared = set(devices(a)) & set(devices(b))
     parts = []
-    for one in (a, b):
-        on = one[[device in shared for device in devices(one)]].drop_duplicates("run_id")
+    for runs in (a, b):
+        on = runs[[device in shared for device in devices(runs)]].drop_duplicates("run_id")
         parts.append(on.assign(**{column: seconds(on, column)}))
     return _paired(parts[0], parts[1], column)
 

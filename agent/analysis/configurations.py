@@ -197,12 +197,12 @@ def _timed(rows: Sequence[int], run_ids: list[str], on: list[str], device: str) 
 
 def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
     # A server's words for runs that are under way: neither failures nor results.
-    other = (*get_args(Status), *("pending", "running", "preempting"))
+    known = (*get_args(Status), *("pending", "running", "preempting"))
     counts: dict[str, list[Any]] = {
         "n_runs": [count.total() for count in statuses],
         "n_seeds": [],
         "n_failed": [
-            count.total() - sum(count[s] for s in other if s != "failed") for count in statuses
+            count.total() - sum(count[s] for s in known if s != "failed") for count in statuses
         ],
         "n_collapsed": [count["collapsed"] for count in statuses],
         "n_diverged": [count["diverged"] for count in statuses],

@@ -151,5 +151,5 @@ def _importance(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return nothing | {key: float(found[key]) for key in varied}
+        importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return nothing | {key: float(importances[key]) for key in varied}

@@ -97,9 +97,10 @@ def components(samples: Sequence[Array], scale: Scale) -> Components:
     some = np.where(n > 0, n, math.nan)
     of = (ms_seed, ms_object, np.full(k, ms_rest))
     freedom = (scatter.freedom, np.full(k, m - 1.0), np.full(k, rest_freedom))
-    one = 1 / (some * m)
-    reach = _reach(of, freedom, (one, one, -one))
-    of_new = _reach(of, freedom, (1 / m + one, 1 / some + one, 1 - 1 / some - 1 / m - one))
+    per_run = 1 / (some * m)
+    reach = _reach(of, freedom, (per_run, per_run, -per_run))
+    weights = (1 / m + per_run, 1 / some + per_run, 1 - 1 / some - 1 / m - per_run)
+    of_new = _reach(of, freedom, weights)
     of_new = np.fmax(of_new, reach)  # which more degrees of freedom may turn round
     return Components(
         seed=np.sqrt(np.maximum(ms_seed - ms_rest, 0) / m),
@@ -130,10 +131,10 @@ def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence
 
 def object_columns(column: str, table: pd.DataFrame) -> list[str]:
     """The columns of a table of runs that have a metric of each test object, in their order."""
-    found: list[str] = []
-    while (name := object_column(column, len(found) + 1)) in table:
-        found.append(name)
-    return found
+    names: list[str] = []
+    while (name := object_column(column, len(names) + 1)) in table:
+        names.append(name)
+    return names
 
 
 def component_columns(
@@ -151,16 +152,16 @@ def component_columns(
     values = np.column_stack([numbers(runs, name) for name in names or [column]])
     whole = np.asarray(np.isfinite(values).all(axis=1))
     samples = [values[[row for row in rows if whole[row]]] for rows in seeds]
-    found = components(samples, _scale(quality))
+    estimate = components(samples, _scale(quality))
     table: dict[str, list[float] | list[int]] = {
         "n_objects": [values.shape[1] if len(sample) else 0 for sample in samples],
-        "seed_sd": found.seed.tolist(),
-        "object_sd": found.object.tolist(),
-        "rest_sd": found.rest.tolist(),
-        "objects_low": np.clip(found.objects_low, *bounds).tolist(),
-        "objects_high": np.clip(found.objects_high, *bounds).tolist(),
-        "new_object_low": np.clip(found.new_low, *bounds).tolist(),
-        "new_object_high": np.clip(found.new_high, *bounds).tolist(),
+        "seed_sd": estimate.seed.tolist(),
+        "object_sd": estimate.object.tolist(),
+        "rest_sd": estimate.rest.tolist(),
+        "objects_low": np.clip(estimate.objects_low, *bounds).tolist(),
+        "objects_high": np.clip(estimate.objects_high, *bounds).tolist(),
+        "new_object_low": np.clip(estimate.new_low, *bounds).tolist(),
+        "new_object_high": np.clip(estimate.new_high, *bounds).tolist(),
     }
     return pd.DataFrame({f"{column}_{key}": table[key] for key in STATISTICS}, dtype=object)
 

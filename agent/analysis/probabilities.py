@@ -109,6 +109,6 @@ def on_front(cost: Array, quality: Array) -> npt.NDArray[np.bool_]:
     end = np.minimum.accumulate(np.where(last, place, c.shape[1])[:, ::-1], axis=1)[:, ::-1]
     cheaper = np.take_along_axis(best, np.maximum(first - 1, 0), axis=1)
     rises = (first == 0) | (q > cheaper)
-    found = np.empty(q.shape, dtype=bool)
-    np.put_along_axis(found, order, rises & (q == np.take_along_axis(best, end, axis=1)), axis=1)
-    return found
+    member = np.empty(q.shape, dtype=bool)
+    np.put_along_axis(member, order, rises & (q == np.take_along_axis(best, end, axis=1)), axis=1)
+    return member

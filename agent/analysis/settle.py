@@ -101,22 +101,22 @@ class Settling:
             runs = table.iloc[rows].reset_index(drop=True)
             configs = configurations(runs)
             choice = choose_by(runs[runs["status"] == "finished"])
-            found = recommend(configs, choice, self._asked)
-            if isinstance(found, str):
-                self.standings.append(Standing(name, "", math.nan, found))
+            recommendation = recommend(configs, choice, self._asked)
+            if isinstance(recommendation, str):
+                self.standings.append(Standing(name, "", math.nan, recommendation))
                 continue
-            probability = float(found.probability[found.config])
-            label = str(configs.table["configuration"][found.config])
+            probability = float(recommendation.probability[recommendation.config])
+            label = str(configs.table["configuration"][recommendation.config])
             self.standings.append(Standing(name, label, probability, ""))
             if not wanted and not probability >= self._target:
-                wanted = self._next(runs, configs, found, asked_for, under_way)
+                wanted = self._next(runs, configs, recommendation, asked_for, under_way)
         return wanted
 
     def _next(
         self,
         runs: pd.DataFrame,
         configs: Configurations,
-        found: Recommendation,
+        recommendation: Recommendation,
         asked_for: dict[tuple[str, ...], Point],
         under_way: Collection[str],
     ) -> dict[str, Point]:
@@ -131,14 +131,14 @@ class Settling:
             point = asked_for.get(key)
             candidates.append(None if point is None else _another(point, seeds, under_way))
             counts.append(len(seeds))
-        by = found.choice.by
+        by = recommendation.choice.by
         gain = by.sign * configs.means[by.column].mean
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = gain - found.price * np.log2(configs.means[self._asked.cost].mean)
-        value[~found.candidates] = math.nan
+            value = gain - recommendation.price * np.log2(configs.means[self._asked.cost].mean)
+        value[~recommendation.candidates] = math.nan
         may = np.array([c is not None and n < self._most
                         for c, n in zip(candidates, counts, strict=True)])  # fmt: skip
-        row = next_seed(found.probability, value, np.array(counts), may)
+        row = next_seed(recommendation.probability, value, np.array(counts), may)
         chosen = None if row is None else candidates[row]
         return {} if chosen is None else dict([chosen])
 

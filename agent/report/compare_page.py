@@ -42,21 +42,22 @@ def said(comparison: Comparison) -> list[str]:
             f"{quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
             f"{_signed(overall.change, quality.shown)}{interval}; {quality.better} is better."
         )
-    verdicts = [one.verdict for one in comparison.configurations]
+    rows = comparison.configurations
+    verdicts = [compared.verdict for compared in rows]
     lines.append(
         f"B is better in {verdicts.count('better')}, worse in {verdicts.count('worse')}, "
         f"undecided in {verdicts.count('undecided')}; one seed tells nothing in "
         f"{verdicts.count('one seed') + verdicts.count('no pair')}."
     )
     for column in TIMES:
-        ratios = np.array([one.times[column].change for one in comparison.configurations])
+        ratios = np.array([compared.times[column].change for compared in rows])
         known = ratios[np.isfinite(ratios)]
         if known.size:
             lines.append(
                 f"The {QUANTITIES[column].label} time in B is {np.exp(np.log(known).mean()):.3g} "
                 f"times that in A ({known.min():.3g} to {known.max():.3g})."
             )
-    if not any(one.times[column].pairs for one in comparison.configurations for column in TIMES):
+    if not any(compared.times[column].pairs for compared in rows for column in TIMES):
         lines.append("Times are of other devices, or unknown, and are not compared.")
     first, second = comparison.collapsed_only
     if first or second:
@@ -111,23 +112,24 @@ def render_comparison(comparison: Comparison, names: tuple[str, str], written: s
 
 def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
     quality = comparison.quality
-    timed = [c for c in TIMES if any(one.times[c].pairs for one in comparison.configurations)]
+    configurations = comparison.configurations
+    timed = [c for c in TIMES if any(compared.times[c].pairs for compared in configurations)]
     headings = ["configuration", "seeds", f"{quality.heading} in A", "in B", "change", "95 %"]
     headings += ["verdict", *(f"{QUANTITIES[c].label}, B over A" for c in timed)]
     headings += ["collapsed in A", "in B"]
     rows = []
-    for one in comparison.configurations:
-        change = one.quality
+    for compared in configurations:
+        change = compared.quality
         cells = [
             str(change.pairs),
             *(_or_dash(number, quality.shown) for number in (change.a, change.b)),
             _signed(change.change, quality.shown),
             _interval(change, quality.shown),
-            one.verdict,
-            *(_or_dash(one.times[c].change, "{:.3g}".format) for c in timed),
-            *(f"{lost} of {n}" for lost, n in zip(one.collapsed, one.runs, strict=True)),
+            compared.verdict,
+            *(_or_dash(compared.times[c].change, "{:.3g}".format) for c in timed),
+            *(f"{lost} of {n}" for lost, n in zip(compared.collapsed, compared.runs, strict=True)),
         ]
-        rows.append((one.name, cells))
+        rows.append((compared.name, cells))
     return headings, rows
 
 
@@ -136,20 +138,20 @@ def _picture(comparison: Comparison) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [one for one in comparison.configurations if one.quality.pairs]
+    shown = [compared for compared in comparison.configurations if compared.quality.pairs]
     figure = Figure(figsize=(8.6, 1.3 + 0.28 * max(1, len(shown))), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     marks = {"better": ("o", "#0072B2"), "worse": ("s", "#D55E00")}
-    for place, one in enumerate(shown):
-        change = one.quality
-        marker, colour = marks.get(one.verdict, ("D", "#777777"))
+    for place, compared in enumerate(shown):
+        change = compared.quality
+        marker, colour = marks.get(compared.verdict, ("D", "#777777"))
         if math.isfinite(change.low):
             axes.plot([change.low, change.high], [place, place], color=colour, lw=1.4)
-        filled = colour if one.verdict in marks else "white"
+        filled = colour if compared.verdict in marks else "white"
         axes.plot(change.change, place, marker, color=colour, mfc=filled, ms=6)
     axes.axvline(0, color="black", lw=0.8)
-    axes.set_yticks(range(len(shown)), [one.name for one in shown], fontsize=8)
+    axes.set_yticks(range(len(shown)), [compared.name for compared in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(f"change of {comparison.quality.axis}, B less A")
     axes.grid(axis="x", color="#ececec")

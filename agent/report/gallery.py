@@ -144,9 +144,9 @@ def _candidates(series: Series) -> list[Representative]:
     if known:
         roles.setdefault(known[-1], "worst")
     if choice is not None:
-        for other in (choice.runner_up, choice.next_better, choice.best):
-            if other is not None:
-                roles.setdefault(other, "")
+        for config in (choice.runner_up, choice.next_better, choice.best):
+            if config is not None:
+                roles.setdefault(config, "")
     for member in (*(m for front in series.fronts[1:] for m in front.members), *known):
         roles.setdefault(member, "")
     measured = numbers(series.runs, series.criterion.column)

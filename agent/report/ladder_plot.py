@@ -31,7 +31,7 @@ def ladder_figure(all_series: Sequence[Series]) -> Figure:
     configuration's own seeds, the dash at its cost what all seeds let expect; a cross is a
     configuration of which a seed collapsed or diverged. Series without a choice are left out.
     """
-    shown = [one for one in all_series if one.recommendation is not None][:MAX_SERIES]
+    shown = [series for series in all_series if series.recommendation is not None][:MAX_SERIES]
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(
             figsize=(2 * PANEL[0], max(1, len(shown)) * PANEL[1]),
@@ -39,20 +39,20 @@ def ladder_figure(all_series: Sequence[Series]) -> Figure:
         )
         FigureCanvasAgg(figure)
         axes = figure.subplots(max(1, len(shown)), 2, squeeze=False)
-        for one, (rungs, scatter) in zip(shown, axes, strict=False):
-            assert one.recommendation is not None
-            _ladder(rungs, one, one.recommendation)
-            _scatter(scatter, one, one.recommendation)
-            if one.name:
-                rungs.set_title(one.name, loc="left", fontsize=9, fontweight="bold")
+        for series, (rungs, scatter) in zip(shown, axes, strict=False):
+            assert series.recommendation is not None
+            _ladder(rungs, series, series.recommendation)
+            _scatter(scatter, series, series.recommendation)
+            if series.name:
+                rungs.set_title(series.name, loc="left", fontsize=9, fontweight="bold")
         # Laid out here and only once, whatever the style of who saves it.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return figure
 
 
-def _ladder(axes: Axes, one: Series, chosen: Recommendation) -> None:
-    names = one.configs["configuration"].tolist()
+def _ladder(axes: Axes, series: Series, chosen: Recommendation) -> None:
+    names = series.configs["configuration"].tolist()
     steps = [rung.low for rung in chosen.rungs if rung.low > 0]
     known = [*steps, *(p for p in (chosen.price, FRUGAL * chosen.price) if p > 0)]
     low, high = (min(known) / 2, max(known) * 2) if known else (1e-3, 1e-1)
@@ -82,12 +82,12 @@ def _ladder(axes: Axes, one: Series, chosen: Recommendation) -> None:
                     f"{chosen.choice.by.label}{unit}")  # fmt: skip
 
 
-def _scatter(axes: Axes, one: Series, chosen: Recommendation) -> None:
+def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
     """The scatter of what is chosen by, on logarithmic axes; equal seeds have no place there."""
-    scatter = one.of.means[chosen.choice.by.column].scatter
-    cost = one.of.means[chosen.asked.cost].mean
-    names = one.configs["architecture"].tolist()
-    failed = (one.configs["n_collapsed"] + one.configs["n_diverged"]).to_numpy(float) > 0
+    scatter = series.of.means[chosen.choice.by.column].scatter
+    cost = series.of.means[chosen.asked.cost].mean
+    names = series.configs["architecture"].tolist()
+    failed = (series.configs["n_collapsed"] + series.configs["n_diverged"]).to_numpy(float) > 0
     drawn = np.isfinite(scatter.own) & (scatter.own > 0) & np.isfinite(cost)
     axes.set_xlabel(QUANTITIES[chosen.asked.cost].axis)
     axes.set_ylabel(f"standard deviation of seeds,\n{chosen.choice.by.heading}")
@@ -100,7 +100,7 @@ def _scatter(axes: Axes, one: Series, chosen: Recommendation) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for number, name in enumerate(sorted(set(names))):
-        mine = drawn & np.array([other == name for other in names])
+        mine = drawn & np.array([architecture == name for architecture in names])
         if not mine.any():
             continue
         colour = OKABE_ITO[number % len(OKABE_ITO)]

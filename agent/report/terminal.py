@@ -133,7 +133,7 @@ class ExportResult:
         if not here:
             return ""
         # A study that recommends one configuration says itself which of its networks is the best.
-        recommended = sum(other.recommendation is not None for other in self.series)
+        recommended = sum(each.recommendation is not None for each in self.series)
         alone = recommended == 1 and self.recommendation.parent == folder
         place = folder if alone else here[0]
         return f"python -m fno_runner.reconstruct {shlex.quote(str(place))} SCAN"

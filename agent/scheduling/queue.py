@@ -273,12 +273,12 @@ class Queue:
         Two drivers that look at the same moment both queue a point; optuna hands out both.
         """
         after = trial.user_attrs.get("after", 0)
-        for other in self._trials():
-            if other.number == trial.number or _point(other) != run_id:
+        for attempt in self._trials():
+            if attempt.number == trial.number or _point(attempt) != run_id:
                 continue
-            if other.state in LIVE and other.number < trial.number:
+            if attempt.state in LIVE and attempt.number < trial.number:
                 return False
-            if "outcome" in other.user_attrs and other.number >= after:
+            if "outcome" in attempt.user_attrs and attempt.number >= after:
                 return False
         return True
 
