@@ -56,8 +56,8 @@ def draw_reconstruction(
         parts = figure.subfigures(2, 1, height_ratios=(7.6, below), squeeze=False)
         objects, correlations = parts[:, 0]
         panels = correlations.subplots(1, len(curves), squeeze=False)[0]
-        for axis, (kind, found) in zip(panels, curves.items(), strict=True):
-            draw_correlation(axis, kind, found)
+        for axis, (kind, correlation) in zip(panels, curves.items(), strict=True):
+            draw_correlation(axis, kind, correlation)
     axes = objects.subplots(2, len(names), squeeze=False)
     labels = ("amplitude", "phase [rad]")
     for row, (label, (predicted, true)) in enumerate(

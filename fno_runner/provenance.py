@@ -42,11 +42,11 @@ def code() -> str:
     tells changes that were not committed.
     """
     package = Path(__file__).parent
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        found.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        found.update(path.read_bytes() + b"\0")
-    return found.hexdigest()[:12]
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def device_name(device: torch.device) -> str:

@@ -240,16 +240,16 @@ def _evaluate(
     not timed: whoever stopped it waits, and it is in no front.
     """
     result.model_params = count_parameters(trained[0].model)
-    seconds = [one.train_time_s for one in trained]
-    rates = [one.patterns_per_s for one in trained]
+    seconds = [network.train_time_s for network in trained]
+    rates = [network.patterns_per_s for network in trained]
     result.timing = {
         "flops_per_pattern": flops_per_pattern(trained[0].model, dataset.test.probe),
         "train_time_s": sum(seconds),
         "patterns_per_s": float(np.average(rates, weights=seconds)) if any(seconds) else 0.0,
     }
-    if resumed := sum(one.resumed for one in trained):
+    if resumed := sum(network.resumed for network in trained):
         result.provenance["resumed_epochs"] = resumed
-    if stopped := [one.stopped for one in trained if one.stopped is not None]:
+    if stopped := [network.stopped for network in trained if network.stopped is not None]:
         result.provenance["stopped_epoch"] = round(stopped[0], 3)
     if trained[0].captured is not None:
         result.provenance["captured"] = all(network.captured for network in trained)
@@ -258,8 +258,8 @@ def _evaluate(
         result.timing["seeds_at_once"] = min(network.at_once for network in trained)
     seeds: list[SeedResult] = []
     first: dict[Status, Reconstruction] = {}
-    for one, network in zip(config.replicas(), trained, strict=True):
-        seed = SeedResult(seed=one.seed, status="failed", history=network.history)
+    for replica, network in zip(config.replicas(), trained, strict=True):
+        seed = SeedResult(seed=replica.seed, status="failed", history=network.history)
         seeds.append(seed)
         with _recorded(seed, device):
             if network.stopped is not None:
@@ -267,11 +267,11 @@ def _evaluate(
                 if not network.history:
                     continue
             timed = "finished" not in first and network.stopped is None
-            reconstruction = evaluate(one, dataset, device, network, seed, timed=timed)
-            write_weights(folder / weights_of_seed(one.seed), network.model, network.scale)
+            reconstruction = evaluate(replica, dataset, device, network, seed, timed=timed)
+            write_weights(folder / weights_of_seed(replica.seed), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:
-            log.info("seed %d %s", one.seed, seed.status)
+            log.info("seed %d %s", replica.seed, seed.status)
     result.conclude(seeds)
     shown = first.get("finished") or first.get("collapsed") or first.get("stopped")
     if shown is None:

@@ -68,9 +68,9 @@ def working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Ca
 def _remove_remains(folder: Path) -> None:
     """Remove what killed processes of this host left of the same run."""
     identifier = folder.name.split(".")[0]
-    for other in folder.parent.glob(f"{identifier}.*.partial"):
-        if other != folder and _is_abandoned(other):
-            shutil.rmtree(other, ignore_errors=True)
+    for remains in folder.parent.glob(f"{identifier}.*.partial"):
+        if remains != folder and _is_abandoned(remains):
+            shutil.rmtree(remains, ignore_errors=True)
 
 
 def _is_abandoned(folder: Path) -> bool:

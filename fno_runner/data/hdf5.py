@@ -120,7 +120,7 @@ class Hdf5File(Contents):
 
     @believed
     def names(self) -> list[str]:
-        found: list[str] = []
+        paths: list[str] = []
         links = 0
 
         def note(name: str, thing: Any) -> str | None:
@@ -129,13 +129,13 @@ class Hdf5File(Contents):
             if links > MAX_LINKS:
                 return f"has more than {MAX_LINKS:,} objects; no scan has so many"
             if isinstance(thing, self._h5py.Dataset):
-                found.append(name)
+                paths.append(name)
             return None
 
         with self._believed("the file"):
             if (why := self._file.visititems(note)) is not None:
                 raise UserError(f"{self.path}: {why}")
-        return found
+        return paths
 
     @believed
     def shape(self, name: str) -> tuple[int, ...]:
@@ -309,12 +309,12 @@ class Hdf5File(Contents):
     def _virtual_source(self, dataset: Any, file: str, name: str) -> Any:
         """A dataset that a virtual one is made of: HDF5 shows zeros where it is missing."""
         if file == ".":
-            found = self._follow(dataset.file, f"/{name}", MAX_HOPS)
+            target = self._follow(dataset.file, f"/{name}", MAX_HOPS)
         else:
-            found = self._follow(self._beside(dataset.file.filename, file), f"/{name}", MAX_HOPS)
-        if not isinstance(found, self._h5py.Dataset):
+            target = self._follow(self._beside(dataset.file.filename, file), f"/{name}", MAX_HOPS)
+        if not isinstance(target, self._h5py.Dataset):
             raise UserError(f"is made of '{name}' in '{file}', which is not there")
-        return found
+        return target
 
     def _check_filters(self, dataset: Any) -> None:
         """Raises UserError where HDF5 could not unpack a dataset."""

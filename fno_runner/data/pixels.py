@@ -195,7 +195,7 @@ def gaps(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
 
     What a file has where its detector has no sensor, if it marks it at all.
     """
-    found = np.zeros(good.shape, bool)
+    gap = np.zeros(good.shape, bool)
     for axis in (0, 1):
         lines = np.where(good, statistics.total, 0).sum(axis=1 - axis)
         lit = np.flatnonzero(lines > 0)
@@ -204,8 +204,8 @@ def gaps(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
         for before, after in pairwise(lit):
             if after - before > 1 and min(lines[before], lines[after]) > GAP_SHARE * lines.max():
                 index = (slice(before + 1, after), slice(None))
-                found[index if axis == 0 else index[::-1]] = True
-    return found & good
+                gap[index if axis == 0 else index[::-1]] = True
+    return gap & good
 
 
 def hot(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:

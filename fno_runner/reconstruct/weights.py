@@ -63,14 +63,14 @@ def load_weights(path: Path, model: Reconstructor) -> float:
     return scale
 
 
-def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+def _difference(stored: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
     """What a file has otherwise than its network, in words; empty if nothing."""
-    for name in sorted(found.keys() | expected.keys()):
-        if name not in found:
+    for name in sorted(stored.keys() | expected.keys()):
+        if name not in stored:
             return f"has no '{name}'"
         if name not in expected:
             return f"has '{name}', which the network has not"
-        ours, theirs = expected[name], found[name]
+        ours, theirs = expected[name], stored[name]
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             shapes = f"{theirs.dtype} {tuple(theirs.shape)}, not {ours.dtype} {tuple(ours.shape)}"
             return f"'{name}' is {shapes}".replace("torch.", "")

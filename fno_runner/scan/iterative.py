@@ -114,11 +114,11 @@ def reconstruct(
         if on_iteration is not None:
             on_iteration(iteration, iterations, history[-1])
     fitted = torch.view_as_complex(probe.detach()) * unit
-    found = (corner + remainder.detach().double()).numpy() + size // 2
+    positions = (corner + remainder.detach().double()).numpy() + size // 2
     return Fit(
         obj=torch.view_as_complex(obj.detach()).numpy().reshape(height, width),
         probe=orthogonal_modes(fitted.numpy()),
-        positions=found if fit_positions else scan.positions,
+        positions=positions if fit_positions else scan.positions,
         seconds=perf_counter() - start,
         r=tuple(history),
     )

@@ -90,7 +90,7 @@ def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -
         tried.append(Candidate(way, sign, residual(fit, turned)))
         if on_candidate is not None:
             on_candidate(tried[-1])
-    return sorted(tried, key=lambda one: one.r)
+    return sorted(tried, key=lambda candidate: candidate.r)
 
 
 def _turned(pattern: np.ndarray) -> np.ndarray:

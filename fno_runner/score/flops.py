@@ -27,12 +27,12 @@ from fno_runner.reconstructor import Reconstructor
 def flops_per_pattern(model: Reconstructor, probe: Complex64[np.ndarray, "*m n n"]) -> int:
     """Operations of `forward_predict` for one pattern alone; M modes of the probe, M FFTs each."""
     device = next(model.parameters()).device
-    one = torch.ones(1, 1, 1, 1, device=device)
+    unit = torch.ones(1, 1, 1, 1, device=device)
     on_device = torch.from_numpy(probe).to(device)
     model.eval()
     with counter() as counted:
-        pattern = one.expand(1, 1, *probe.shape[-2:])
-        model.forward_predict(pattern, one.expand(1, 1, 2, 1), on_device, one)
+        pattern = unit.expand(1, 1, *probe.shape[-2:])
+        model.forward_predict(pattern, unit.expand(1, 1, 2, 1), on_device, unit)
     return counted.get_total_flops()
 
 

@@ -136,19 +136,19 @@ def last_crossing(curve: Array, threshold: float | Array, step: float) -> float:
     return min(FINEST, step * (last + 1 + float(part)))
 
 
-def ring_correlation(one: Image, other: Image, mask: Mask) -> RingCorrelation:
+def ring_correlation(first: Image, second: Image, mask: Mask) -> RingCorrelation:
     """The Fourier ring correlation of two images inside a mask.
 
     A Hann window suppresses the edges. It makes neighbouring coefficients depend on each other:
     of n in an area, n · (Σw²)² / (HW · Σw⁴) are independent, w being window times mask.
 
     Args:
-        one, other: float64 (H, W).
+        first, second: float64 (H, W).
         mask: bool (H, W), where both are known.
     """
-    height, width = other.shape
+    height, width = second.shape
     window = np.hanning(height)[:, None] * np.hanning(width) * mask
-    a, b = (np.fft.fft2((image - image[mask].mean()) * window) for image in (one, other))
+    a, b = (np.fft.fft2((image - image[mask].mean()) * window) for image in (first, second))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     side = min(height, width)
     ring = np.rint(frequency * side).astype(int)

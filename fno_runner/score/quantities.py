@@ -218,8 +218,8 @@ def object_column(column: str, number: int) -> str:
 
 def object_of(column: str) -> Quantity | None:
     """The quantity of such a column ('ssim_phase_object2'); None where the column is none."""
-    name, found, number = column.rpartition("_object")
+    name, separator, number = column.rpartition("_object")
     metric = QUANTITIES.get(name)
-    if not found or not number.isdecimal() or metric is None or metric.of != "object":
+    if not separator or not number.isdecimal() or metric is None or metric.of != "object":
         return None
     return replace(metric, column=column, label=f"{metric.label}, object {number}")

@@ -129,7 +129,7 @@ def _chosen(file: Hdf5File, wanted: str | None, remarks: list[str]) -> tuple[str
     if wanted is not None and wanted not in entries:
         raise UserError(f"{file.path}: has no entry '{wanted}'; it has {', '.join(entries)}")
     entry = entries[0] if wanted is None else wanted
-    others = [other for other in entries if other != entry and _has_positions(file, other)]
+    others = [e for e in entries if e != entry and _has_positions(file, e)]
     if wanted is None and others:
         remarks.append(f"'{entry}' is read; there is also {', '.join(others)} (--entry chooses)")
     places = _within(entry, DATA)

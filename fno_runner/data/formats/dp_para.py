@@ -86,11 +86,11 @@ def _pair(source: Source) -> tuple[Contents | None, Contents | None]:
         if _has_positions(own):
             return own, own
         name = f"{stem.removesuffix(PATTERNS)}{PARAMETERS}{suffix}"
-        other = source.beside(name) if stem.endswith(PATTERNS) else None
-        return own, other if other is not None and _has_positions(other) else None
+        beside = source.beside(name) if stem.endswith(PATTERNS) else None
+        return own, beside if beside is not None and _has_positions(beside) else None
     if stem.endswith(PARAMETERS) and _has_positions(own):
-        other = source.beside(f"{stem.removesuffix(PARAMETERS)}{PATTERNS}{suffix}")
-        return (other if other is not None and other.has("dp") else None), own
+        beside = source.beside(f"{stem.removesuffix(PARAMETERS)}{PATTERNS}{suffix}")
+        return (beside if beside is not None and beside.has("dp") else None), own
     return None, None
 
 
