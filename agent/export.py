@@ -14,6 +14,7 @@ from agent.analysis.asking import add_choice_options, add_more_choice_options, a
 from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
 from agent.analysis.recommendation import Asked
 from agent.analysis.series import configuration_table, series
+from agent.report.recommendation_json import to_json
 from agent.report.terminal import (
     CONFIGS,
     CSV,
@@ -23,7 +24,6 @@ from agent.report.terminal import (
     Material,
     print_export,
 )
-from agent.report.words import to_json
 from agent.report.write import write_report
 from agent.server.client import Place, Server, UnknownPlaceError, parse_place
 from agent.server.rows import is_ours, merge, mirror, records_here
@@ -62,6 +62,8 @@ examples:
   python -m agent.export STUDY --price 0.02      a network twice as large must gain 0.02
   python -m agent.export STUDY --cost latency_s --at-least ssim_phase=0.93
                                                  pay for latency, and only with that quality
+  python -m agent.export STUDY --best-over learning_rate
+                                                 each configuration at its best learning rate
   python -m agent.export team/fno-hyperparam-study/a1b2c3d4 --require-complete
                                                  a sweep, as `wandb sweep` prints it
   python -m agent.export team/fno-hyperparam-study

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from agent.analysis.recommendation import Asked, Limit
 from agent.analysis.series import Series, series
-from agent.report.words import advice, to_json
+from agent.report.recommendation_json import to_json
+from agent.report.words import advice
 from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT
 from agent.study.records import table
 from fno_runner.config import RunConfig

@@ -35,6 +35,9 @@ def add_more_choice_options(parser: argparse.ArgumentParser) -> None:
         help="… at most X, such as latency_s=0.005")  # fmt: skip
     add("--equal", type=positive, metavar="X",
         help="what differs by less is as good (default: 0.005 in SSIM, 0.0005 in R)")  # fmt: skip
+    add("--best-over", metavar="KEY",
+        help="each configuration counts at its best value of a key that is no question of the "
+        "study, such as learning_rate, chosen for every seed by the other seeds")  # fmt: skip
     add("--tolerance", type=positive, metavar="X",
         help="in place of a price: recommend the cheapest configuration within X of the best, "
         "whatever the seeds say")  # fmt: skip
@@ -58,6 +61,7 @@ def asked_of(args: argparse.Namespace) -> Asked:
         equal=options.get("equal"),
         limits=tuple(limits),
         allow_collapse=args.allow_collapse,
+        best_over=options.get("best_over"),
     )
 
 

@@ -78,6 +78,7 @@ class Asked:
     equal: a difference within it does not matter.
     limits: conditions on what is chosen.
     allow_collapse: choose also what collapsed or diverged in some seed.
+    best_over: a key of which each configuration counts at its best value.
     """
 
     price: float | None = None
@@ -86,6 +87,7 @@ class Asked:
     equal: float | None = None
     limits: tuple[Limit, ...] = ()
     allow_collapse: bool = False
+    best_over: str | None = None
 
 
 @dataclass(frozen=True)

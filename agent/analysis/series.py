@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from agent.analysis.best_over import BestOver, at_best, check_key
 from agent.analysis.configurations import CONFIGURATION, COST, Configurations, configurations
 from agent.analysis.effects import Effect, effects
 from agent.analysis.objects import component_columns
@@ -51,6 +52,8 @@ class Series:
     collapsed, stopped: runs that recovered nothing, and that were ended early on purpose; they are
         shown, never compared.
     incomplete: names of finished runs that lack the cost or the quality.
+    best_over: how configurations came to their value of a key, where that was asked; `runs` are
+        those at that value then.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Series:
     collapsed: pd.DataFrame
     stopped: pd.DataFrame
     incomplete: list[str]
+    best_over: BestOver | None = None
 
     @property
     def configs(self) -> pd.DataFrame:
@@ -96,6 +100,8 @@ def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
         UserError: what is asked has no sense for these runs.
     """
     asked = Asked() if asked is None else asked
+    if asked.best_over is not None:
+        check_key(asked.best_over, table, MUST_AGREE)
     all_series = [
         _series(name, table.iloc[rows].reset_index(drop=True), asked)
         for name, rows in comparable(table)
@@ -148,7 +154,8 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     of being that; and for each front its
     probability, `on_<cost>-<quality>`, NaN where it is not known. That of a front over time is of
     the configuration's own time_device. Last come the variance components of seeds and objects
-    (agent.analysis.objects) of what is reported.
+    (agent.analysis.objects) of what is reported. Where each configuration counts at its best value
+    of a key, `best_<key>` is the one that all its seeds find best.
     """
     tables = []
     for compared in all_series:
@@ -166,6 +173,9 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
         extra = pd.DataFrame(
             {"recommended": recommended, **standing, "p_choice": of_choice.tolist()}, dtype=object
         )
+        if compared.best_over is not None:
+            values = compared.best_over.of(compared.configs)
+            extra[f"best_{compared.best_over.key}"] = pd.Series(values, dtype=object)
         objects = component_columns(compared.criterion, compared.runs, compared.seeds)
         tables.append(pd.concat([compared.configs, extra, objects], axis=1))
         tables[-1].insert(0, "series", compared.name)
@@ -177,6 +187,10 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
 def _series(name: str, runs: pd.DataFrame, asked: Asked) -> Series:
     finished = runs[runs["status"] == "finished"]
     choice = choose_by(finished)
+    best_over = None
+    if asked.best_over is not None:
+        runs, best_over = at_best(runs, asked.best_over, choice.by)
+        finished = runs[runs["status"] == "finished"]
     configs = configurations(runs)
     choice_or_reason = recommend(configs, choice, asked)
     known = np.isfinite(numbers(finished, COST)) & np.isfinite(
@@ -194,6 +208,7 @@ def _series(name: str, runs: pd.DataFrame, asked: Asked) -> Series:
         collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
         stopped=runs[runs["status"] == "stopped"].reset_index(drop=True),
         incomplete=_names(finished, ~known),
+        best_over=best_over,
     )
 
 

@@ -1,15 +1,13 @@
-"""A recommendation in words, and as recommendation.json."""
+"""A recommendation in words."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from agent.analysis.configurations import COLLAPSE, CONFIGURATION, COST, FLOPS, STATISTICS, TIME
+from agent.analysis.configurations import COLLAPSE, COST, TIME
 from agent.analysis.pareto import Front
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
@@ -17,7 +15,6 @@ from agent.analysis.series import Series
 from agent.study.quality import numbers
 from fno_runner.score.quantities import QUANTITIES, Quantity
 
-SCHEMA_VERSION = 2
 MOST_NAMED = 3
 """Configurations that a line names."""
 UNLIKELY = 0.01
@@ -38,6 +35,8 @@ def advice(series: Series) -> list[Line]:
     lines = [("recommended", describe(series, chosen.config)), ("rule", rule(series))]
     if sure := certainty(series):
         lines.append(("how sure", sure))
+    if series.best_over is not None:
+        lines.append(("best over", series.best_over.words))
     if chosen.choice.caveat:
         lines.append(("caveat", chosen.choice.caveat))
     if chosen.provisional:
@@ -171,127 +170,6 @@ def percent(probability: float) -> str:
     return f"{min(99.0, max(1.0, 100 * probability)):.0f} %"
 
 
-def to_json(study: str, all_series: Sequence[Series]) -> str:
-    """recommendation.json: strict JSON, the same for the same runs.
-
-    Args:
-        study: the study's name.
-    """
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "study": study,
-        "series": [_series(series) for series in all_series],
-    }
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _series(series: Series) -> dict[str, Any]:
-    chosen = series.recommendation
-    names = series.configs["configuration"].tolist()
-    content: dict[str, Any] = {
-        "name": series.name,
-        "chosen_by": series.choice.by.column,
-        "reported": series.choice.reported.column,
-        "better": series.choice.by.better,
-        "caveat": series.choice.caveat,
-        "recommended": None,
-        "why_not": series.why_not,
-    }
-    if chosen is not None:
-        tolerance = chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None
-        content |= {
-            "provisional": chosen.provisional,
-            "rule": rule(series),
-            "allowance": tolerance,
-            "allowance_is": "price" if tolerance is None else "tolerance",
-            "margin": chosen.margin,
-            "recommended": _configuration(series, chosen.config),
-            "best": _configuration(series, chosen.best),
-            "runner_up": _configuration(series, chosen.runner_up),
-            "next_better": _configuration(series, chosen.next_better),
-            "cost": chosen.asked.cost,
-            "price": {
-                "value": chosen.price,
-                "unit": f"{chosen.choice.by.column} per doubling of {chosen.asked.cost}",
-            },
-            "picks": {
-                pick.name.replace(" ", "_"): {
-                    "configuration": names[pick.config],
-                    "price": pick.price,
-                    "probability": pick.probability,
-                    **_gain_and_cost(series, chosen, pick.config),
-                }
-                for pick in chosen.picks
-            },
-            "ladder": [
-                {"configuration": names[r.config], "from_price": r.low, "to_price": r.high}
-                for r in chosen.rungs
-            ],
-            "probability": _by_name(names, chosen.probability),
-            "equal_within": chosen.equal,
-            "contenders": [
-                {
-                    "configuration": names[d.config],
-                    "gain": d.gain,
-                    "low": d.low,
-                    "high": d.high,
-                    "p": d.p,
-                    "verdict": d.verdict,
-                }
-                for d in chosen.contenders
-            ],
-            "limits": [limit.words for limit in chosen.asked.limits],
-            "left_out": chosen.left_out,
-            "in_words": [f"{what}: {text}" for what, text in advice(series)],
-        }
-    content["fronts"] = [
-        {
-            "cost": front.cost.column,
-            "quality": front.quality.column,
-            "device": front.device,
-            "members": [names[i] for i in front.members],
-            "probability": _by_name(names, front.probability),
-            "hypervolume": front.hypervolume,
-            "reference": front.reference,
-            "knee": None if front.knee is None else names[front.knee],
-        }
-        for front in series.fronts
-    ]
-    return content
-
-
-def _by_name(names: Sequence[str], probability: np.ndarray) -> dict[str, float]:
-    return {name: p for name, p in zip(names, probability, strict=True) if np.isfinite(p)}
-
-
-def _gain_and_cost(series: Series, chosen: Recommendation, config: int) -> dict[str, float]:
-    """Against the recommended one, in what is chosen by."""
-    by = chosen.choice.by
-    quality, paid = series.of.means[by.column].mean, series.of.means[chosen.asked.cost].mean
-    return {
-        "gain": by.sign * float(quality[config] - quality[chosen.config]),
-        "times_the_cost": float(paid[config] / paid[chosen.config]),
-    }
-
-
-def _configuration(series: Series, config: int | None) -> dict[str, Any] | None:
-    if config is None:
-        return None
-    row = series.configs.iloc[config]
-    metrics = [c.removesuffix("_mean") for c in map(str, series.configs) if c.endswith("_mean")]
-    return {
-        "configuration": row["configuration"],
-        **{key: row[key] for key in CONFIGURATION},
-        "seeds": [int(seed) for seed in row["seeds"].split()],
-        "run_ids": row["run_ids"].split(),
-        COST: row[COST],
-        FLOPS: row[FLOPS],
-        "time_device": row["time_device"],
-        **{key: row[key] for key in COLLAPSE},
-        "metrics": {name: {s: row[f"{name}_{s}"] for s in STATISTICS} for name in metrics},
-    }
-
-
 def _interval(series: Series, config: int, criterion: Quantity) -> str:
     mean, low, high = (
         numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
@@ -386,14 +264,3 @@ def _standing(series: Series, front: Front) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types; null for a number that is not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
