@@ -102,6 +102,7 @@ def test_what_is_compiled_is_kept_where_nobody_else_may_write(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own, of its own parts
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs one for C++")
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 def test_compiled_blocks_train_as_plain_ones(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.plan import Network as Size
+from benchmarks.plan import noise
 from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform
@@ -117,6 +119,40 @@ def test_a_step_brings_in_no_tensor_of_the_host(
     rows = torch.arange(16, device=META)
     with OnOneDevice(META):
         assert network.step(rows).shape == network.misfit(rows).shape == ()
+
+
+VIEWS = ("view", "permute", "transpose", "slice", "select", "expand", "detach", "squeeze", "split",
+         "unfold", "unsafe_view", "unbind", "t", "unsqueeze", "alias", "empty", "real")  # fmt: skip
+"""Beginnings of the names of operations that start nothing on a GPU."""
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations that start something on a GPU."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        name = func.__name__.split(".")[0].lstrip("_")
+        is_view = name in VIEWS or name.startswith(("empty", "view_as", "split", "record_function"))
+        self.count += not is_view and func.namespace != "profiler"
+        return None if name == "fused_adam_" else func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("architecture", "most"), [("fno", 175), ("hybrid", 255)])
+def test_a_step_on_a_gpu_has_few_operations(
+    architecture: Literal["fno", "hybrid"], most: int
+) -> None:
+    """Their number bounds it: `fno` had 262 in version 0.1, which started 357 kernels."""
+    config = Size(architecture, 32, 12).config("bf16")
+    made = make_network(config, noise(20, 1), META, flat=True)
+    with Counting() as counting:
+        made.step(torch.arange(16, device=META))
+    assert 0.8 * most < counting.count <= most
 
 
 def test_the_checks_themselves_can_fail() -> None:
