@@ -9,12 +9,11 @@ from fno_runner.data.contents import Contents
 from fno_runner.data.formats.format import (
     Format,
     coordinates,
-    modes,
     of_one_number,
+    probe_modes,
+    reference_object,
     row_and_column,
-    single_layer,
     square,
-    usable,
 )
 from fno_runner.data.formats.ptychodus import POSITIONS, from_centre, pixel_of
 from fno_runner.data.measured import Measured
@@ -48,9 +47,7 @@ def read(source: Source) -> Measured:
         )
     remarks: list[str] = []
     frames = patterns.frames("dp")
-    reference = None
-    if parameters.has("object"):
-        reference = usable("object", lambda: single_layer(parameters, "object"), remarks)
+    reference = reference_object(parameters, remarks, "object")
     if parameters.has(POSITIONS[1]):
         pixel = pixel_of(parameters, source)
         positions = from_centre(parameters, pixel, reference)
@@ -62,7 +59,6 @@ def read(source: Source) -> Measured:
         positions = row_and_column(rows, cols) / width
         remarks.append("ppY is taken along rows and ppX along columns: --check-orientation asks")
     of_one_number(parameters, positions[:, 0], positions[:, 1], frames.shape[0])
-    probe = usable("probe", lambda: parameters.optional("probe"), remarks)
     return Measured(
         path=source.path,
         format="pty-chi pair",
@@ -72,7 +68,7 @@ def read(source: Source) -> Measured:
         positions=positions,
         side=frames.shape[-1],
         pixel_size=square(pixel, remarks),
-        probe=None if probe is None else modes(probe),
+        probe=probe_modes(parameters, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
     )

@@ -103,6 +103,19 @@ def usable(
         return None
 
 
+def probe_modes(file: Contents, remarks: list[str], *names: str) -> np.ndarray | None:
+    """The probe under the first of these names, (S, S) or (M, S, S), if the file has one."""
+    probe = usable("probe", lambda: file.optional(*names), remarks)
+    return None if probe is None else modes(probe)
+
+
+def reference_object(file: Contents, remarks: list[str], name: str) -> np.ndarray | None:
+    """The object of this name, (H, W), if the file has one."""
+    if not file.has(name):
+        return None
+    return usable("object", lambda: single_layer(file, name), remarks)
+
+
 def single_layer(file: Contents, name: str) -> np.ndarray:
     """An object (H, W).
 

@@ -10,9 +10,8 @@ from fno_runner.data.formats.format import (
     HC,
     Format,
     far_field_pixel,
-    modes,
+    probe_modes,
     row_and_column,
-    usable,
 )
 from fno_runner.data.measured import Measured
 from fno_runner.data.source import Source
@@ -48,7 +47,6 @@ def read(source: Source) -> Measured:
     side = frames.shape[-1]
     pixel = far_field_pixel(energy, distance, pitch, side)
     remarks = ["x is taken along columns and y along rows: --check-orientation asks"]
-    probe = usable("probe", lambda: file.optional("probe", "prb"), remarks)
     return Measured(
         path=source.path,
         format="NSLS-II diffamp",
@@ -58,7 +56,7 @@ def read(source: Source) -> Measured:
         positions=row_and_column(y, x) * 1e-6 / pixel,
         side=side,
         pixel_size=pixel,
-        probe=None if probe is None else modes(probe),
+        probe=probe_modes(file, remarks, "probe", "prb"),
         remarks=tuple(remarks),
     )
 

@@ -9,8 +9,8 @@ from fno_runner.data.contents import Contents
 from fno_runner.data.formats.format import (
     Format,
     coordinates,
-    modes,
     pixel_flags,
+    probe_modes,
     row_and_column,
     single_layer,
     square,
@@ -79,7 +79,6 @@ def read(source: Source) -> Measured:
             f"{len(positions) - len(common)} positions no frame"
         )
     bad = "bad_pixels"
-    probe = usable("probe", lambda: file.optional("probe"), remarks)
     return Measured(
         path=source.path,
         format="ptychodus product",
@@ -93,7 +92,7 @@ def read(source: Source) -> Measured:
         flags=pixel_flags(patterns, bad, lambda marks: marks.astype(bool))
         if patterns.has(bad)
         else None,
-        probe=None if probe is None else modes(probe),
+        probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
     )

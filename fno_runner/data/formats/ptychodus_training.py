@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fno_runner.data import units
 from fno_runner.data.formats.format import (
     Format,
     coordinates,
-    modes,
     of_one_number,
     pixel_flags,
+    probe_modes,
+    reference_object,
     row_and_column,
-    single_layer,
     square,
-    usable,
 )
 from fno_runner.data.measured import Measured
 from fno_runner.data.source import Source
@@ -51,10 +48,7 @@ def read(source: Source) -> Measured:
             for name in sizes
         )
         pixel = square((high, wide), remarks)
-    probe = usable("probe", lambda: file.optional("probe"), remarks)
-    reference = None
-    if file.has("object"):
-        reference = usable("object", lambda: single_layer(file, "object"), remarks)
+    reference = reference_object(file, remarks, "object")
     flags = None
     if file.has("bad_pixels"):
         flags = pixel_flags(file, "bad_pixels", lambda marks: marks.astype(bool))
@@ -68,7 +62,7 @@ def read(source: Source) -> Measured:
         side=frames.shape[-1],
         pixel_size=pixel,
         flags=flags,
-        probe=None if probe is None else modes(np.asarray(probe)),
+        probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
     )

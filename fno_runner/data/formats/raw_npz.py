@@ -8,11 +8,11 @@ from fno_runner.data import units
 from fno_runner.data.formats.format import (
     Format,
     mean_frame,
-    modes,
     of_one_number,
     pixel_flags,
+    probe_modes,
+    reference_object,
     row_and_column,
-    single_layer,
     usable,
 )
 from fno_runner.data.measured import Frames, Measured
@@ -65,12 +65,10 @@ def read(source: Source) -> Measured:
         flags = pixel_flags(file, "mask")
     pixel = _number(source, "pixel_size_m", units.OBJECT_PIXEL, "m")
     held = _number(source, "counts_held", (0.0, 1.0), "of 1")
-    probe = usable("probe", lambda: file.optional("probeGuess"), remarks)
-    background = reference = None
+    background = None
     if file.has("background"):
         background = usable("background", lambda: mean_frame(file, "background"), remarks)
-    if file.has("objectGuess"):
-        reference = usable("object", lambda: single_layer(file, "objectGuess"), remarks)
+    reference = reference_object(file, remarks, "objectGuess")
     return Measured(
         path=source.path,
         format="ptychodus export (NPZ)" if exported else "raw NPZ",
@@ -84,7 +82,7 @@ def read(source: Source) -> Measured:
         counts_held=1.0 if held is None else held,
         flags=flags,
         background=background,
-        probe=None if probe is None else modes(probe),
+        probe=probe_modes(file, remarks, "probeGuess"),
         reference=reference,
         remarks=tuple(remarks),
     )

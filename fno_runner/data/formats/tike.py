@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fno_runner.data.formats.format import (
     Format,
-    modes,
     of_one_number,
+    probe_modes,
+    reference_object,
     row_and_column,
-    single_layer,
-    usable,
 )
 from fno_runner.data.measured import Measured
 from fno_runner.data.source import Source
@@ -33,10 +30,7 @@ def read(source: Source) -> Measured:
     frames = file.frames("data")
     scan = file.read("scan").reshape(-1, 2)
     of_one_number(file, scan[:, 0], scan[:, 1], frames.shape[0])
-    probe = usable("probe", lambda: file.optional("probe"), remarks)
-    reference = None
-    if file.has("psi"):
-        reference = usable("object", lambda: single_layer(file, "psi"), remarks)
+    reference = reference_object(file, remarks, "psi")
     side = frames.shape[-1]
     return Measured(
         path=source.path,
@@ -46,7 +40,7 @@ def read(source: Source) -> Measured:
         kind="intensity",
         positions=row_and_column(scan[:, 0], scan[:, 1]) + side // 2,
         side=side,
-        probe=None if probe is None else modes(np.asarray(probe)),
+        probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
     )
