@@ -9,19 +9,15 @@ import h5py
 import numpy as np
 
 from tests.layouts.registry import EV, layout, marked
-from tests.scans import DISTANCE, ENERGY, PIXEL, SIDE, Simulated
+from tests.scans import DISTANCE, ENERGY, PIXEL, Simulated, product_arrays
 
 
 def product(scan: Simulated) -> dict[str, Any]:
     """Metres from the object's centre, which is not the origin."""
-    metres = (scan.positions - SIDE / 2) * PIXEL + [2e-6, -1e-6]
-    return {
-        "probe": scan.probe[None],
-        "object": scan.obj[None],
-        "probe_position_indexes": np.arange(len(scan.counts)),
-        "probe_position_x_m": metres[:, 1],
-        "probe_position_y_m": metres[:, 0],
-    }
+    arrays = product_arrays(scan)
+    arrays["probe_position_y_m"] += 2e-6
+    arrays["probe_position_x_m"] -= 1e-6
+    return arrays
 
 
 def size_product(file: h5py.File) -> None:
