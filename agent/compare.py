@@ -96,7 +96,7 @@ def _quality(name: str | None, tables: Sequence[pd.DataFrame]) -> Quantity:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m agent.compare", description=HELP, epilog=MORE)
+    parser = Parser("python -m agent.compare", HELP, MORE)
     add = parser.add_argument
     add("a", type=Path, metavar="A", help="a study's folder: what was before")
     add("b", type=Path, metavar="B", help="another one: what came after")

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m agent.dashboard", description=HELP)
+    parser = Parser("python -m agent.dashboard", HELP)
     parser.add_argument(
         "sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it"
     )

@@ -215,7 +215,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m agent.launch", description=HELP, epilog=MORE)
+    parser = Parser("python -m agent.launch", HELP, MORE)
     add = parser.add_argument
     add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
     add("--gpus", default=ALL, metavar="all|none|0,2",

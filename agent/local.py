@@ -234,11 +234,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m agent.local",
-        description=HELP,
-        epilog=MORE,
-    )
+    parser = Parser("python -m agent.local", HELP, MORE)
     add = parser.add_argument
     add("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
     add_slot_options(parser)

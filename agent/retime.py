@@ -243,7 +243,7 @@ def _settled(timings: Sequence[Timing]) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m agent.retime", description=HELP, epilog=MORE)
+    parser = Parser("python -m agent.retime", HELP, MORE)
     add = parser.add_argument
     add("study", nargs="?", type=Path, metavar="STUDY_DIR",
         help=f"the study (default: the newest folder in {STUDIES})")  # fmt: skip

@@ -239,7 +239,7 @@ def _list(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m agent.retry", description=HELP, epilog=MORE)
+    parser = Parser("python -m agent.retry", HELP, MORE)
     add = parser.add_argument
     add("sweep", metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep, as `wandb sweep` prints it")
     add("--run", action="store_true", help="run what is to run; otherwise nothing is written")
