@@ -21,6 +21,14 @@ from tests.test_wandb_agents import tiny_sweep
 from tests.wandb_backend import WandbBackend
 
 
+@pytest.fixture
+def two_points(tiny_npz: tuple[Path, Path], data_dir: Path) -> dict[str, Any]:
+    """A sweep whose runs learn enough not to collapse."""
+    return tiny_sweep(
+        tiny_npz, data_dir, width=[3, 4], batch_size=[4], learning_rate=[0.01], epochs=[8]
+    )
+
+
 def retry(
     env: Mapping[str, str], folder: Path, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
@@ -28,15 +36,11 @@ def retry(
 
 
 def test_only_what_is_missing_runs_again_and_completes_the_sweep(
-    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+    two_points: dict[str, Any], tmp_path: Path
 ) -> None:
-    file = tiny_sweep(
-        tiny_npz, data_dir, width=[3, 4],
-        batch_size=[4], learning_rate=[0.01], epochs=[8],  # enough to learn something
-    )  # fmt: skip
-    done, broken = points(sweep_of(file))
+    done, broken = points(sweep_of(two_points))
     with WandbBackend() as backend:
-        sweep = backend.add_sweep(file, PROJECT)
+        sweep = backend.add_sweep(two_points, PROJECT)
         put(backend, sweep, result_of(load_config(done)), config=done, group="ours")
         crashed = backend.add_run(
             PROJECT, sweep=sweep, config=broken, group="ours", state="crashed", summary=LEFTOVERS
@@ -56,20 +60,16 @@ def test_only_what_is_missing_runs_again_and_completes_the_sweep(
         assert (crashed.state, len(backend.runs)) == ("crashed", 3)
     study = tmp_path / STUDIES / sweep.id
     assert [path.name for path in (study / "runs").iterdir()] == [new.config["run_id"]]
-    assert read_study(study).sweep == sweep_of(file)
+    assert read_study(study).sweep == sweep_of(two_points)
     assert not files_with_key(tmp_path)
 
 
 @pytest.mark.slow
 def test_seeds_that_settle_the_choice_run_as_runs_of_the_sweep(
-    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+    two_points: dict[str, Any], tmp_path: Path
 ) -> None:
-    file = tiny_sweep(
-        tiny_npz, data_dir, width=[3, 4],
-        batch_size=[4], learning_rate=[0.01], epochs=[8],  # enough to learn something
-    )  # fmt: skip
     with WandbBackend() as backend:
-        sweep = backend.add_sweep(file, PROJECT)
+        sweep = backend.add_sweep(two_points, PROJECT)
         env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1"}
         env.pop("WANDB_DIR")
         options = ("--run", "--settle=0.999999", "--most-seeds=2", "--per-gpu=1")
