@@ -113,18 +113,18 @@ def save(study: Path, results: Sequence[RunResult], pictures: bool = True) -> Pa
     rows, cols = np.indices((SIDE, SIDE))
     phase = 0.5 * np.sin(rows / 3) * np.cos(cols / 5)
     reference = (2 * np.exp(1j * phase)).astype(np.complex64)[None]
-    for one in results:
-        folder = run_folder(study, one.run_id)
+    for record in results:
+        folder = run_folder(study, record.run_id)
         folder.mkdir(parents=True)
-        write_result(one, folder)
-        if pictures and one.status in ("finished", "collapsed"):
-            quality = one.metrics.pairs["ssim"][1] or 0
+        write_result(record, folder)
+        if pictures and record.status in ("finished", "collapsed"):
+            quality = record.metrics.pairs["ssim"][1] or 0
             noise = np.random.default_rng(0).normal(0, 1 - quality, reference.shape)
             arrays = {
                 "object": (reference * np.exp(0.3j * noise)).astype(np.complex64),
                 "mask": np.ones(reference.shape, bool),
             }
-            if one.metrics_against is not None:
+            if record.metrics_against is not None:
                 arrays["reference"] = reference
             write_npz(folder / "recon.npz", arrays)
     return study

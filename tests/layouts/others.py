@@ -21,7 +21,7 @@ def write_ptyd(path: Path, scan: Simulated) -> None:
     counts, bad = marked(scan)
     starts = range(0, len(counts), 7)
     elsewhere = path.with_name("scan.ptyd.part")
-    with h5py.File(path, "w") as file, h5py.File(elsewhere, "w") as other:
+    with h5py.File(path, "w") as file, h5py.File(elsewhere, "w") as linked:
         file["info/label"] = "scan"
         for name, value in (("energy", ENERGY / EV / 1e3), ("distance", DISTANCE), ("psize", PITCH),
                             ("shape", [N, N])):  # fmt: skip
@@ -29,7 +29,7 @@ def write_ptyd(path: Path, scan: Simulated) -> None:
         for number, first in enumerate(starts):
             rows = slice(first, first + 7)
             last = number == len(starts) - 1
-            chunk = (other if last else file).create_group(f"chunks/{number}")
+            chunk = (linked if last else file).create_group(f"chunks/{number}")
             chunk["data"] = counts[rows]
             chunk["positions"] = scan.positions[rows] * PIXEL
             chunk["weights"] = np.broadcast_to(~bad, counts[rows].shape).astype(np.float32)

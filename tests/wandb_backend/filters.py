@@ -15,31 +15,31 @@ MISSING = object()
 def compare(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     """`test`, false where the two cannot be compared."""
 
-    def tested(found: Any, wanted: Any) -> bool:
+    def tested(held: Any, wanted: Any) -> bool:
         try:
-            return found is not MISSING and found is not None and test(found, wanted)
+            return held is not MISSING and held is not None and test(held, wanted)
         except TypeError:
             return False
 
     return tested
 
 
-def equal(found: Any, wanted: Any) -> bool:
+def equal(held: Any, wanted: Any) -> bool:
     """Equality; a list (tags) holds the value."""
-    return wanted in found if isinstance(found, list) else bool(found == wanted)
+    return wanted in held if isinstance(held, list) else bool(held == wanted)
 
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$eq": equal,
-    "$ne": lambda found, wanted: not equal(found, wanted),
-    "$in": lambda found, wanted: any(equal(found, item) for item in wanted),
-    "$nin": lambda found, wanted: not any(equal(found, item) for item in wanted),
-    "$gt": compare(lambda found, wanted: found > wanted),
-    "$gte": compare(lambda found, wanted: found >= wanted),
-    "$lt": compare(lambda found, wanted: found < wanted),
-    "$lte": compare(lambda found, wanted: found <= wanted),
-    "$exists": lambda found, wanted: (found is not MISSING) == wanted,
-    "$regex": compare(lambda found, wanted: re.search(wanted, found) is not None),
+    "$ne": lambda held, wanted: not equal(held, wanted),
+    "$in": lambda held, wanted: any(equal(held, item) for item in wanted),
+    "$nin": lambda held, wanted: not any(equal(held, item) for item in wanted),
+    "$gt": compare(lambda held, wanted: held > wanted),
+    "$gte": compare(lambda held, wanted: held >= wanted),
+    "$lt": compare(lambda held, wanted: held < wanted),
+    "$lte": compare(lambda held, wanted: held <= wanted),
+    "$exists": lambda held, wanted: (held is not MISSING) == wanted,
+    "$regex": compare(lambda held, wanted: re.search(wanted, held) is not None),
 }
 
 
@@ -77,8 +77,8 @@ def matches(run: Run, filters: Mapping[str, Any]) -> bool:
         elif name == "$nor":
             passed = not any(matches(run, item) for item in wanted)
         elif isinstance(wanted, Mapping):
-            found = value_of(run, name)
-            passed = all(OPERATORS[sign](found, value) for sign, value in wanted.items())
+            held = value_of(run, name)
+            passed = all(OPERATORS[sign](held, value) for sign, value in wanted.items())
         else:
             passed = equal(value_of(run, name), wanted)
         if not passed:

@@ -98,13 +98,13 @@ class Operations:
         if f"{entity}/{project}" not in self.store.projects:
             return {"project": None}
         filters = json.loads(v.get("filters") or "{}")
-        found = [r for r in self.store.project_runs(entity, project) if matches(r, filters)]
-        found = ordered(found, v.get("order"))
+        matching = [r for r in self.store.project_runs(entity, project) if matches(r, filters)]
+        matching = ordered(matching, v.get("order"))
         first = v.get("perPage") or 50
-        runs = page(found, v.get("cursor"), first, self.page_overlap)
+        runs = page(matching, v.get("cursor"), first, self.page_overlap)
         for edge in runs["edges"]:
             edge["node"] = select(edge["node"].node(), query)
-        head = {"internalId": "1", "readOnly": False, "runCount": len(found)}
+        head = {"internalId": "1", "readOnly": False, "runCount": len(matching)}
         return {"project": {**head, "runs": runs}}
 
     def on_run(self, query: str, v: Mapping[str, Any]) -> Json:
@@ -137,8 +137,8 @@ class Operations:
         wanted = v.get("fileNames") or list(run.files)
         nodes = [self.file_node(run, name) for name in wanted if name in run.files]
         files = page(nodes, v.get("fileCursor"), v.get("fileLimit") or 50)
-        found = {"fileCount": len(nodes), "files": files}
-        return {"project": {"internalId": "1", "run": found}}
+        listing = {"fileCount": len(nodes), "files": files}
+        return {"project": {"internalId": "1", "run": listing}}
 
     def file_node(self, run: Run, name: str) -> Json:
         url = self.url(f"/storage/{run.path}/{name}")
@@ -156,8 +156,8 @@ class Operations:
 
     def on_run_sampled_history(self, query: str, v: Mapping[str, Any]) -> Json:
         run = self.the_run(v, "name")
-        found = [with_keys(run.history, json.loads(spec)) for spec in v["specs"]]
-        return {"project": {"run": {"sampledHistory": found}}}
+        samples = [with_keys(run.history, json.loads(spec)) for spec in v["specs"]]
+        return {"project": {"run": {"sampledHistory": samples}}}
 
     def on_sampled_history_page(self, query: str, v: Mapping[str, Any]) -> Json:
         return self.on_run_sampled_history(query, {**v, "name": v["run"], "specs": [v["spec"]]})
@@ -179,8 +179,8 @@ class Operations:
             raise RefusedError("sweep not found", 404)
         entity = {"id": "RW50aXR5OjE=", "name": sweep.entity}
         project = {"id": "UHJvamVjdDox", "name": sweep.project, "entity": entity}
-        found = {"name": sweep.id, "state": sweep.state, "project": project}
-        return {"upsertSweep": {"sweep": found, "configValidationWarnings": []}}
+        answer = {"name": sweep.id, "state": sweep.state, "project": project}
+        return {"upsertSweep": {"sweep": answer, "configValidationWarnings": []}}
 
     def on_upsert_sweep_state(self, query: str, v: Mapping[str, Any]) -> Json:
         return self.on_upsert_sweep(query, v)
@@ -224,8 +224,8 @@ class Operations:
 
     def on_view(self, query: str, v: Mapping[str, Any]) -> Json:
         views = self.store.views.values()
-        found = [view for view in views if view.get("name") == v.get("viewName")]
-        return {"project": {"allViews": {"edges": [{"node": view} for view in found]}}}
+        named = [view for view in views if view.get("name") == v.get("viewName")]
+        return {"project": {"allViews": {"edges": [{"node": view} for view in named]}}}
 
     def on_project_internal_id(self, query: str, v: Mapping[str, Any]) -> Json:
         return {"project": {"id": "UHJvamVjdDox", "internalId": "1"}}

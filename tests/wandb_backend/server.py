@@ -337,17 +337,17 @@ class WandbBackend:
 
     def run(self, run_id: str | None = None) -> Run:
         """The run of that id; without one, the only run."""
-        found = [run for run in self.runs if run_id in (None, run.id)]
-        if len(found) != 1:
-            raise LookupError(f"{len(found)} runs, not one: {[run.path for run in found]}")
-        return found[0]
+        runs = [run for run in self.runs if run_id in (None, run.id)]
+        if len(runs) != 1:
+            raise LookupError(f"{len(runs)} runs, not one: {[run.path for run in runs]}")
+        return runs[0]
 
     def sweep(self, sweep_id: str | None = None) -> Sweep:
         """The sweep of that id; without one, the only sweep."""
-        found = [sweep for sweep in self.sweeps if sweep_id in (None, sweep.id)]
-        if len(found) != 1:
-            raise LookupError(f"{len(found)} sweeps, not one: {[s.path for s in found]}")
-        return found[0]
+        sweeps = [sweep for sweep in self.sweeps if sweep_id in (None, sweep.id)]
+        if len(sweeps) != 1:
+            raise LookupError(f"{len(sweeps)} sweeps, not one: {[s.path for s in sweeps]}")
+        return sweeps[0]
 
     def sweep_runs(self, sweep: Sweep) -> list[Run]:
         """The runs of a sweep, oldest first."""

@@ -63,8 +63,8 @@ class Store:
     def project_runs(self, entity: str, project: str) -> list[Run]:
         """The runs of a project, oldest first."""
         with self.lock:
-            found = [run for run in self.runs.values() if run.entity == entity]
-            return [run for run in found if run.project == project]
+            of_entity = [run for run in self.runs.values() if run.entity == entity]
+            return [run for run in of_entity if run.project == project]
 
     def find_run(self, entity: str | None, project: str | None, run_id: str) -> Run | None:
         """The run of that name, or None."""
@@ -90,9 +90,9 @@ class Store:
             else:
                 entity = variables.get("entity") or self.entity
                 project = variables.get("project") or "uncategorized"
-                found = self.find_run(entity, project, variables["name"])
-                inserted = found is None
-                run = found or self.new_run(entity, project, variables["name"])
+                known = self.find_run(entity, project, variables["name"])
+                inserted = known is None
+                run = known or self.new_run(entity, project, variables["name"])
                 run.revive()
                 run.state = variables.get("state") or run.state
             for name, column in COLUMNS.items():
@@ -136,8 +136,8 @@ class Store:
 
     def sweep_runs(self, sweep: Sweep) -> list[Run]:
         """The runs of a sweep, oldest first."""
-        found = self.project_runs(sweep.entity, sweep.project)
-        return [run for run in found if run.sweep_id == sweep.id]
+        of_project = self.project_runs(sweep.entity, sweep.project)
+        return [run for run in of_project if run.sweep_id == sweep.id]
 
     def find_sweep(self, entity: str | None, project: str | None, sweep_id: str) -> Sweep | None:
         """The sweep of that name, or None."""
