@@ -94,7 +94,7 @@ class Settling:
             under_way: run_ids of runs that somebody has begun.
         """
         table = self._runs()
-        asked_for = self._points_by_key(table)
+        replicated = _replicated(self._sweep, table)
         self.standings = []
         wanted: dict[str, Point] = {}
         for name, rows in comparable(table):
@@ -109,47 +109,85 @@ class Settling:
             label = str(configs.table["configuration"][recommendation.config])
             self.standings.append(Standing(name, label, probability, ""))
             if not wanted and not probability >= self._target:
-                wanted = self._next(runs, configs, recommendation, asked_for, under_way)
+                own = {key: replicated[row] for key, row in zip(_keys(runs), rows, strict=True)
+                       if row in replicated}  # fmt: skip
+                wanted = self._next(configs, recommendation, own, under_way)
         return wanted
 
     def _next(
         self,
-        runs: pd.DataFrame,
         configs: Configurations,
         recommendation: Recommendation,
-        asked_for: dict[tuple[str, ...], Point],
+        replicated: dict[tuple[str, ...], _Replicated],
         under_way: Collection[str],
     ) -> dict[str, Point]:
-        used: dict[tuple[str, ...], set[int]] = {}
-        for key, seed in zip(_keys(runs), runs["seed"].tolist(), strict=True):
-            if isinstance(seed, int):
-                used.setdefault(key, set()).add(seed)
-        candidates: list[tuple[str, Point] | None] = []
-        counts = []
-        for key in _keys(configs.table):
-            seeds = set(used.get(key, ()))
-            point = asked_for.get(key)
-            candidates.append(None if point is None else _another(point, seeds, under_way))
-            counts.append(len(seeds))
+        candidates = [replicated.get(key) for key in _keys(configs.table)]
+        seeds = [set() if c is None else set(c.seeds) for c in candidates]
         by = recommendation.choice.by
         gain = by.sign * configs.means[by.column].mean
         with np.errstate(invalid="ignore", divide="ignore"):
             value = gain - recommendation.price * np.log2(configs.means[self._asked.cost].mean)
         value[~recommendation.candidates] = math.nan
-        may = np.array([c is not None and n < self._most
-                        for c, n in zip(candidates, counts, strict=True)])  # fmt: skip
-        row = next_seed(recommendation.probability, value, np.array(counts), may)
-        chosen = None if row is None else candidates[row]
-        return {} if chosen is None else dict([chosen])
+        looked_at: set[int] = set()
+        while True:
+            counts = np.array([len(some) for some in seeds])
+            may = np.array([c is not None for c in candidates]) & (counts < self._most)
+            row = next_seed(recommendation.probability, value, counts, may)
+            config = None if row is None else candidates[row]
+            if row is None or config is None:
+                return {}
+            if row in looked_at:
+                break
+            # Names cost a fingerprint of the data: only those of what comes next are made.
+            looked_at.add(row)
+            seeds[row] |= self._seeds_under_way(config, under_way)
+        # Of so many seeds at least one is free, as the configuration has fewer.
+        another = config.with_seed(min(set(range(self._most)) - seeds[row]))
+        return {run_id(load_config(another)): another}
 
-    def _points_by_key(self, table: pd.DataFrame) -> dict[tuple[str, ...], Point]:
-        """A point of the grid for each configuration that a run of it has."""
-        keys = _keys(table)
+    def _seeds_under_way(self, of: _Replicated, under_way: Collection[str]) -> set[int]:
+        """Seeds that somebody has begun and not yet recorded, of those that settling gives."""
+        if not under_way:
+            return set()
         return {
-            keys[row]: attempt.point
-            for attempt in attempts(self._sweep, table)
-            for row in attempt.rows
+            seed
+            for seed in set(range(self._most)) - of.seeds
+            if run_id(load_config(of.with_seed(seed))) in under_way
         }
+
+
+@dataclass(frozen=True)
+class _Replicated:
+    """A configuration of the grid: a point without its seed, and the seeds that it has.
+
+    seeds: those that the grid asks for, and those recorded in whatever series: a seed that ran with
+        other data has its run_id all the same, and is not asked for again.
+    """
+
+    point: Point
+    seeds: set[int]
+
+    def with_seed(self, seed: int) -> Point:
+        return {**self.point, "seed": seed}
+
+
+def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
+    """The grid's configuration of each row of a table of runs that is one of a point of it."""
+    told = list(zip(_keys(table), map(str, _column(table, "data_seed")), strict=True))
+    recorded: dict[tuple[tuple[str, ...], str], set[int]] = {}
+    for key, seed in zip(told, _column(table, "seed"), strict=True):
+        if isinstance(seed, int):
+            recorded.setdefault(key, set()).add(seed)
+    of_point: dict[str, _Replicated] = {}
+    of_row: dict[int, _Replicated] = {}
+    for attempt in attempts(sweep, table):
+        alone = {k: v for k, v in attempt.point.items() if k not in ("seed", "replicates")}
+        config = of_point.setdefault(str(sorted(alone.items())), _Replicated(alone, set()))
+        config.seeds.update(one.seed for one in load_config(attempt.point).replicas())
+        for row in attempt.rows:
+            config.seeds.update(recorded.get(told[row], ()))
+            of_row[row] = config
+    return of_row
 
 
 def add_settle_options(parser: argparse.ArgumentParser) -> None:
@@ -192,20 +230,6 @@ def _probability(text: str) -> float:
     return number
 
 
-def _another(point: Point, seeds: set[int], under_way: Collection[str]) -> tuple[str, Point]:
-    """The point once more, with a seed that is not in `seeds` nor under way, which are added."""
-    alone = {key: value for key, value in point.items() if key != "replicates"}
-    seed = 0
-    while True:
-        if seed not in seeds:
-            another: Point = {**alone, "seed": seed}
-            name = run_id(load_config(another))
-            if name not in under_way:
-                return name, another
-            seeds.add(seed)
-        seed += 1
-
-
 def _keys(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """What makes each row's configuration."""
     told = table.reindex(columns=list(CONFIGURATION)).to_numpy().tolist()
@@ -214,3 +238,7 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def _key(config: dict[str, object]) -> tuple[str, ...]:
     return tuple(str(config[key]) for key in CONFIGURATION)
+
+
+def _column(table: pd.DataFrame, key: str) -> list[object]:
+    return table[key].tolist() if key in table else [None] * len(table)
