@@ -18,12 +18,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from fno_runner.apply.adapt import Adapted, adapt, train_from_nothing, write_adapted
 from fno_runner.apply.assemble import OnFrames, assemble
+from fno_runner.apply.follow import Limits, arrivals, follow, output_folder
+from fno_runner.apply.live import Opening
+from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import new_folder, write_product
 from fno_runner.apply.prepared import Prepared, prepare
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.refine import refine
 from fno_runner.apply.stream import Stream
+from fno_runner.apply.watch import Piece
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import BINNINGS
 from fno_runner.data.formats import open_scan, read_scan
@@ -44,6 +48,7 @@ Reconstruct a scan with a network that was trained before.
   python -m fno_runner.reconstruct STUDY/runs/0123456789ab scan.cxi -o OUT
   python -m fno_runner.reconstruct STUDY scan.npz --refine 5 --compare
   python -m fno_runner.reconstruct STUDY scan.npz --adapt 3
+  python -m fno_runner.reconstruct STUDY scan.h5 --watch       while it is being written
 
 Written into OUT, which is new:
   object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light
@@ -63,8 +68,11 @@ Exit status: 0 done; 1 a prediction is no number; 2 unusable input; 3 this machi
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    _check(given)
     log_to_terminal()
     try:
+        if given.watch:
+            return _watch(given)
         _reconstruct(given)
     except DivergedError as error:
         print(f"error: {given.model}: {error}", file=sys.stderr)
@@ -103,7 +111,7 @@ def _reconstruct(given: argparse.Namespace) -> None:
             compare=given.compare,
         )
     left_out: list[str] = []
-    wanted = given.output or given.scan.with_name(f"{given.scan.stem}.reconstruction")
+    wanted = _wanted(given)
 
     def fill(place: Path) -> None:
         left_out.extend(write_product(product, place))
@@ -122,8 +130,7 @@ def _reconstruct(given: argparse.Namespace) -> None:
     folder = new_folder(wanted, fill)
     seconds = perf_counter() - start
     if left_out:
-        names = ", ".join(left_out)
-        log.warning("not written: %s (no pixel size is known; --pixel-size tells it)", names)
+        _tell_left_out(left_out)
     if folder != wanted:
         log.warning("%s is there already and is left as it is", wanted)
     # With a training or a fit in it, the time is no rate of frames.
@@ -133,6 +140,48 @@ def _reconstruct(given: argparse.Namespace) -> None:
         f"R {product.record['r']:.4f} of the object, {product.record['r_own']:.4f} of each frame's "
         f"own answer · {len(scan)} frames in {seconds:.2f} s{rate} · {folder}"
     )
+
+
+def _watch(given: argparse.Namespace) -> int:
+    """Follow a scan in progress; the exit status, which is a signal's where that ended it."""
+    model = find_model(given.model)
+    binning = model.config.bin if given.bin is None else given.bin
+
+    def prepared(scan: Scan) -> Prepared:
+        return prepare(
+            model,
+            Stream.of(scan),
+            pick_device(given.device),
+            infer_batch_size=given.infer_batch_size,
+            any_probe=given.any_probe,
+        )
+
+    def begin(pieces: list[Piece]) -> Opening:
+        return Opening.of(
+            pieces, model, binning, lambda scan: _as_told(given, model, scan), prepared
+        )
+
+    limits = Limits(given.wait, given.idle, given.frames)
+    title = f"{given.scan.name}, by {model.name}"
+    source = arrivals(given.scan, _hints(given))
+    with output_folder(_wanted(given)) as (folder, kept), served(folder, given.serve) as address:
+        log.info("watching %s; the page is %s", given.scan, address or folder / PAGE)
+        watched = follow(source, begin, folder, kept, limits, title)
+    if watched.left_out:
+        _tell_left_out(watched.left_out)
+    r = "" if watched.r_own is None else f"R {watched.r_own:.4f} of each frame's own answer · "
+    print(f"{r}{watched.frames} frames · {watched.state} · {folder}")
+    return 128 + watched.signal if watched.signal else 0
+
+
+def _wanted(given: argparse.Namespace) -> Path:
+    scan: Path = given.scan
+    return given.output or scan.with_name(f"{scan.stem}.reconstruction")
+
+
+def _tell_left_out(names: Sequence[str]) -> None:
+    known = "no pixel size is known; --pixel-size tells it"
+    log.warning("not written: %s (%s)", ", ".join(names), known)
 
 
 def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
@@ -208,6 +257,18 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
     with open_scan(given.scan, hints) as opened:
         scan = bring_to_size(clean(opened.measured), model.config.size, binning)
         fingerprint = fingerprint_of(opened, scan.crop, hints)
+    scan = _as_told(given, model, scan)
+    if model.record.provenance.get("dataset") == fingerprint:
+        log.warning("%s: the network was trained on frames of this scan", given.scan)
+    return scan, fingerprint
+
+
+def _as_told(given: argparse.Namespace, model: TrainedModel, scan: Scan) -> Scan:
+    """The scan with what the options say of it, told what is remarkable about it.
+
+    Raises:
+        UserError: it has no probe, or not that one.
+    """
     for remark in scan.remarks:
         log.warning("%s: %s", given.scan, remark)
     if given.probe is not None:
@@ -217,11 +278,9 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
             f"{given.scan}: has no probe; --probe FILE takes another file's, --probe {given.model} "
             f"that of the training, and python -m fno_runner.data probe finds one"
         )
-    if model.record.provenance.get("dataset") == fingerprint:
-        log.warning("%s: the network was trained on frames of this scan", given.scan)
     if given.pixel_size is not None:
         scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
-    return scan, fingerprint
+    return scan
 
 
 def _hints(given: argparse.Namespace) -> Hints:
@@ -291,6 +350,15 @@ def _parser() -> Parser:
         help="which ones: all, or those after the Fourier blocks [all]")  # fmt: skip
     add("--compare", action="store_true",
         help="do the same without the network as well, and say what it saves")  # fmt: skip
+    add("--watch", action="store_true", help="SCAN is still being written: an HDF5 file in SWMR "
+        "mode, or a folder of files")  # fmt: skip
+    add("--wait", type=_positive, default=60.0, metavar="S",
+        help="… for its first frame so long [60 s]")  # fmt: skip
+    add("--idle", type=_positive, default=30.0, metavar="S",
+        help="… without a new frame, after which it has ended [30 s]")  # fmt: skip
+    add("--frames", type=count_of(), metavar="F", help="… it has so many [what it declares]")
+    add("--serve", type=count_of(65535), metavar="PORT",
+        help="… show the page to browsers of this machine, http://127.0.0.1:PORT")  # fmt: skip
     add("--pixel-size", type=_positive, metavar="NM",
         help="of the object [what the scan tells]")  # fmt: skip
     add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
@@ -299,6 +367,19 @@ def _parser() -> Parser:
     add("--infer-batch-size", type=count_of(2**20), metavar="B",
         help="frames a slice [the network's]")  # fmt: skip
     return parser
+
+
+def _check(given: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: options that do not go together.
+    """
+    whole = ("refine", "refine_probe", "refine_positions", "adapt", "compare")
+    for name in whole if given.watch else ("serve", "frames"):
+        if getattr(given, name):
+            option = f"--{name.replace('_', '-')}"
+            why = "needs a whole scan, not --watch" if given.watch else "goes with --watch"
+            raise UserError(f"{option} {why}")
 
 
 def _positive(text: str) -> float:

@@ -29,7 +29,7 @@ ELECTRON_VOLT = 1.602176634e-19
 """[J]."""
 
 
-RECONSTRUCTION = "reconstruction.json"
+OBJECT, PICTURE, RECONSTRUCTION = "object.npz", "object.png", "reconstruction.json"
 WRITERS: dict[str, Callable[[Product, IO[bytes]], None]]
 """A file's name -> what writes it; below, where the writers are."""
 METRIC = frozenset({"product.h5"})
@@ -46,16 +46,35 @@ def write_product(product: Product, folder: Path) -> list[str]:
         MachineError: the disk refuses.
     """
     left_out = []
-    write_npz(folder / "object.npz", _arrays(product))
+    write_object(product, folder)
     for name, write in WRITERS.items():
         if product.pixel_size is None and name in METRIC:
             left_out.append(name)
         else:
             write_atomically(folder / name, partial(write, product))
-    draw_object(folder / "object.png", product.title, product.obj, product.seen, product.pixel_size)
+    draw(product, folder)
+    write_record(product, folder)
+    return left_out
+
+
+def write_object(product: Product, folder: Path) -> None:
+    """object.npz alone: the object as numbers, with its probe and positions.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    write_npz(folder / OBJECT, _arrays(product))
+
+
+def draw(product: Product, folder: Path) -> None:
+    """object.png alone."""
+    draw_object(folder / PICTURE, product.title, product.obj, product.seen, product.pixel_size)
+
+
+def write_record(product: Product, folder: Path) -> None:
+    """reconstruction.json alone."""
     text = json.dumps(product.record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_text_atomically(folder / RECONSTRUCTION, text)
-    return left_out
 
 
 def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:

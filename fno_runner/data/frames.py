@@ -97,13 +97,9 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
             f"{path}: patch_size={n}{binned_by}: allowed is {' | '.join(allowed) or 'none'}, of "
             f"which frames of {height}×{width} px fill half"
         )
-    good = all_good(window(recording.mask, recording.centre, reach), binning)
+    amplitude, good = amplitudes(recording, n, binning)
     if not good.any():
         raise UserError(f"{path}: the mask hides every pixel of the central {reach}×{reach}")
-    amplitude = np.empty((len(recording), n, n), np.float32)
-    for rows, intensity in recording.intensities():
-        counts = binned(window(intensity, recording.centre, reach), binning)
-        amplitude[rows] = np.sqrt(counts * good)
     if not amplitude.any():
         raise UserError(f"{path}: no counts at all within the central {reach}×{reach} good pixels")
     if (amplitude == amplitude[0]).all():
@@ -129,6 +125,18 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
         remarks=tuple(remarks),
     )
     return _placed(scan, path)
+
+
+def amplitudes(
+    recording: Recording, size: int, binning: int
+) -> tuple[Float32[np.ndarray, "f n n"], Bool[np.ndarray, "n n"]]:
+    """All frames about the detector's centre, and which of their pixels are good."""
+    centre, reach = recording.centre, size * binning
+    good = all_good(window(recording.mask, centre, reach), binning)
+    amplitude = np.empty((len(recording), size, size), np.float32)
+    for rows, intensity in recording.intensities():
+        amplitude[rows] = np.sqrt(binned(window(intensity, centre, reach), binning) * good)
+    return amplitude, good
 
 
 def _placed(scan: Scan, path: Path) -> Scan:

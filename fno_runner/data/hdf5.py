@@ -72,11 +72,14 @@ def believed(
 class Hdf5File(Contents):
     """An open HDF5 file, and the files of its folder that it links to.
 
+    Args:
+        swmr: another process writes it as HDF5's SWMR mode allows; its lock is not asked for.
+
     Raises:
         UserError: it is damaged, or cut short.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, swmr: bool = False) -> None:
         import h5py
         import hdf5plugin  # noqa: F401  that registers its filters
 
@@ -85,7 +88,7 @@ class Hdf5File(Contents):
         self._linked: dict[Path, Any] = {}
         self._refused: dict[str, str] = {}
         with self._believed("the file"):
-            self._file = h5py.File(path, "r")
+            self._file = h5py.File(path, "r", swmr=swmr, locking=False if swmr else None)
 
     def close(self) -> None:
         for file in (*self._linked.values(), self._file):

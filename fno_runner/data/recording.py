@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
-from fno_runner.data.kept import MIN_FRAMES, Kept, kept_frames
+from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, Kept, kept_frames
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
@@ -105,6 +105,44 @@ class Recording:
                 intensity = to_the_middle(intensity)
             intensity[:, ~self.mask] = 0
             yield kept.position[stored][chosen], intensity
+
+    def going_on(self, later: Measured) -> Recording:
+        """Later frames of the same scan, treated as these are: nothing is found out anew.
+
+        Frames without a beam are left out: those with next to no counts, as `kept_frames` says.
+
+        Raises:
+            UserError: they are of another size.
+        """
+        mine, stored = self._measured, later.frames.shape[0]
+        if later.frames.shape[1:] != mine.frames.shape[1:] or later.side != mine.side:
+            sizes = f"{later.frames.shape[1:]}, those before {mine.frames.shape[1:]}"
+            raise UserError(f"{later.path}: frames of {sizes} px")
+        if not np.isfinite(later.positions).all():
+            raise UserError(f"{later.path}: positions are not finite numbers")
+        flags = None
+        if mine.flags is not None and later.flags is not None:
+            flags = Flags(later.flags.marks, mine.flags.bad)  # turned round, if these were
+        mean = self.mean.astype(np.float32)
+        if self._in_the_corner:
+            mean = np.fft.ifftshift(mean)
+        scale = None
+        if self._kept.scale is not None and mine.monitor is not None and later.monitor is not None:
+            usual = np.float32(np.median(mine.monitor[np.isfinite(mine.monitor)]))
+            scale = (usual / np.maximum(later.monitor, LOST_BEAM * usual)).astype(np.float32)
+        whole = replace(
+            self,
+            path=later.path,
+            positions=later.positions.astype(np.float64),
+            _measured=replace(mine, frames=later.frames, flags=flags, positions=later.positions),
+            _kept=Kept(np.arange(stored), scale, mean),
+        )
+        counts = np.zeros(stored)
+        for rows, intensity in whole.intensities():
+            counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
+        lit = counts > LOST_BEAM * self.mean.sum()
+        position = np.where(lit, np.cumsum(lit) - 1, -1)
+        return replace(whole, positions=whole.positions[lit], _kept=Kept(position, scale, mean))
 
 
 def clean(measured: Measured) -> Recording:

@@ -99,6 +99,53 @@ class Canvas:
         return covered(self.weight)
 
 
+class GrowingCanvas(Canvas):
+    """A canvas that reaches as far as the patches so far, for scans whose extent is not known yet.
+
+    origin: (2,), the row and column of positions that its first pixel stands for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__((0, 0))
+        self.origin = np.zeros(2, int)
+
+    def add(
+        self,
+        patches: Complex64[np.ndarray, "b n n"],
+        positions: Float32[np.ndarray, "b 2"],
+        probe: Complex64[np.ndarray, "*m n n"],
+    ) -> None:
+        """Lay patches whose centres are anywhere, and grow to hold them."""
+        self._reach(positions, patches.shape[-1])
+        super().add(patches, positions - self.origin.astype(np.float32), probe)
+
+    def _reach(self, positions: Float32[np.ndarray, "b 2"], size: int) -> None:
+        """Grow by whole patches, so that it is seldom needed."""
+        low = (np.floor(positions.min(axis=0) / size).astype(int) - 1) * size
+        high = (np.ceil(positions.max(axis=0) / size).astype(int) + 1) * size
+        if self.total.size:
+            low = np.minimum(low, self.origin)
+            high = np.maximum(high, self.origin + self.total.shape)
+        old = Canvas((0, 0))
+        old.total, old.weight = self.total, self.weight
+        shape = tuple(int(side) for side in high - low)
+        if shape == old.total.shape:
+            return
+        row, col = self.origin - low if old.total.size else (0, 0)
+        window = slice(row, row + old.total.shape[0]), slice(col, col + old.total.shape[1])
+        self.total, self.weight = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
+        self.total[window], self.weight[window] = old.total, old.weight
+        self.origin = low
+
+    def window(self, low: tuple[int, int], shape: tuple[int, int]) -> Canvas:
+        """A copy of `shape` px of it from this row and column of positions on."""
+        row, col = np.array(low) - self.origin
+        cut_out = Canvas(shape)
+        part = slice(row, row + shape[0]), slice(col, col + shape[1])
+        cut_out.total, cut_out.weight = self.total[part].copy(), self.weight[part].copy()
+        return cut_out
+
+
 def covered(weight: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The pixels of a free scan that had enough light to be known."""
     lit = weight > 0

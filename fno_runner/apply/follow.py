@@ -1,0 +1,283 @@
+"""`--watch`: frames are taken as they come, the object is written as it grows, the end is seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from time import monotonic
+
+from filelock import FileLock, Timeout
+
+from fno_runner.apply.live import STATE, Kept, Live, Opening
+from fno_runner.apply.live_page import Shown, write_page
+from fno_runner.apply.outputs import draw, write_object, write_product, write_record
+from fno_runner.apply.watch import Arrivals, Piece
+from fno_runner.apply.watch_file import GrowingFile
+from fno_runner.apply.watch_folder import Folder
+from fno_runner.data.source import Hints
+from fno_runner.errors import DivergedError, UserError
+from fno_runner.files import make_folder, set_aside
+from fno_runner.stop import heard
+
+log = logging.getLogger("fno_runner")
+
+OPENING = 64
+"""Frames from which mask, centre and scale are found."""
+POLL_S, WRITE_S, SAVE_S = 0.1, 0.3, 5.0
+"""How often is looked for frames, the object written, and a restart's state kept [s]."""
+LOCK = ".watch.lock"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """wait_s: for the first frame. idle_s: without a new one, after which the scan has ended.
+    frames: the scan has so many; None where it says so itself, or nobody knows."""
+
+    wait_s: float
+    idle_s: float
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """How a watch ended. signal: that which ended it, or 0. frames: in the object."""
+
+    signal: int
+    frames: int
+    r_own: float | None
+    state: str
+    left_out: tuple[str, ...] = ()
+
+
+def arrivals(path: Path, hints: Hints) -> Arrivals:
+    """Whatever is, or will be, at a path: a name without an ending is a folder's."""
+    is_folder = path.is_dir() if path.exists() else not path.suffix
+    return Folder(path, hints) if is_folder else GrowingFile(path, hints)
+
+
+@contextmanager
+def output_folder(wanted: Path) -> Iterator[tuple[Path, Kept | None]]:
+    """The folder that a watch writes into, held by it alone, and what is there to go on from.
+
+    It is `wanted`, or `wanted`-2, -3, …: the first that is not there, is empty, or is a watch's.
+
+    Raises:
+        UserError: another watch writes there at this moment. MachineError: the disk refuses.
+    """
+    number, folder = 1, wanted
+    while folder.exists() and not _is_a_watchs(folder):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder}: another watch writes there; -o names another folder") from None
+    try:
+        try:
+            kept = Kept.read(folder)
+        except UserError as error:
+            aside = set_aside(folder / STATE, "torn")
+            log.warning("%s; kept as %s, and begun anew", error, aside.name)
+            kept = None
+        yield folder, kept
+    finally:
+        if not any(path.name != LOCK for path in folder.iterdir()):  # nothing came
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+        lock.release()
+
+
+def _is_a_watchs(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or bool(names & {LOCK, STATE})
+
+
+def follow(
+    source: Arrivals,
+    begin: Callable[[list[Piece]], Opening],
+    folder: Path,
+    kept: Kept | None,
+    limits: Limits,
+    title: str,
+) -> Watched:
+    """Take frames until the scan ends or a signal comes; a whole result is left in either case.
+
+    Args:
+        begin: finds out what the first pieces tell.
+
+    Raises:
+        UserError: nothing came in time, it cannot be used, or it was deleted or replaced.
+        DivergedError: a prediction is not a finite number.
+    """
+    stop, signals = Event(), []
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        stop.set()
+
+    with heard(on_signal):
+        if kept is None:
+            pieces = _first(source, limits, stop)
+            if stop.is_set():
+                return Watched(signals[0], 0, None, "stopped before there were enough frames")
+            live = Live(begin(pieces), title)
+        else:
+            live = Live(begin(source.again(kept.about["opening"])), title)
+            live.go_on(kept)
+            source.go_on(live.keys)
+            source.left_out = int(kept.about["empty"])
+            log.info("going on after %d frames", len(live))
+            pieces = []
+        with _Writer(source, live, folder, limits) as writer:
+            try:
+                state = _take(source, live, writer, pieces, limits, stop)
+            except (UserError, DivergedError) as error:
+                if len(live):
+                    writer.finish(f"ended: {error}")
+                raise
+            if not len(live):
+                raise UserError(f"{source.path}: no frame can be used")
+            left_out = writer.finish(state)
+    ended_by = signals[0] if signals else 0
+    return Watched(ended_by, len(live), live.r_own, state, tuple(left_out))
+
+
+def _first(source: Arrivals, limits: Limits, stop: Event) -> list[Piece]:
+    """The pieces of the first `OPENING` frames, or of as many as there are when no more come.
+
+    Raises:
+        UserError: nothing came in time.
+    """
+    pieces: list[Piece] = []
+    since = monotonic()
+    while not stop.is_set():
+        for piece in source.poll():
+            pieces.append(piece)
+            since = monotonic()
+        count = sum(map(len, pieces))
+        if count >= min(OPENING, limits.frames or OPENING) or source.complete:
+            return pieces
+        waited = monotonic() - since
+        if not pieces and waited > limits.wait_s:
+            raise UserError(
+                f"{source.path}: no frame came in {limits.wait_s:g} s ({source.waits_for}); "
+                f"--wait says how long to wait"
+            )
+        if pieces and waited > limits.idle_s:
+            return pieces
+        stop.wait(POLL_S)
+    return pieces
+
+
+def _take(
+    source: Arrivals,
+    live: Live,
+    writer: _Writer,
+    pieces: list[Piece],
+    limits: Limits,
+    stop: Event,
+) -> str:
+    """Take pieces, those that are here first, until the end; how it ended, in words."""
+    for piece in pieces:
+        live.take(piece)
+    writer.update()
+    since = monotonic()
+    while True:
+        for piece in source.poll():
+            live.take(piece)
+            since = monotonic()
+            writer.update()
+            if stop.is_set():
+                return "stopped by a signal; the same command goes on"
+        if limits.frames is not None and len(live) + live.left_out >= limits.frames:
+            return "ended: all frames that --frames says have come"
+        if source.complete:
+            return "ended: all frames that the scan declares have come"
+        if monotonic() - since > limits.idle_s:
+            return f"ended: no frame came for {limits.idle_s:g} s"
+        writer.update()
+        if stop.wait(POLL_S):
+            return "stopped by a signal; the same command goes on"
+
+
+class _Writer:
+    """Writes the object as it grows, and draws it beside that, as drawing takes longest."""
+
+    def __init__(self, source: Arrivals, live: Live, folder: Path, limits: Limits) -> None:
+        self._source, self._live, self._folder, self._limits = source, live, folder, limits
+        self._written = self._drawn = self._drawing_of = 0
+        self._shown = 0, 0
+        self._wrote = self._saved = -SAVE_S
+        self._pool = ThreadPoolExecutor(1)
+        self._drawing: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def update(self) -> None:
+        """Write what is new, if the last time is long enough ago.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
+        now, frames = monotonic(), len(self._live)
+        self._look_at_the_picture()
+        shown = frames, self._drawn
+        if frames == 0 or now - self._wrote < WRITE_S or shown == self._shown:
+            return
+        self._wrote, self._shown = now, shown
+        product = self._live.product("arriving")
+        if frames > self._written:
+            write_object(product, self._folder)
+            write_record(product, self._folder)
+            self._written = frames
+        if now - self._saved > SAVE_S:
+            self._live.save(self._folder, self._source.left_out)
+            self._saved = monotonic()
+        if self._drawing is None and self._drawn < frames:
+            self._drawing_of = frames
+            self._drawing = self._pool.submit(draw, product, self._folder)
+        self._page("arriving", True)
+
+    def finish(self, state: str) -> list[str]:
+        """Write everything; the files that were left out."""
+        if self._drawing is not None:
+            self._drawing.exception()
+        product = self._live.product(state)
+        self._live.save(self._folder, self._source.left_out)
+        left_out = write_product(product, self._folder)
+        self._drawn = len(self._live)
+        self._page(state, False)
+        return left_out
+
+    def _look_at_the_picture(self) -> None:
+        if self._drawing is not None and self._drawing.done():
+            self._drawing.result()
+            self._drawing, self._drawn = None, self._drawing_of
+
+    def _page(self, state: str, arriving: bool) -> None:
+        live, source = self._live, self._source
+        said = [*source.remarks(), *live.refused.values()]
+        if live.left_out:
+            said.append(f"{live.left_out} frames without a beam are left out")
+        declared = self._limits.frames or source.declared
+        frames, r_own = len(live), live.r_own
+        shown = Shown(
+            live.title, state, frames, declared, r_own, self._drawn, arriving, tuple(said)
+        )
+        write_page(self._folder, shown)
+        if not arriving:
+            for remark in said:
+                log.warning("%s", remark)

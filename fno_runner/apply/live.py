@@ -1,0 +1,287 @@
+"""An object that grows while frames arrive: what is known of it, kept so that a restart goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fno_runner.apply.assemble import Assembler
+from fno_runner.apply.model import TrainedModel
+from fno_runner.apply.prepared import Prepared
+from fno_runner.apply.product import Product, record_of
+from fno_runner.apply.watch import Piece
+from fno_runner.data.frames import MAX_OBJECT, Scan, amplitudes, bring_to_size
+from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.npz import array_names, read_array, write_npz
+from fno_runner.data.recording import Recording, clean
+from fno_runner.data.scan import patterns_of
+from fno_runner.errors import UserError
+from fno_runner.reconstruct.stitching import GrowingCanvas
+
+STATE, VERSION = "watch.npz", 1
+NO_POSITIONS = np.zeros((0, 2))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the first frames tell of the scan, and all later ones are treated by.
+
+    The mask, the beam's centre on the detector, what the frames' numbers are and the input scale
+    factor are found from them; probe and pixel size are read with them.
+    """
+
+    recording: Recording
+    scan: Scan
+    prepared: Prepared
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        pieces: list[Piece],
+        model: TrainedModel,
+        binning: int,
+        as_told: Callable[[Scan], Scan],
+        prepared: Callable[[Scan], Prepared],
+    ) -> Opening:
+        """
+        Raises:
+            UserError: they cannot be frames of a scan, or do not fit the network.
+        """
+        recording = clean(_joined([piece.measured for piece in pieces]))
+        scan = as_told(bring_to_size(recording, model.config.size, binning))
+        return cls(recording, scan, prepared(scan), tuple(piece.key for piece in pieces))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the first frames, their positions, the probe and the network, 64 hex digits."""
+        digest = hashlib.sha256(self.prepared.model.name.encode())
+        assert self.scan.probe is not None
+        for array in (self.scan.amplitude, self.scan.positions, self.scan.probe):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def bring(self, piece: Piece) -> Scan:
+        """Frames of a piece as those of `scan`, their positions from the same origin.
+
+        Raises:
+            UserError: they are of another size.
+        """
+        scan = self.scan
+        later = self.recording.going_on(piece.measured)
+        amplitude, _ = amplitudes(later, scan.size, scan.crop.binning)
+        scale = scan.crop.reach / self.recording.side
+        origin = scan.positions[0] - self.recording.positions[0] * scale
+        return replace(scan, amplitude=amplitude, positions=later.positions * scale + origin)
+
+
+def _joined(parts: list[Measured]) -> Measured:
+    """Parts of a scan as one, which is of the first's format, probe and units."""
+    first = parts[0]
+
+    def frames_of(part: Measured) -> np.ndarray:
+        assert isinstance(part.frames, InMemory)
+        return part.frames.array
+
+    sizes = {part.frames.shape[1:] for part in parts}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{height}×{width}" for height, width in sorted(sizes))
+        raise UserError(f"{first.path}: the first frames are of several sizes: {shown} px")
+    flags = first.flags
+    if flags is not None and flags.marks.shape[0] == first.frames.shape[0] > 1:
+        marks = [next(iter(part.flags.marks.blocks()))[1] for part in parts if part.flags]
+        flags = Flags(InMemory(np.concatenate(marks)), flags.bad)
+    monitors = [part.monitor for part in parts if part.monitor is not None]
+    return replace(
+        first,
+        frames=InMemory(np.concatenate([frames_of(part) for part in parts])),
+        positions=np.concatenate([part.positions for part in parts]),
+        flags=flags,
+        monitor=np.concatenate(monitors) if len(monitors) == len(parts) else None,
+        reference=None,
+    )
+
+
+class Live:
+    """The object so far, and which pieces are in it.
+
+    refused: why pieces were left out, by their keys.
+    left_out: frames without a beam.
+    """
+
+    def __init__(self, opening: Opening, title: str) -> None:
+        prepared = opening.prepared
+        self.opening, self.title = opening, title
+        self.canvas = GrowingCanvas()
+        self._assembler = Assembler(
+            prepared.network,
+            prepared.scale,
+            prepared.device,
+            prepared.infer_batch_size,
+            self.canvas,
+        )
+        self.positions = NO_POSITIONS
+        self.keys: list[str] = []
+        self.refused: dict[str, str] = {}
+        self.left_out = 0
+        self._record = record_of(prepared)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def r_own(self) -> float | None:
+        """R of what the network says of each frame, over the frames so far."""
+        r = self._assembler.own.r
+        return r if math.isfinite(r) else None
+
+    def take(self, piece: Piece) -> None:
+        """Reconstruct a piece's frames and lay them on the canvas; what cannot be used is noted.
+
+        Raises:
+            DivergedError: a prediction is not a finite number.
+        """
+        try:
+            scan = self.opening.bring(piece)
+            positions = np.concatenate([self.positions, scan.positions])
+            spread = np.ptp(positions, axis=0).max() if len(positions) else 0
+            if spread + scan.size > MAX_OBJECT:
+                raise UserError(
+                    f"{piece.measured.path}: with these frames positions reach over {spread:.4g} "
+                    f"px; at most {MAX_OBJECT} px are an object"
+                )
+        except UserError as error:
+            self.refused[piece.key] = str(error)
+        else:
+            self.left_out += len(piece) - len(scan)
+            if len(scan):
+                self._assembler.add(patterns_of(scan))
+                self.positions = positions
+        self.keys.append(piece.key)
+
+    def product(self, state: str) -> Product:
+        """The object as it is now, cut to what the positions reach, as that of a whole file is."""
+        scan = self.opening.scan
+        half = scan.size // 2
+        low = np.floor(self.positions.min(axis=0)).astype(int) - half
+        placed = self.positions - low
+        high = np.ceil(placed.max(axis=0)).astype(int) + half + 1
+        canvas = self.canvas.window((int(low[0]), int(low[1])), (int(high[0]), int(high[1])))
+        assert scan.probe is not None
+        told = {"frames": len(self), "frames_without_beam": self.left_out}
+        return Product(
+            obj=canvas.mean(),
+            seen=canvas.seen(),
+            weight=canvas.weight,
+            probe=scan.probe,
+            positions=placed,
+            pixel_size=scan.pixel_size,
+            energy=None,
+            distance=None,
+            title=self.title,
+            record=self._record
+            | {"r_own": self.r_own, "watch": state, "scan": {"source": scan.source, **told}},
+        )
+
+    # --- a restart --------------------------------------------------------------------------------
+
+    def save(self, folder: Path, empty: int) -> None:
+        """Keep what a restart goes on from. empty: frames that never came.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
+        own = self._assembler.own
+        about = {
+            "version": VERSION,
+            "opening": self.opening.keys,
+            "fingerprint": self.opening.fingerprint,
+            "keys": self.keys,
+            "refused": self.refused,
+            "left_out": self.left_out,
+            "empty": empty,
+            "off": own.off,
+            "all": own.all,
+        }
+        arrays: dict[str, np.ndarray] = {
+            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+            "total": self.canvas.total,
+            "weight": self.canvas.weight,
+            "origin": self.canvas.origin,
+            "positions": self.positions,
+        }
+        write_npz(folder / STATE, arrays)
+
+    def go_on(self, kept: Kept) -> None:
+        """Begin with what was kept.
+
+        Raises:
+            UserError: it is of another scan, network or probe.
+        """
+        about = kept.about
+        if about["fingerprint"] != self.opening.fingerprint:
+            raise UserError(
+                f"{kept.path}: is of another scan, another network or another probe; "
+                f"-o names another folder"
+            )
+        self.canvas.total, self.canvas.weight = kept.total, kept.weight
+        self.canvas.origin, self.positions = kept.origin, kept.positions
+        self.keys, self.refused = list(about["keys"]), dict(about["refused"])
+        self.left_out = int(about["left_out"])
+        self._assembler.own.off, self._assembler.own.all = about["off"], about["all"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What `Live.save` kept, checked: of one shape, finite, and of this version."""
+
+    path: Path
+    about: dict[str, Any]
+    total: np.ndarray
+    weight: np.ndarray
+    origin: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path) -> Kept | None:
+        """None where there is none.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        path = folder / STATE
+        if not path.exists():
+            return None
+        names = ("total", "weight", "origin", "positions")
+        if not array_names(path) >= {"about", *names}:
+            raise UserError(f"{path}: is not what a watch keeps")
+        try:
+            about = json.loads(read_array(path, "about").astype(np.uint8).tobytes())
+            complete = about["version"] == VERSION and {"opening", "fingerprint", "keys", "refused",
+                "left_out", "empty", "off", "all"} <= about.keys()  # fmt: skip
+        except (ValueError, TypeError, KeyError, AttributeError):
+            complete = False
+        arrays = [read_array(path, name) for name in names]
+        total, weight, origin, positions = arrays
+        fits = (
+            complete
+            and total.ndim == 2
+            and total.dtype == np.complex64
+            and weight.dtype == np.float32
+            and weight.shape == total.shape
+            and origin.shape == (2,)
+            and origin.dtype.kind == "i"
+            and positions.dtype == np.float64
+            and positions.shape[1:] == (2,)
+            and all(np.isfinite(array).all() for array in arrays)
+        )
+        if not fits:
+            raise UserError(f"{path}: is damaged, or of another version")
+        return cls(path, about, total, weight, origin, positions)

@@ -1,0 +1,321 @@
+"""Frames of an HDF5 file that is being written.
+
+Rows are taken once the file's arrays were at least so long at the poll before, and hold something.
+A file in SWMR mode is read without its lock, as HDF5 allows. Any other is opened only when it has
+not changed for a while, so that a writer that opens it again and again never finds it in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from fno_runner.apply.watch import Arrivals, Piece
+from fno_runner.data.contents import Contents, state_of
+from fno_runner.data.formats import recognise
+from fno_runner.data.hdf5 import SIGNATURE, Hdf5File, is_hdf5
+from fno_runner.data.hdf5_frames import Hdf5Frames
+from fno_runner.data.kept import MIN_FRAMES
+from fno_runner.data.measured import Flags, Frames, InMemory, Measured, frames_a_block
+from fno_runner.data.source import Hints, Source
+from fno_runner.errors import UserError
+
+AT_ONCE = 64
+"""Frames a piece, so that a signal is soon heard and the object soon told."""
+EMPTY_S = 5.0
+"""An empty frame with others behind it is waited for so long, and then left out [s]."""
+UNCHANGED_S = 1.0
+"""A file that is not in SWMR mode is opened after so long without a change [s]."""
+FLAGS_AT, SWMR_WRITE = 11, 0x04
+"""Of a superblock of version 3: where its file consistency flags are, and that of SWMR writing."""
+
+
+class GrowingFile(Arrivals):
+    """An HDF5 file of any format that is read, whose frames and positions get longer (SWMR).
+
+    Usable are as many frames as the shortest of the arrays has that the format's reader asks for.
+    Positions may be there from the start: their number is then that of the frames to come.
+    """
+
+    def __init__(self, path: Path, hints: Hints) -> None:
+        super().__init__(path, hints)
+        self._taken = self._length = 0
+        self._empty_since: float | None = None
+        self._state: tuple[int, ...] = ()
+        self._changed = 0.0
+        self._exhausted: tuple[int, ...] | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.declared is not None and self._taken >= self.declared
+
+    def again(self, keys: Iterable[str]) -> list[Piece]:
+        wanted = [_rows(key) for key in keys]
+        with self._opened(_is_written(self.path)) as measured:
+            if measured is None or max(stop for _, stop in wanted) > measured.frames.shape[0]:
+                raise UserError(f"{self.path}: the frames it began with are not there any more")
+            return [self._piece(measured, first, stop) for first, stop in wanted]
+
+    def go_on(self, keys: Iterable[str]) -> None:
+        self._taken = max((_rows(key)[1] for key in keys), default=0)
+
+    def remarks(self) -> list[str]:
+        empty = f"{self.path}: {self.left_out} frames were empty and are left out"
+        return [empty] if self.left_out else []
+
+    def _pieces(self) -> Iterator[Piece]:
+        state = state_of(self.path)
+        if state != self._state:
+            self._state, self._changed = state, monotonic()
+        swmr = _is_written(self.path)
+        seen = state == self._exhausted and self._empty_since is None
+        if not swmr and (seen or monotonic() - self._changed < UNCHANGED_S):
+            return
+        with self._opened(swmr) as measured:
+            if not swmr:  # whatever is in it, there is no more until it changes
+                self._exhausted = state
+            if measured is None:
+                return
+            length = measured.frames.shape[0]
+            if length < max(self._taken, self._length):
+                raise UserError(f"{self.path}: has {length} frames, and had {self._length} before")
+            settled, self._length = (min(length, self._length) if swmr else length), length
+            step = min(AT_ONCE, frames_a_block(measured.frames.shape, measured.frames.dtype))
+            while self._taken < settled:
+                stop = min(self._taken + step, settled)
+                piece = self._piece(measured, self._taken, stop)
+                full = self._full(measured, piece)
+                if full == 0 and not self._skip_empty(measured, piece, settled):
+                    self.waits_for = f"frame {self._taken} is empty"
+                    return
+                if full > 0:
+                    self._empty_since = None
+                    yield self._piece(measured, self._taken, self._taken + full, piece)
+                    self._taken += full
+            self.waits_for = f"it has {length} frames"
+
+    def _full(self, measured: Measured, piece: Piece) -> int:
+        """How many frames from the piece's first on hold something."""
+        empty = np.flatnonzero(self._empty(measured, piece))
+        return int(empty[0]) if len(empty) else len(piece)
+
+    def _empty(self, measured: Measured, piece: Piece) -> np.ndarray:
+        frames = piece.measured.frames
+        assert isinstance(measured.frames, Section) and isinstance(frames, InMemory)
+        fill = measured.frames.fill
+        nothing = (frames.array == fill) | (frames.array != frames.array)
+        return np.asarray(nothing.all(axis=(1, 2)))
+
+    def _skip_empty(self, measured: Measured, piece: Piece, settled: int) -> bool:
+        """Whether the empty frames at the piece's beginning came no more although others did."""
+        beyond = np.flatnonzero(~self._empty(measured, piece))
+        if not len(beyond):
+            if piece.measured.frames.shape[0] + self._taken >= settled:
+                return False  # those at the end may still come
+            last = self._piece(measured, settled - 1, settled)
+            if self._empty(measured, last).all():
+                return False
+        now = monotonic()
+        self._empty_since = now if self._empty_since is None else self._empty_since
+        if now - self._empty_since < EMPTY_S:
+            return False
+        empty = int(beyond[0]) if len(beyond) else len(piece)
+        self.left_out += empty
+        self._taken += empty
+        return True
+
+    def _piece(self, measured: Measured, first: int, stop: int, read: Piece | None = None) -> Piece:
+        """These frames, read now, or cut from the first ones of a piece that has been read."""
+        frames = measured.frames
+        if read is not None and isinstance(read.measured.frames, InMemory):
+            array = read.measured.frames.array[: stop - first]
+        else:
+            assert isinstance(frames, Section)
+            array = frames.read(first, stop)
+        flags = measured.flags
+        if flags is not None and isinstance(flags.marks, Section):
+            flags = Flags(InMemory(flags.marks.read(first, stop)), flags.bad)
+        monitor = None if measured.monitor is None else measured.monitor[first:stop]
+        part = replace(
+            measured,
+            frames=InMemory(array),
+            positions=measured.positions[first:stop],
+            of_frame=None,
+            flags=flags,
+            monitor=monitor,
+            reference=None,
+        )
+        return Piece(f"{first}:{stop}", part)
+
+    @contextmanager
+    def _opened(self, swmr: bool) -> Iterator[Measured | None]:
+        """What the format's reader finds, cut to what has come; None while it finds nothing."""
+        measured = None
+        with np.errstate(all="ignore"):
+            try:
+                if not is_hdf5(self.path):
+                    raise UserError(f"{self.path}: not an HDF5 file (yet)")
+                source = _LiveSource(self.path, self.hints, swmr)
+            except UserError as error:
+                self.waits_for = str(error)
+                yield None
+                return
+            with source:
+                try:
+                    measured = self._read(source)
+                except UserError as error:
+                    self.waits_for = str(error)
+                if measured is not None and not isinstance(measured.frames, Section):
+                    raise UserError(
+                        f"{self.path}: '{measured.frames_name}' is not (frames, rows, columns) in "
+                        f"the order of arrival; such a file can only be read when it is whole"
+                    )
+                yield measured
+
+    def _read(self, source: _LiveSource) -> Measured:
+        for _ in range(8):
+            asked = source.live.asked
+            asked.clear()
+            try:
+                measured = recognise(source).read(source)
+            except UserError:
+                if not asked or min(asked.values()) == source.live.cut:
+                    raise
+            else:
+                if measured.frames.shape[0] == len(measured.positions) == min(asked.values()):
+                    break
+            source.live.cut = min(asked.values())
+        else:
+            raise UserError(f"{self.path}: its arrays do not get to one length")
+        order = measured.of_frame
+        if order is not None and not np.array_equal(order, np.arange(len(order))):
+            raise UserError(f"{self.path}: frames and positions are in different orders")
+        self.declared = source.live.declared or self.declared
+        if self.hints.data is not None:
+            measured = replace(measured, kind=self.hints.data, settled=True)
+        return measured
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a process writes the file in SWMR mode, as its superblock says."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(FLAGS_AT + 1)
+    except OSError:
+        return False
+    if len(head) <= FLAGS_AT or not head.startswith(SIGNATURE) or head[len(SIGNATURE)] < 3:
+        return False
+    return bool(head[FLAGS_AT] & SWMR_WRITE)
+
+
+def _rows(key: str) -> tuple[int, int]:
+    first, stop = key.split(":")
+    return int(first), int(stop)
+
+
+class Section(Frames):
+    """The first frames of an HDF5 dataset (F, H, W) that is growing."""
+
+    def __init__(self, dataset: Any, count: int, whole: Hdf5Frames) -> None:
+        self._dataset, self._whole = dataset, whole
+        self.shape = (count, *whole.shape[1:])
+        self.leading, self.dtype = self.shape[:1], whole.dtype
+        self.fill = dataset.fillvalue
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, self.read(0, self.shape[0])
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Frames `first` to `stop`.
+
+        Raises:
+            UserError: HDF5 cannot read them.
+        """
+        try:
+            return np.asarray(self._dataset[first:stop])
+        except Exception as error:  # whatever HDF5 says of a file that another process changes
+            raise UserError(f"{self._dataset.file.filename}: cannot be read: {error}") from error
+
+
+class _LiveHdf5(Hdf5File):
+    """An HDF5 file whose growing arrays look as if they all had `cut` entries.
+
+    asked: the length of each growing array that was asked for, and of the frames.
+    declared: how many entries there will be, as a list of its full length says from the start.
+    """
+
+    def __init__(self, path: Path, *, swmr: bool = False) -> None:
+        super().__init__(path, swmr=swmr)
+        self.cut: int | None = None
+        self.asked: dict[str, int] = {}
+        self.declared: int | None = None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        whole = super().shape(name)
+        return (self._cut_to(name), *whole[1:]) if self._grows(name) else whole
+
+    def read(self, name: str) -> np.ndarray:
+        if not self._grows(name):
+            return super().read(name)
+        return super().read(name)[: self._cut_to(name)]
+
+    def frames(self, name: str, *, last: bool = False) -> Frames:
+        frames = super().frames(name, last=last)
+        dataset = self._find(name)
+        if not isinstance(frames, Hdf5Frames) or len(frames.leading) != 1:
+            return frames
+        if not self._grows(name) and dataset.shape[0] < MIN_FRAMES:
+            return frames  # a mask (1, H, W)
+        if self._is_matlabs(dataset):
+            return frames
+        self.asked[name] = int(dataset.shape[0])
+        if dataset.maxshape[0] is not None:
+            self.declared = int(dataset.maxshape[0])
+        return Section(dataset, self._cut_to(name), frames)
+
+    def _cut_to(self, name: str) -> int:
+        length = int(super().shape(name)[0])
+        return length if self.cut is None else min(length, self.cut)
+
+    def _grows(self, name: str) -> bool:
+        """Whether an array has an entry a frame: it can get longer, or is a list longer than cut.
+
+        Lists of fixed length that are longer than what has come are positions that were there from
+        the start, or what belongs to them.
+        """
+        dataset = self._find(name)
+        if dataset is None or not dataset.shape:
+            return False
+        length, most = dataset.shape[0], dataset.maxshape[0]
+        if most is None or most > length:
+            self.asked[name] = int(length)
+            return True
+        listed = dataset.ndim == 1 or (dataset.ndim == 2 and dataset.shape[1] in (2, 3))
+        if listed and self.cut is not None and length > max(self.cut, MIN_FRAMES):
+            self.declared = int(length)
+            return True
+        return False
+
+
+class _LiveSource(Source):
+    """A source whose files are read while they are written."""
+
+    live: _LiveHdf5
+
+    def __init__(self, path: Path, hints: Hints, swmr: bool) -> None:
+        self._swmr = swmr
+        super().__init__(path, hints)
+
+    def _opened(self, path: Path) -> Contents:
+        if path != self.path:
+            return super()._opened(path)
+        self.live = _LiveHdf5(path, swmr=self._swmr)
+        self._open.callback(self.live.close)
+        self._files[path] = self.live
+        return self.live
