@@ -62,16 +62,20 @@ def _folder(arrays: dict[str, np.ndarray], folder: Path, rate: float, slow: bool
     start = monotonic()
     for number in range(len(arrays["diff3d"])):
         memory = io.BytesIO()
-        part = {
-            name: arrays[name][number : number + 1] for name in ("diff3d", "xcoords", "ycoords")
-        }
-        np.savez(memory, probeGuess=arrays["probeGuess"], **part)
+        rows = slice(number, number + 1)
+        np.savez(
+            memory,
+            diff3d=arrays["diff3d"][rows],
+            xcoords=arrays["xcoords"][rows],
+            ycoords=arrays["ycoords"][rows],
+            probeGuess=arrays["probeGuess"],
+        )
         content, path = memory.getvalue(), folder / f"{number:06d}.npz"
         if slow:
             with path.open("wb") as stream:
                 stream.write(content[: len(content) // 2])
                 stream.flush()
-                sleep(0.4)
+                sleep(0.15)
                 stream.write(content[len(content) // 2 :])
         else:
             hidden = folder / f".{number:06d}"
