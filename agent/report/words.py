@@ -102,7 +102,7 @@ def certainty(series: Series) -> str:
     others = [int(i) for i in np.argsort(-known, kind="stable") if i != chosen.config]
     others = [i for i in others if known[i] >= UNLIKELY]
     if others:
-        some = [f"{names[i]} {percent(known[i])}" for i in others[:MOST_NAMED]]
+        some = [f"{names[i]} ({percent(known[i])})" for i in others[:MOST_NAMED]]
         more = len(others) - MOST_NAMED
         said += f"; else {', '.join(some)}{f' and {more} more' if more > 0 else ''}"
     return said
