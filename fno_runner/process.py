@@ -14,8 +14,8 @@ import psutil
 
 
 @dataclass(frozen=True)
-class Identity:
-    """One process.
+class ProcessIdentity:
+    """Which process, among all of all hosts and times.
 
     host: for people.
     place: within it a pid means one process: a boot of a host, and its space of pids (containers
@@ -29,7 +29,7 @@ class Identity:
     started: float
 
     @classmethod
-    def of(cls, process: psutil.Process) -> Identity:
+    def of(cls, process: psutil.Process) -> ProcessIdentity:
         """
         Raises:
             psutil.NoSuchProcess: it is over.
@@ -37,7 +37,7 @@ class Identity:
         return cls(socket.gethostname(), _place(), process.pid, process.create_time())
 
     @classmethod
-    def read(cls, content: object) -> Identity | None:
+    def read(cls, content: object) -> ProcessIdentity | None:
         """What `as_mapping` gave; None where it is nothing of the kind."""
         if not isinstance(content, Mapping):
             return None

@@ -15,7 +15,7 @@ import psutil
 
 from fno_runner.errors import MachineError
 from fno_runner.files import make_folder, write_text_atomically
-from fno_runner.process import Identity
+from fno_runner.process import ProcessIdentity
 from fno_runner.result import run_folder
 
 log = logging.getLogger("fno_runner")
@@ -33,7 +33,7 @@ def working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Ca
     A run that is interrupted leaves no folder under its final name.
     """
     final = run_folder(output_dir, identifier)
-    me = Identity.of(psutil.Process())
+    me = ProcessIdentity.of(psutil.Process())
     folder = final.with_name(f"{identifier}.{me.host}-{me.pid}-{me.started:.0f}.partial")
     make_folder(folder)
     made = folder.stat()
@@ -77,7 +77,7 @@ def _is_abandoned(folder: Path) -> bool:
     """Whether nobody works in a working folder any more, as far as this host can tell."""
     try:
         with (folder / OWNER).open("rb") as stream:
-            owner = Identity.read(json.loads(stream.read(MAX_BYTES)))
+            owner = ProcessIdentity.read(json.loads(stream.read(MAX_BYTES)))
     except (OSError, ValueError, RecursionError):
         owner = None
     if owner is not None:

@@ -24,7 +24,7 @@ from agent.scheduling import claims, listener
 from agent.scheduling.claims import Claims
 from agent.scheduling.queue import open_queue
 from fno_runner.errors import MachineError
-from fno_runner.process import Identity
+from fno_runner.process import ProcessIdentity
 from tests import faults
 from tests.bench import Bench, is_alive
 from tests.postgres import postgresql
@@ -111,7 +111,7 @@ def test_a_point_that_the_storage_hands_out_twice_is_run_once(
         return handed[-1]
 
     monkeypatch.setattr(one._study, "ask", ask)
-    monkeypatch.setattr(two._claims, "_me", Identity("far", "far", 1, 1.0))
+    monkeypatch.setattr(two._claims, "_me", ProcessIdentity("far", "far", 1, 1.0))
     for run_id in GRID:
         mine = one.take(GRID)
         assert mine is not None and mine.run_id == run_id
@@ -129,7 +129,7 @@ def test_a_point_is_claimed_by_one_of_many_threads(tmp_path: Path) -> None:
     """Twenty at one point, as far drivers at the same moment: one has it."""
     everybody = [Claims(tmp_path) for _ in range(20)]
     for number, one in enumerate(everybody):
-        one._me = Identity("far", f"far {number}", 1, 1.0)
+        one._me = ProcessIdentity("far", f"far {number}", 1, 1.0)
     for point in range(5):
         won: list[Claims] = []
         gate = threading.Barrier(len(everybody))
@@ -207,8 +207,8 @@ def test_a_claim_is_dead_when_its_process_is_gone_or_nothing_was_heard(
     monkeypatch.setattr(listener, "monotonic", lambda: clock[0])
     mine, here, far = Claims(tmp_path), Claims(tmp_path), Claims(tmp_path)
     place = mine._me.place
-    here._me = Identity("h", place, 2**22 + 1, 1.0)  # no such process
-    far._me = Identity("far", "far", 1, 1.0)
+    here._me = ProcessIdentity("h", place, 2**22 + 1, 1.0)  # no such process
+    far._me = ProcessIdentity("far", "far", 1, 1.0)
     assert here.take("a" * 12, 0) and far.take("b" * 12, 0)
     assert mine.is_dead("a" * 12) and mine.take("a" * 12, 1)
     assert not mine.is_dead("b" * 12)

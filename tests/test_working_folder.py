@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fno_runner.process import Identity
+from fno_runner.process import ProcessIdentity
 from fno_runner.working_folder import OWNER, working_folder
 
 RUN = "00000000000a"
-ME = Identity.of(psutil.Process())
+ME = ProcessIdentity.of(psutil.Process())
 
 
-def remains(study: Path, name: str, owner: Identity | None, run: str = RUN) -> Path:
+def remains(study: Path, name: str, owner: ProcessIdentity | None, run: str = RUN) -> Path:
     """A working folder that was there before."""
     folder = study / "runs" / f"{run}.{name}.partial"
     folder.mkdir(parents=True)
@@ -33,7 +33,7 @@ def remains(study: Path, name: str, owner: Identity | None, run: str = RUN) -> P
 def test_it_becomes_the_runs_folder_and_keeps_what_was_there(tmp_path: Path) -> None:
     for content in ("first", "second"):
         with working_folder(tmp_path, RUN) as (folder, publish):
-            assert Identity.read(json.loads((folder / OWNER).read_text())) == ME
+            assert ProcessIdentity.read(json.loads((folder / OWNER).read_text())) == ME
             (folder / "result.json").write_text(content)
             final = publish()
     assert sorted(path.name for path in final.iterdir()) == ["log.txt", "result.json"]

@@ -18,7 +18,7 @@ from filelock import FileLock
 from agent.scheduling.listener import Listener
 from fno_runner.errors import MachineError
 from fno_runner.files import make_folder, write_text_atomically
-from fno_runner.process import Identity
+from fno_runner.process import ProcessIdentity
 
 BEAT_S = 10.0
 """A driver says so often that it lives [s]."""
@@ -38,7 +38,7 @@ class Claims:
             MachineError: the folder cannot be written.
         """
         self._folder = make_folder(folder)
-        self._me = Identity.of(psutil.Process())
+        self._me = ProcessIdentity.of(psutil.Process())
         self._listener = Listener()
         self._held: dict[str, int] = {}
 
@@ -120,7 +120,7 @@ class Claims:
     def _is_mine(self, run_id: str) -> bool:
         return self._read(run_id)[0] == self._me
 
-    def _read(self, run_id: str) -> tuple[Identity | None, int | None]:
+    def _read(self, run_id: str) -> tuple[ProcessIdentity | None, int | None]:
         """A claim's holder and attempt; None for what cannot be read."""
         try:
             with (self._folder / run_id).open("rb") as stream:
@@ -128,7 +128,7 @@ class Claims:
         except (OSError, ValueError, RecursionError):
             return None, None
         attempt = content.get("attempt") if isinstance(content, dict) else None
-        return Identity.read(content), attempt if isinstance(attempt, int) else None
+        return ProcessIdentity.read(content), attempt if isinstance(attempt, int) else None
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from agent.scheduling.slots import ORDER, Slot, cards_shared
 from fno_runner.device import VISIBLE
 from fno_runner.errors import MachineError
 from fno_runner.files import write_text_atomically
-from fno_runner.process import Identity
+from fno_runner.process import ProcessIdentity
 
 CONTROL = "nvidia-cuda-mps-control"
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
@@ -181,7 +181,7 @@ def _start(cards: Sequence[str], given: Mapping[str, str], say: Say) -> Mps | No
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         mps = Mps(folder, _environment(cards, given), say)
         try:
-            me = Identity.of(psutil.Process()).as_mapping()
+            me = ProcessIdentity.of(psutil.Process()).as_mapping()
             write_text_atomically(folder / OWNER, json.dumps(me) + "\n")
             mps.start()
         except BaseException:
@@ -213,7 +213,7 @@ def _remove_remains(say: Say) -> None:
         try:
             if folder.stat().st_uid != os.getuid():
                 continue
-            owner = Identity.read(json.loads((folder / OWNER).read_text()))
+            owner = ProcessIdentity.read(json.loads((folder / OWNER).read_text()))
         except (OSError, ValueError):
             continue
         if owner is not None and owner.is_here and owner.process() is None:

@@ -22,7 +22,7 @@ from agent.scheduling.journal import JOURNAL, JournalLock
 from agent.scheduling.listener import Listener
 from agent.study.sweepfile import INT_UNIFORM, LOG_UNIFORM, Point, Range, Sweep, Value
 from fno_runner.errors import MachineError, UserError
-from fno_runner.process import Identity
+from fno_runner.process import ProcessIdentity
 
 CLAIMS = "claims"
 UNCLAIMED_S = 10.0
@@ -53,7 +53,7 @@ class Queue:
     point: the point's run_id.
     after: how many trials there were when it was queued. An attempt of a later number at the same
         point has answered what this one was queued for, so this one is void.
-    worker, child: the driver that took it, and the run's process (`Identity`).
+    worker, child: the driver that took it, and the run's process (`ProcessIdentity`).
     beat: where drivers share no folder, changes as long as the worker lives.
     outcome: the status of the record that the attempt left.
     """
@@ -80,7 +80,7 @@ class Queue:
             load_if_exists=True,
         )
         self.shares_records = shares_records
-        self._me = Identity.of(psutil.Process()).as_mapping()
+        self._me = ProcessIdentity.of(psutil.Process()).as_mapping()
         self._claims = claims
         self._listener = Listener()
         self._mine: dict[str, Ticket] = {}
@@ -155,7 +155,7 @@ class Queue:
     def started(self, ticket: Ticket, pid: int) -> None:
         """Note the run's process, so that it can be found should this driver die."""
         try:
-            child = Identity.of(psutil.Process(pid))
+            child = ProcessIdentity.of(psutil.Process(pid))
         except psutil.NoSuchProcess:  # it is over already
             return
         with suppress(*OVER):
@@ -201,7 +201,7 @@ class Queue:
                 self._study.tell(trial.number, state=TrialState.FAIL)
             except OVER:  # another driver was quicker
                 continue
-            _stop_orphan(Identity.read(trial.user_attrs.get("child")))
+            _stop_orphan(ProcessIdentity.read(trial.user_attrs.get("child")))
             if "outcome" not in trial.user_attrs and _point(trial) is not None:
                 dead.append(str(_point(trial)))
         return dead
@@ -230,7 +230,7 @@ class Queue:
         It is on another host, or ended before it said who it is.
         """
         for trial in self._trials():
-            worker = Identity.read(trial.user_attrs.get("worker"))
+            worker = ProcessIdentity.read(trial.user_attrs.get("worker"))
             if trial.state != TrialState.RUNNING or (worker is not None and worker.is_here):
                 continue
             if worker is None or not self._listen(trial)[1]:
@@ -247,7 +247,7 @@ class Queue:
         self._claims.release(ticket.run_id)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
-        worker = Identity.read(trial.user_attrs.get("worker"))
+        worker = ProcessIdentity.read(trial.user_attrs.get("worker"))
         if worker is None:
             return self._listener.silence(f"unnamed {trial.number}", None) > UNCLAIMED_S
         if worker.is_here:
@@ -367,7 +367,7 @@ def _point(trial: FrozenTrial) -> str | None:
     return None if point is None else str(point)
 
 
-def _stop_orphan(run: Identity | None) -> None:
+def _stop_orphan(run: ProcessIdentity | None) -> None:
     """Stop the run of a dead driver: nobody would read its end, and it may not run beside ours."""
     process = run.process() if run is not None else None
     if process is None or process.pid == os.getpid():
