@@ -75,7 +75,7 @@ def stand_in_for(behaviour: Mapping[str, str]) -> Any:
         config = load_config({**point, "output_dir": str(study)})
         # Seeds other than the first scatter.
         noise = np.random.default_rng([config.seed, config.width]).normal(0, 0.05)
-        quality = config.width / 100 + (noise if config.seed else 0.0)
+        quality = min(1.0, config.width / 100 + (noise if config.seed else 0.0))
         result = RunResult(
             run_id=log.stem,
             status="finished",
