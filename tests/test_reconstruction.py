@@ -101,13 +101,17 @@ def test_inference_calls_forward_predict_in_slices(
     original = model.forward_predict
 
     def spy(
-        x: torch.Tensor, positions: torch.Tensor, probe: torch.Tensor, factor: torch.Tensor
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        probe: torch.Tensor,
+        factor: torch.Tensor,
+        to_unit: torch.Tensor | None = None,
     ) -> torch.Tensor:
         b = len(x)
         assert x.shape == (b, 1, N, N) and positions.shape == (b, 1, 2, 1)
         assert probe.shape == (N, N) and factor.shape == (b, 1, 1, 1)
         sizes.append(b)
-        return original(x, positions, probe, factor)
+        return original(x, positions, probe, factor, to_unit)
 
     monkeypatch.setattr(model, "forward_predict", spy)
     patches = predict(model, tiny.test, 0.5, CPU, infer_batch_size)

@@ -19,6 +19,7 @@ from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.identity import run_id
 from fno_runner.models import build_network, count_parameters
+from fno_runner.reconstruct.predictor import Predictor
 from fno_runner.result import Metrics, RunResult
 from fno_runner.runner import preflight, run
 from tests.commands import python_m
@@ -174,8 +175,9 @@ def test_an_empty_phase_is_called_collapsed(
 ) -> None:
     """A reconstruction of vacuum recovers nothing, whatever its amplitude scores."""
     monkeypatch.setattr(
-        "fno_runner.score.timing.predict",
-        lambda _, patterns, *__: np.ones(patterns.amplitude.shape, np.complex64),
+        Predictor,
+        "__call__",
+        lambda _, patterns: np.ones(patterns.amplitude.shape, np.complex64),
     )
     result = run(tiny_config).result
     assert result.status == "collapsed"
