@@ -35,7 +35,7 @@ from fno_runner.train.network import build_model
 
 SLICE = 32
 SIMULATED = ("--patch_size=128", "--architecture=fno", "--width=8", "--modes=24",
-             "--train_patterns=3200", "--epochs=2", f"--infer_batch_size={SLICE}")  # fmt: skip
+             "--train_patterns=3200", "--epochs=6", f"--infer_batch_size={SLICE}")  # fmt: skip
 SCAN = ("--architecture=fno", "--width=16", "--input_transform=sqrt", "--learning_rate=0.005",
         "--epochs=16", f"--infer_batch_size={SLICE}")  # fmt: skip
 MODES = {64: 12, 128: 24}
