@@ -253,6 +253,8 @@ def _evaluate(
         result.provenance["stopped_epoch"] = round(stopped[0], 3)
     if trained[0].captured is not None:
         result.provenance["captured"] = all(network.captured for network in trained)
+    if trained[0].compiled is not None:
+        result.provenance["compiled"] = all(network.compiled for network in trained)
     if len(trained) > 1:
         result.timing["train_time_per_seed_s"] = sum(seconds) / len(seconds)
         result.timing["seeds_at_once"] = min(network.at_once for network in trained)

@@ -56,6 +56,7 @@ def test_only_whole_batches_in_training_are_compiled(
     monkeypatch.setattr(compiled, "compile_function", spy)
     (same,) = train(config, tiny, CPU, compiled=True)
     assert given == 2 * config.blocks * [(16, True)]
+    assert plain.compiled is None and same.compiled is True
     assert_equal(same, plain)
     for module in same.model.modules():
         assert "forward" not in vars(module)
@@ -79,6 +80,7 @@ def test_where_nothing_can_be_compiled_the_blocks_go_on(
     with caplog.at_level(logging.WARNING):
         (same,) = train(config, tiny, CPU, compiled=True)
     assert caplog.text.count("cannot be compiled (InvalidCxxCompiler: no C++ compiler") == 1
+    assert same.compiled is False
     assert_equal(same, plain)
 
 

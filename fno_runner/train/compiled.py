@@ -47,7 +47,7 @@ def worth_compiling(config: RunConfig, steps: int) -> bool:
 @contextmanager
 def compiled_blocks(
     models: Sequence[Reconstructor], batch_size: int, cache: Path | None
-) -> Iterator[None]:
+) -> Iterator[CompiledBlocks]:
     """Within, training steps on `batch_size` patterns take the compiled blocks of these models.
 
     Other batches (the last one of an epoch, validation) take the plain ones: each size would be
@@ -59,32 +59,37 @@ def compiled_blocks(
     """
     modules = (module for model in models for module in model.modules())
     blocks = [module for module in modules if isinstance(module, FourierBlock)]
-    forward = _Compiled(batch_size)
+    forward = CompiledBlocks(batch_size)
     with _kept_in(cache):
         for block in blocks:
             block.forward = partial(forward, block)  # type: ignore[method-assign]
         try:
-            yield
+            yield forward
         finally:
             for block in blocks:
                 del block.forward
 
 
-class _Compiled:
+class CompiledBlocks:
     """The forward of every block; blocks of one shape share what is compiled."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._compiled: Any = None
+        self._forward: Any = None
         self._failed = False
+
+    @property
+    def compiled(self) -> bool:
+        """Whether steps took them so far, and none took the plain ones instead."""
+        return self._forward is not None and not self._failed
 
     def __call__(self, block: FourierBlock, x: Tensor) -> Tensor:
         is_step = len(x) == self._batch_size and torch.is_grad_enabled()
         if is_step and not self._failed:
             try:
-                if self._compiled is None:
-                    self._compiled = compile_function(FourierBlock.forward)
-                out: Tensor = self._compiled(block, x)
+                if self._forward is None:
+                    self._forward = compile_function(FourierBlock.forward)
+                out: Tensor = self._forward(block, x)
                 return out
             except torch.OutOfMemoryError:
                 raise

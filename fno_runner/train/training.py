@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -54,6 +54,7 @@ class Trained:
         not.
     at_once: networks that trained at once.
     captured: whether steps were replayed as a CUDA graph; None where that was not tried.
+    compiled: whether steps took compiled blocks; None where that was not tried.
     """
 
     model: Reconstructor
@@ -66,6 +67,7 @@ class Trained:
     stopped: float | None = None
     at_once: int = 1
     captured: bool | None = None
+    compiled: bool | None = None
 
 
 def train(
@@ -114,9 +116,12 @@ def train(
             models = [network.model for network in networks]
             pays = captured and worth_compiling(config, config.epochs * networks[0].steps)
             with ExitStack() as stack:
+                blocks = None
                 if pays if compiled is None else compiled:
-                    stack.enter_context(compiled_blocks(models, config.batch_size, cache))
-                trained.extend(_train(networks, captured, report, hear, stop_asked, checkpoint))
+                    blocks = stack.enter_context(compiled_blocks(models, config.batch_size, cache))
+                group = _train(networks, captured, report, hear, stop_asked, checkpoint)
+                how = None if blocks is None else blocks.compiled
+                trained.extend(replace(network, compiled=how) for network in group)
             if len(configs) > len(some) == 1:
                 log.info("seed %d: trained in %.1f s", some[0].seed, trained[-1].train_time_s)
 
