@@ -30,8 +30,7 @@ from agent.study.retimes import (
 )
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import RunConfig
-from fno_runner.data import load_dataset
-from fno_runner.data.cache import PARAMETERS
+from fno_runner.data import NOT_OF_DATA, load_dataset
 from fno_runner.data.dataset import Dataset
 from fno_runner.device import allow_tf32, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
@@ -191,7 +190,7 @@ class _Datasets:
     """The dataset of the last configuration, kept for the next one, which mostly has the same."""
 
     def __init__(self) -> None:
-        self._key: tuple[Any, ...] = ()
+        self._key: dict[str, Any] = {}
         self._dataset: Dataset | None = None
 
     def of(self, config: RunConfig) -> Dataset:
@@ -199,8 +198,7 @@ class _Datasets:
         Raises:
             UserError: a data file cannot be used.
         """
-        names = ("scan", "patch_size", "bin", "train_npz", "test_npz", "data_dir", *PARAMETERS)
-        key = tuple(getattr(config, name) for name in names)
+        key = config.model_dump(exclude=NOT_OF_DATA)
         if self._dataset is None or key != self._key:
             self._dataset, self._key = load_dataset(config), key
         return self._dataset

@@ -21,6 +21,7 @@ from agent.export import export
 from agent.study.records import read_records, table
 from agent.study.retimes import RETIMED, is_settled, prefer_retimed, read_retiming
 from fno_runner.config import RunConfig
+from fno_runner.data import NOT_OF_DATA
 from fno_runner.data.dataset import load_npz_pair
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -301,3 +302,28 @@ def test_bad_calls_are_refused_in_a_line(
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match="no model"):
         retime._main(retime._parser().parse_args([str(tmp_path)]))
+
+
+def test_a_scan_read_otherwise_is_another_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two configurations share what is loaded if they differ in keys of the network alone."""
+    loaded: list[RunConfig] = []
+
+    def load(config: RunConfig) -> RunConfig:
+        loaded.append(config)
+        return config
+
+    monkeypatch.setattr(retime, "load_dataset", load)
+    datasets = retime._Datasets()
+    wanted = [
+        {"scan": "a.h5", "width": 8},
+        {"scan": "a.h5", "width": 16, "seed": 1},
+        {"scan": "a.h5", "width": 8, "scan_data": "intensity"},
+        {"scan": "a.h5", "width": 8, "scan_data": "intensity", "scan_entry": "entry_2"},
+        {"width": 8},
+        {"width": 8, "nphotons": 1e4},
+    ]
+    for keys in wanted:
+        datasets.of(RunConfig.model_validate(keys))
+    order = [wanted.index(config.model_dump(exclude_unset=True)) for config in loaded]
+    assert order == [0, 2, 3, 4, 5]
+    assert RunConfig.model_fields.keys() > NOT_OF_DATA

@@ -15,6 +15,13 @@ from fno_runner.data.formats import size_of_scan
 from fno_runner.data.scan import load_scan
 from fno_runner.data.source import Hints
 
+NOT_OF_DATA = {
+    *("architecture", "input_transform", "conditioning", "modes", "width", "blocks", "cnn_blocks"),
+    *("epochs", "batch_size", "learning_rate", "grad_clip", "loss", "seed", "replicates"),
+    *("train_patterns", "precision", "infer_batch_size", "device", "output_dir"),
+}
+"""The keys that leave the data as they are. A new key counts as one that does not."""
+
 
 def load_dataset(config: RunConfig) -> Dataset:
     """The data that a configuration asks for: its scan, its NPZ files, or simulated grid lines.
