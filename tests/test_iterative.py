@@ -60,7 +60,7 @@ def test_a_blind_fit_reaches_the_noise_and_finds_the_object(
     y, x = np.indices((N, N)) - N // 2
     poor = scan.probe * np.exp(-(x**2 + y**2) / 30**2 + 0.003j * x * y)
     start = replace(scan, probe=poor.astype(np.complex64))
-    fit = reconstruct(start, iterations=60)
+    fit = reconstruct(start, iterations=20)
     assert fit.r[0] > 0.1
     assert residual(fit, start) < 1.6 * poisson_floor(scan)
     middle = np.zeros(simulated.obj.shape, bool)
@@ -71,7 +71,7 @@ def test_a_blind_fit_reaches_the_noise_and_finds_the_object(
 
 def test_a_second_mode_explains_what_one_cannot(tmp_path: Path) -> None:
     scan = read_scan(write_raw(tmp_path / "s.npz", simulate_scan(modes=2, frames=FRAMES)))
-    one, two = (reconstruct(scan, modes=modes, iterations=25) for modes in (1, 2))
+    one, two = (reconstruct(scan, modes=modes, iterations=8) for modes in (1, 2))
     assert residual(two, scan) < 0.75 * residual(one, scan)
     assert two.probe.shape == (2, N, N)
 
@@ -91,8 +91,8 @@ def test_modes_are_made_orthogonal_and_keep_their_intensity() -> None:
 def test_positions_are_corrected_when_asked(scan: Scan) -> None:
     rng = np.random.default_rng(3)
     off = replace(scan, positions=scan.positions + rng.normal(0, 0.35, scan.positions.shape))
-    kept = reconstruct(off, iterations=40, fit_probe=False)
-    moved = reconstruct(off, iterations=40, fit_probe=False, fit_positions=True)
+    kept = reconstruct(off, iterations=12, fit_probe=False)
+    moved = reconstruct(off, iterations=12, fit_probe=False, fit_positions=True)
     assert residual(moved, off) < 0.9 * residual(kept, off)
 
     def error(positions: np.ndarray) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fno_runner.apply.adapt import Adapted, adapt, train_from_nothing, write_adapted
 from fno_runner.apply.assemble import OnFrames, assemble
 from fno_runner.apply.follow import Limits, arrivals, follow, output_folder
+from fno_runner.apply.given import (
+    FILES,
+    add_scan_options,
+    as_told,
+    hints_of,
+    positive,
+    tell_left_out,
+    wanted_folder,
+)
 from fno_runner.apply.live import Opening
 from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.model import TrainedModel, find_model
@@ -29,19 +36,17 @@ from fno_runner.apply.refine import refine
 from fno_runner.apply.stream import Stream
 from fno_runner.apply.watch import Piece
 from fno_runner.cli import Parser, command, count_of
-from fno_runner.config import BINNINGS
-from fno_runner.data.formats import open_scan, read_scan
+from fno_runner.data.formats import open_scan
 from fno_runner.data.frames import Scan, bring_to_size
 from fno_runner.data.recording import clean
 from fno_runner.data.scan import fingerprint_of
-from fno_runner.data.source import Hints
 from fno_runner.device import pick_device
 from fno_runner.errors import DivergedError, UserError
 from fno_runner.terminal import log_to_terminal
 
 log = logging.getLogger("fno_runner")
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Reconstruct a scan with a network that was trained before.
 
   python -m fno_runner.reconstruct STUDY scan.npz       the study's recommended network
@@ -49,14 +54,9 @@ Reconstruct a scan with a network that was trained before.
   python -m fno_runner.reconstruct STUDY scan.npz --refine 5 --compare
   python -m fno_runner.reconstruct STUDY scan.npz --adapt 3
   python -m fno_runner.reconstruct STUDY scan.h5 --watch       while it is being written
+  python -m fno_runner.reconstruct --iterative scan.npz        without a network; --help tells more
 
-Written into OUT, which is new:
-  object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light
-  object.cxi     CXI 1.6: image_1, source_1/probe
-  product.h5     ptychodus product, where the pixel's size is known
-  phase.tif, amplitude.tif   32 bit, with the pixel's size; NaN where no light fell
-  object.png     both, to look at
-  reconstruction.json        R, rates, which network and which scan"""
+{FILES}"""
 
 EPILOG = """\
 R = Σ|predicted − measured| / Σ measured amplitude, over all frames.
@@ -111,7 +111,7 @@ def _reconstruct(given: argparse.Namespace) -> None:
             compare=given.compare,
         )
     left_out: list[str] = []
-    wanted = _wanted(given)
+    wanted = wanted_folder(given)
 
     def fill(place: Path) -> None:
         left_out.extend(write_product(product, place))
@@ -121,7 +121,7 @@ def _reconstruct(given: argparse.Namespace) -> None:
                 adapted,
                 prepared,
                 given.scan,
-                _hints(given),
+                hints_of(given),
                 fingerprint,
                 given.adapt_layers,
                 place,
@@ -129,8 +129,7 @@ def _reconstruct(given: argparse.Namespace) -> None:
 
     folder = new_folder(wanted, fill)
     seconds = perf_counter() - start
-    if left_out:
-        _tell_left_out(left_out)
+    tell_left_out(left_out)
     if folder != wanted:
         log.warning("%s is there already and is left as it is", wanted)
     # With a training or a fit in it, the time is no rate of frames.
@@ -158,30 +157,22 @@ def _watch(given: argparse.Namespace) -> int:
 
     def begin(pieces: list[Piece]) -> Opening:
         return Opening.of(
-            pieces, model, binning, lambda scan: _as_told(given, model, scan), prepared
+            pieces, model, binning, lambda scan: _with_probe(given, model, scan), prepared
         )
 
     limits = Limits(given.wait, given.idle, given.frames)
     title = f"{given.scan.name}, by {model.name}"
-    source = arrivals(given.scan, _hints(given))
-    with output_folder(_wanted(given)) as (folder, kept), served(folder, given.serve) as address:
+    source = arrivals(given.scan, hints_of(given))
+    with (
+        output_folder(wanted_folder(given)) as (folder, kept),
+        served(folder, given.serve) as address,
+    ):
         log.info("watching %s; the page is %s", given.scan, address or folder / PAGE)
         watched = follow(source, begin, folder, kept, limits, title)
-    if watched.left_out:
-        _tell_left_out(watched.left_out)
+    tell_left_out(watched.left_out)
     r = "" if watched.r_own is None else f"R {watched.r_own:.4f} of each frame's own answer · "
     print(f"{r}{watched.frames} frames · {watched.state} · {folder}")
     return 128 + watched.signal if watched.signal else 0
-
-
-def _wanted(given: argparse.Namespace) -> Path:
-    scan: Path = given.scan
-    return given.output or scan.with_name(f"{scan.stem}.reconstruction")
-
-
-def _tell_left_out(names: Sequence[str]) -> None:
-    known = "no pixel size is known; --pixel-size tells it"
-    log.warning("not written: %s (%s)", ", ".join(names), known)
 
 
 def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
@@ -253,53 +244,29 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
         UserError: it cannot be used.
     """
     binning = model.config.bin if given.bin is None else given.bin
-    hints = _hints(given)
+    hints = hints_of(given)
     with open_scan(given.scan, hints) as opened:
         scan = bring_to_size(clean(opened.measured), model.config.size, binning)
         fingerprint = fingerprint_of(opened, scan.crop, hints)
-    scan = _as_told(given, model, scan)
+    scan = _with_probe(given, model, scan)
     if model.record.provenance.get("dataset") == fingerprint:
         log.warning("%s: the network was trained on frames of this scan", given.scan)
     return scan, fingerprint
 
 
-def _as_told(given: argparse.Namespace, model: TrainedModel, scan: Scan) -> Scan:
+def _with_probe(given: argparse.Namespace, model: TrainedModel, scan: Scan) -> Scan:
     """The scan with what the options say of it, told what is remarkable about it.
 
     Raises:
         UserError: it has no probe, or not that one.
     """
-    for remark in scan.remarks:
-        log.warning("%s: %s", given.scan, remark)
-    if given.probe is not None:
-        scan = replace(scan, probe=_probe(given.probe, scan))
+    scan = as_told(given, scan)
     if scan.probe is None:
         raise UserError(
             f"{given.scan}: has no probe; --probe FILE takes another file's, --probe {given.model} "
             f"that of the training, and python -m fno_runner.data probe finds one"
         )
-    if given.pixel_size is not None:
-        scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
     return scan
-
-
-def _hints(given: argparse.Namespace) -> Hints:
-    return Hints(data=given.data, entry=given.entry)
-
-
-def _probe(path: Path, scan: Scan) -> np.ndarray:
-    """The probe of another file, or the one that a model was trained with.
-
-    Raises:
-        UserError: there is none, or it is of another size.
-    """
-    probe = find_model(path).training_probe() if path.is_dir() else read_scan(path).probe
-    if probe is None:
-        raise UserError(f"{path}: has no probe")
-    if probe.shape[1:] != scan.amplitude.shape[1:]:
-        sides = f"{probe.shape[1]} px, the frames have {scan.amplitude.shape[1]}"
-        raise UserError(f"{path}: its probe has {sides}")
-    return probe
 
 
 @contextmanager
@@ -331,13 +298,7 @@ def _parser() -> Parser:
         help="a run's folder; a study's: its recommended configuration, the seed best on "
         "validation; or an exported model's",
     )
-    add("scan", type=Path, metavar="SCAN", help="of any format of docs/scan-formats.md")
-    add("--data", choices=("amplitude", "intensity"),
-        help="what the scan's frames hold [what its format says]")  # fmt: skip
-    add("--entry", metavar="NAME", help="which entry of the scan's file [the first]")
-    add("-o", "--output", type=Path, metavar="OUT", help="folder [SCAN.reconstruction, new]")
-    add("--probe", type=Path, metavar="PATH",
-        help="take this file's probe, or that of this model's training [the scan's]")  # fmt: skip
+    add_scan_options(parser)
     add("--any-probe", action="store_true",
         help="use a network that sees amplitudes only with any probe")  # fmt: skip
     add("--refine", type=count_of(10_000), metavar="PASSES",
@@ -352,18 +313,13 @@ def _parser() -> Parser:
         help="do the same without the network as well, and say what it saves")  # fmt: skip
     add("--watch", action="store_true", help="SCAN is still being written: an HDF5 file in SWMR "
         "mode, or a folder of files")  # fmt: skip
-    add("--wait", type=_positive, default=60.0, metavar="S",
+    add("--wait", type=positive, default=60.0, metavar="S",
         help="… for its first frame so long [60 s]")  # fmt: skip
-    add("--idle", type=_positive, default=30.0, metavar="S",
+    add("--idle", type=positive, default=30.0, metavar="S",
         help="… without a new frame, after which it has ended [30 s]")  # fmt: skip
     add("--frames", type=count_of(), metavar="F", help="… it has so many [what it declares]")
     add("--serve", type=count_of(65535), metavar="PORT",
         help="… show the page to browsers of this machine, http://127.0.0.1:PORT")  # fmt: skip
-    add("--pixel-size", type=_positive, metavar="NM",
-        help="of the object [what the scan tells]")  # fmt: skip
-    add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
-        "[as in the training]")  # fmt: skip
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="[auto]")
     add("--infer-batch-size", type=count_of(2**20), metavar="B",
         help="frames a slice [the network's]")  # fmt: skip
     return parser
@@ -380,13 +336,3 @@ def _check(given: argparse.Namespace) -> None:
             option = f"--{name.replace('_', '-')}"
             why = "needs a whole scan, not --watch" if given.watch else "goes with --watch"
             raise UserError(f"{option} {why}")
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}': allowed is a number > 0")
-    return number

@@ -8,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Complex64, Float32, Float64
 
 from fno_runner.apply.prepared import Prepared
+from fno_runner.data.frames import Scan
 from fno_runner.provenance import provenance
 
 
@@ -40,21 +42,31 @@ class Product:
 
 def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
     """What reconstruction.json says of network, scan and machine, and what is `told`."""
-    model, scan = prepared.model, prepared.stream.scan
+    model = prepared.model
+    network = {
+        "run_id": model.record.run_id,
+        "config": model.record.config,
+        "trained_on": model.record.provenance.get("dataset"),
+    }
+    return record_of_scan(
+        prepared.stream.scan,
+        prepared.device,
+        network=network,
+        probes_alike=prepared.likeness,
+        input_scale_factor=prepared.scale,
+        **told,
+    )
+
+
+def record_of_scan(scan: Scan, device: torch.device, **told: Any) -> dict[str, Any]:
+    """What reconstruction.json says of scan and machine, and what is `told`."""
     return {
         "program": f"fno-study {_version()}",
         "command": "python -m fno_runner.reconstruct",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "network": {
-            "run_id": model.record.run_id,
-            "config": model.record.config,
-            "trained_on": model.record.provenance.get("dataset"),
-        },
-        "scan": {"source": scan.source, "frames": len(prepared.stream)},
-        "probes_alike": prepared.likeness,
-        "input_scale_factor": prepared.scale,
+        "scan": {"source": scan.source, "frames": len(scan)},
         **told,
-        "provenance": provenance(prepared.device),
+        "provenance": provenance(device),
     }
 
 

@@ -1,10 +1,10 @@
-"""`python -m fno_runner.reconstruct`: the object of a scan, by a trained network."""
+"""`python -m fno_runner.reconstruct`: the object of a scan, by a trained network or without one."""
 
 from __future__ import annotations
 
 import sys
 
-from fno_runner.apply.command import main
+from fno_runner.apply import command, iterative
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit((iterative if "--iterative" in sys.argv else command).main())

@@ -9,20 +9,26 @@ from time import perf_counter
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex64, Float64
-from torch import Tensor, nn
+from torch import Tensor
 
 from fno_runner.data.frames import Scan
 from fno_runner.physics import amplitude_of, local_probe, near_field
+from fno_runner.scan.descent import Descent, Sought
 from fno_runner.score.metrics import r_factor
+from fno_runner.train.schedule import one_cycle
 
-BATCH = 32
-"""Frames a step."""
+BATCH, STEPS = 16, 16
+"""Frames a step; fewer where a pass would have fewer than so many steps."""
 ITERATIONS = 40
 """Passes over all frames."""
 RATE, POSITION_RATE = 0.05, 0.02
 """Adam's highest rates for object and probe (in units of their typical modulus), positions [px]."""
+RISE = 0.1
+"""The share of all steps in which the rates rise."""
 MODE_REACH = 0.625
 """Further modes begin as the first times y or x over this share of the window."""
+DETERMINED = 16
+"""With fewer frames there are hardly more counts than unknowns: many objects fit equally."""
 
 OnIteration = Callable[[int, int, float], None]
 """Called after a pass with its number, the number of all passes, and R during it."""
@@ -52,73 +58,51 @@ def reconstruct(
     iterations: int = ITERATIONS,
     fit_probe: bool = True,
     fit_positions: bool = False,
+    smooth: float = 0.0,
     frames: Bool[np.ndarray, " f"] | None = None,
     first_object: Complex64[np.ndarray, "h w"] | None = None,
+    device: torch.device | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Fit:
     """Fit object and probe to a scan's amplitudes by least squares (Adam, one cycle).
 
     It begins with an object of 1 everywhere, and with the scan's probe, or where it has none with
-    what the mean pattern would be the far field of. The same input gives the same fit.
+    what the mean pattern would be the far field of. The same input gives the same fit on a CPU.
 
     Args:
         modes: how many incoherent ones the probe has.
+        smooth: weight of the object's total variation, mean |∇O| [1/px], beside the mean square of
+            (predicted − measured amplitude) in units in which the probe's mean intensity is 1.
         first_object: begin with this one, of the scan's shape and in the units that belong to its
             probe, in place of 1; where it is 0 nothing is known of it, and 1 stays.
         frames: fit to these only; by default to all.
+        device: where to compute; by default the CPU.
     """
     start = perf_counter()
-    height, width = scan.shape
-    size = scan.size
-    amplitude = torch.from_numpy(scan.amplitude)
-    first = torch.from_numpy(scan.positions - size // 2)
-    corner = first.round()
-    mask = None if scan.mask is None else torch.from_numpy(scan.mask)
+    device = device or torch.device("cpu")
     used = torch.arange(len(scan)) if frames is None else torch.from_numpy(np.flatnonzero(frames))
-    begin = _first_probe(scan, amplitude[used], modes)
-    unit = begin[0].abs().square().mean().sqrt()
-    amplitude = amplitude / unit
-    obj = nn.Parameter(torch.view_as_real(_first_object(scan, begin, first_object)))
-    probe = nn.Parameter(torch.view_as_real(begin / unit).clone(), requires_grad=fit_probe)
-    remainder = nn.Parameter((first - corner).float(), requires_grad=fit_positions)
-    groups = [{"params": [obj, probe], "lr": RATE}, {"params": [remainder], "lr": POSITION_RATE}]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    along = torch.arange(size)
-    rows, cols = (corner.long()[:, axis, None] + along for axis in (0, 1))
-    pixels = rows[:, :, None] * width + cols[:, None, :]  # (F, N, N) in the flat object
-    steps = -(-len(used) // BATCH) * iterations
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        [RATE, POSITION_RATE],
-        total_steps=max(steps, 2),
-        pct_start=0.1,
-        cycle_momentum=False,
-    )
+    begin = _first_probe(scan, torch.from_numpy(scan.amplitude)[used], modes)
+    unit = float(begin[0].abs().square().mean().sqrt())
+    obj = _first_object(scan, begin, first_object)
+    sought = Sought(probe=fit_probe, positions=fit_positions, smooth=smooth)
+    descent = Descent(scan, obj, begin / unit, unit, sought, device)
+    batch = min(BATCH, max(1, len(used) // STEPS))
+    steps, step = -(-len(used) // batch) * iterations, 0
     shuffle = torch.Generator().manual_seed(0)
     history = []
     for iteration in range(1, iterations + 1):
-        misfit = total = 0.0
-        for some in used[torch.randperm(len(used), generator=shuffle)].split(BATCH):
-            patch = torch.view_as_complex(obj)[pixels[some]][:, None]  # (B, 1, N, N)
-            light = local_probe(_modes(probe), remainder[some][:, None])
-            difference = amplitude_of(patch, light)[:, 0] - amplitude[some]
-            if mask is not None:
-                difference = difference * mask
-            optimiser.zero_grad()
-            difference.square().mean().backward()
-            optimiser.step()
-            schedule.step()
-            misfit += float(difference.detach().abs().sum())
-            total += float(amplitude[some].sum())
-        history.append(misfit / total)
+        order = used[torch.randperm(len(used), generator=shuffle)].to(device)
+        for rows in order.split(batch):
+            rate = one_cycle(1.0, step, steps, RISE)
+            descent.step(rows, RATE * rate, POSITION_RATE * rate)
+            step += 1
+        history.append(descent.take_r())
         if on_iteration is not None:
             on_iteration(iteration, iterations, history[-1])
-    fitted = torch.view_as_complex(probe.detach()) * unit
-    positions = (corner + remainder.detach().double()).numpy() + size // 2
     return Fit(
-        obj=torch.view_as_complex(obj.detach()).numpy().reshape(height, width),
-        probe=orthogonal_modes(fitted.numpy()),
-        positions=positions if fit_positions else scan.positions,
+        obj=descent.obj.cpu().numpy(),
+        probe=orthogonal_modes((descent.probe * unit).cpu().numpy()),
+        positions=descent.positions() if fit_positions else scan.positions,
         seconds=perf_counter() - start,
         r=tuple(history),
     )
@@ -163,14 +147,13 @@ def _modes(probe: Tensor) -> Tensor:
 
 
 def _first_object(scan: Scan, begin: Tensor, given: np.ndarray | None) -> Tensor:
-    """Where to begin, (H·W,): with `begin` it diffracts as `given` does with the scan's probe."""
-    height, width = scan.shape
-    vacuum = torch.ones(height * width, dtype=torch.complex64)
+    """Where to begin, (H, W): with `begin` it diffracts as `given` does with the scan's probe."""
+    vacuum = torch.ones(scan.shape, dtype=torch.complex64)
     if given is None:
         return vacuum
-    assert scan.probe is not None and given.shape == (height, width)
+    assert scan.probe is not None and given.shape == scan.shape
     brighter = begin.abs().square().sum().sqrt() / float(np.linalg.norm(scan.probe))
-    obj = torch.from_numpy(np.ascontiguousarray(given)).flatten()
+    obj = torch.from_numpy(np.ascontiguousarray(given))
     return torch.where(obj == 0, vacuum, obj / brighter)
 
 

@@ -14,7 +14,7 @@ from fno_runner.scan.iterative import reconstruct, residual
 
 FRAMES = 120
 """Frames of a short fit: those nearest to the scan's middle, so that they overlap."""
-ITERATIONS = 12
+ITERATIONS = 4
 """Passes of a short fit."""
 
 ORIENTATIONS = tuple(

@@ -1,0 +1,107 @@
+"""What the commands that reconstruct read from the same options, and say in the same words."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fno_runner.apply.model import find_model
+from fno_runner.cli import Parser
+from fno_runner.config import BINNINGS
+from fno_runner.data.formats import read_scan
+from fno_runner.data.frames import Scan
+from fno_runner.data.source import Hints
+from fno_runner.errors import UserError
+
+log = logging.getLogger("fno_runner")
+
+FILES = """\
+Written into OUT, which is new:
+  object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light
+  object.cxi     CXI 1.6: image_1, source_1/probe
+  product.h5     ptychodus product, where the pixel's size is known
+  phase.tif, amplitude.tif   32 bit, with the pixel's size; NaN where no light fell
+  object.png     both, to look at
+  reconstruction.json        R, rates, how and of which scan"""
+
+
+def add_scan_options(parser: Parser) -> None:
+    """SCAN, what its file means, and where the products go."""
+    add = parser.add_argument
+    add("scan", type=Path, metavar="SCAN", help="of any format of docs/scan-formats.md")
+    add("--data", choices=("amplitude", "intensity"),
+        help="what the scan's frames hold [what its format says]")  # fmt: skip
+    add("--entry", metavar="NAME", help="which entry of the scan's file [the first]")
+    add("-o", "--output", type=Path, metavar="OUT", help="folder [SCAN.reconstruction, new]")
+    add("--probe", type=Path, metavar="PATH",
+        help="take this file's probe, or that of this model's training [the scan's]")  # fmt: skip
+    add("--pixel-size", type=positive, metavar="NM",
+        help="of the object [what the scan tells]")  # fmt: skip
+    add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
+        "[as in the training; 1]")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="[auto]")
+
+
+def hints_of(given: argparse.Namespace) -> Hints:
+    """What the user says of the file."""
+    return Hints(data=given.data, entry=given.entry)
+
+
+def as_told(given: argparse.Namespace, scan: Scan) -> Scan:
+    """The scan with what the options say of it, told what is remarkable about it.
+
+    Raises:
+        UserError: the other probe cannot be used.
+    """
+    for remark in scan.remarks:
+        log.warning("%s: %s", given.scan, remark)
+    if given.probe is not None:
+        scan = replace(scan, probe=_probe(given.probe, scan))
+    if given.pixel_size is not None:
+        scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
+    return scan
+
+
+def wanted_folder(given: argparse.Namespace) -> Path:
+    """Where the products shall go."""
+    scan: Path = given.scan
+    return given.output or scan.with_name(f"{scan.stem}.reconstruction")
+
+
+def tell_left_out(names: Sequence[str]) -> None:
+    """Say which files were not written, and why."""
+    if names:
+        known = "no pixel size is known; --pixel-size tells it"
+        log.warning("not written: %s (%s)", ", ".join(names), known)
+
+
+def positive(text: str) -> float:
+    """A number > 0, from an option."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}': allowed is a number > 0")
+    return number
+
+
+def _probe(path: Path, scan: Scan) -> np.ndarray:
+    """The probe of another file, or the one that a model was trained with.
+
+    Raises:
+        UserError: there is none, or it is of another size.
+    """
+    probe = find_model(path).training_probe() if path.is_dir() else read_scan(path).probe
+    if probe is None:
+        raise UserError(f"{path}: has no probe")
+    if probe.shape[1:] != scan.amplitude.shape[1:]:
+        sides = f"{probe.shape[1]} px, the frames have {scan.amplitude.shape[1]}"
+        raise UserError(f"{path}: its probe has {sides}")
+    return probe

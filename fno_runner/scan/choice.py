@@ -1,0 +1,93 @@
+"""How smooth an object is to be, and how many passes to fit it: chosen by frames that are left out.
+
+A fit to few frames, or to noisy ones, goes on explaining them better while it predicts others
+worse. What a careful user does about it is done here: a tenth of the frames, here and there, is
+left out, and decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fno_runner.data.frames import Scan
+from fno_runner.data.scan import hold_out
+from fno_runner.errors import UserError
+from fno_runner.scan.iterative import DETERMINED, Fit, residual
+
+log = logging.getLogger("fno_runner")
+
+WEIGHTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Of the total variation, in this order as long as each is better than the one before."""
+PASSES = (5, 10, 20, 40, 80, 160)
+"""Likewise."""
+FOR_WEIGHTS = 20
+"""Passes with which weights are compared."""
+GAIN = 2e-3
+"""More passes are worth it if they bring R of frames left out down by this share of it."""
+
+Fitting = Callable[..., Fit]
+"""`reconstruct` of one scan, as to modes, probe and device; gets smooth, iterations and frames."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """smooth, passes: as `reconstruct` takes them. r_left_out: R of the frames that chose."""
+
+    smooth: float
+    passes: int
+    r_left_out: float
+
+
+def choose(
+    fit: Fitting,
+    scan: Scan,
+    smooth: float | None,
+    passes: int | None,
+    among: np.ndarray | None = None,
+) -> Choice:
+    """Choose what is None by frames left out; one after the other, first how smooth.
+
+    Args:
+        among: bool (F,), the frames there are; by default all.
+
+    Raises:
+        UserError: too few frames to leave some out.
+    """
+    there = np.ones(len(scan), bool) if among is None else among
+    count = int(there.sum())
+    if count < DETERMINED:
+        raise UserError(
+            f"{count} frames: fewer than {DETERMINED} leave none to choose by; say how many passes "
+            f"and how smooth"
+        )
+    left_out = np.zeros(len(scan), bool)
+    left_out[np.flatnonzero(there)[hold_out(scan.positions[there], 0)[0]]] = True
+
+    def r_of(weight: float, iterations: int) -> float:
+        made = fit(scan, smooth=weight, iterations=iterations, frames=there & ~left_out)
+        r = residual(made, scan, left_out)
+        log.info("smooth %g, %d passes: R of frames left out %.4f", weight, iterations, r)
+        return r
+
+    best = r = float("inf")
+    if smooth is None:
+        for weight in WEIGHTS:
+            r = r_of(weight, passes or FOR_WEIGHTS)
+            if r >= best:
+                break
+            best, smooth = r, weight
+        assert smooth is not None, "R is no number"
+    if passes is not None:
+        return Choice(smooth, passes, best if best < r else r_of(smooth, passes))
+    best = float("inf")
+    for iterations in PASSES:
+        r = r_of(smooth, iterations)
+        if r >= best * (1 - GAIN):
+            break
+        best, passes = r, iterations
+    assert passes is not None, "R is no number"
+    return Choice(smooth, passes, best)
