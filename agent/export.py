@@ -10,9 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.analysis.asking import add_choice_options, add_more_choice_options, asked_of
+from agent.analysis.choice_options import (
+    add_choice_options,
+    add_more_choice_options,
+    choice_options,
+)
 from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
-from agent.analysis.recommendation import Asked
+from agent.analysis.recommendation import ChoiceOptions
 from agent.analysis.series import configuration_table, series
 from agent.report.recommendation_json import to_json
 from agent.report.terminal import (
@@ -26,7 +30,7 @@ from agent.report.terminal import (
 )
 from agent.report.write import write_report
 from agent.server.client import Place, Server, UnknownPlaceError, parse_place
-from agent.server.rows import is_ours, merge, mirror, records_here
+from agent.server.rows import is_ours, with_records_here
 from agent.study.coverage import attempts
 from agent.study.csv_files import as_csv
 from agent.study.folder import STUDIES, adopt_study, newest_study, read_study, server_study
@@ -79,7 +83,7 @@ finished run · 2 bad input, or a server that cannot be read · 3 the files cann
 def export(
     study: Path,
     output_dir: Path | None = None,
-    asked: Asked | None = None,
+    options: ChoiceOptions | None = None,
     *,
     allow_mixed: bool = False,
 ) -> ExportResult:
@@ -89,7 +93,7 @@ def export(
         UserError: `study` is not a study; nothing was written.
         MachineError: the files cannot be written.
     """
-    return write(read_local(study), output_dir, asked, allow_mixed=allow_mixed)
+    return write(read_local(study), output_dir, options, allow_mixed=allow_mixed)
 
 
 def read_local(study: Path) -> Material:
@@ -123,8 +127,7 @@ def read_server(server: Server, place: Place) -> Material:
     runs = server.runs(place)
     ours = [run for run in runs if place.sweep or is_ours(run)]
     folder = server_study(place.sweep or place.project)
-    records = records_here(ours, [folder.name] if place.sweep else [])
-    merged = merge(map(mirror, ours), {name: here.results for name, here in records.items()})
+    merged, records = with_records_here(ours, [folder.name] if place.sweep else [])
     if merged.table.empty:
         raise UserError(f"{place}: no run of this program yet")
     whole, remarks = prefer_retimed(merged.table, [STUDIES / name for name in records])
@@ -150,7 +153,7 @@ def read_server(server: Server, place: Place) -> Material:
 def write(
     material: Material,
     output_dir: Path | None = None,
-    asked: Asked | None = None,
+    options: ChoiceOptions | None = None,
     *,
     allow_mixed: bool = False,
 ) -> ExportResult:
@@ -160,7 +163,7 @@ def write(
 
     Args:
         output_dir: where the files go; the material's folder if None.
-        asked: of the choice; None for a price of 0.01 in phase SSIM (R: 0.001) a doubling.
+        options: of the choice; None for a price of 0.01 in phase SSIM (R: 0.001) a doubling.
         allow_mixed: compare runs of different data, epochs, schema or code apart, each group by
             itself, with a column that names it; otherwise they are refused.
 
@@ -191,7 +194,7 @@ def write(
     elif commits := commits_of_one_code(material.counted):
         remark = f"runs of commits {', '.join(commits)}, which compute the same (code)"
         material = replace(material, remarks=[*material.remarks, remark])
-    all_series = series(material.counted, asked)
+    all_series = series(material.counted, options)
     grid = attempts(sweep, runs) if sweep is not None and sweep.method == "grid" else None
     make_folder(folder)
     write_text_atomically(csv, as_csv(runs))
@@ -235,7 +238,7 @@ def _export(args: argparse.Namespace) -> ExportResult:
     material = read_local(source) if isinstance(source, Path) else _read_place(source)
     if args.require_complete and (material.sweep is None or material.sweep.method != "grid"):
         raise UserError(f"--require-complete: {material.source} is not the study of a grid")
-    result = write(material, args.output_dir, asked_of(args), allow_mixed=args.allow_mixed)
+    result = write(material, args.output_dir, choice_options(args), allow_mixed=args.allow_mixed)
     if isinstance(source, Place) and material.sweep is not None and args.output_dir is None:
         # So that the folder, exported without the server, knows its grid.
         adopt_study(material.folder, material.sweep)

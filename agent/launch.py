@@ -38,7 +38,7 @@ from agent.server.supervisor import (
     UNFIT,
     Supervisor,
 )
-from fno_runner.cli import Parser, command, count_of
+from fno_runner.cli import Parser, command, count_of, lines_to
 from fno_runner.stop import heard
 
 STAGGER_S = 2.0
@@ -95,7 +95,7 @@ def _main(args: argparse.Namespace) -> int:
     sweep = Server().sweep(place)
     wandb.teardown()  # the client's own process is not needed any more
     console = Console()
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = lines_to(console)
     gpus = [] if args.gpus == NONE else usable_gpus()
     per_gpu = args.per_gpu
     if per_gpu == AUTO:

@@ -11,24 +11,21 @@ from functools import partial
 from pathlib import Path
 
 import optuna
-import pandas as pd
 import sqlalchemy
 from rich.console import Console
 from rich.table import Table
 
-from agent.analysis.asking import add_choice_options, asked_of
-from agent.analysis.settle import Settling, add_settle_options, describe
-from agent.scheduling.display import Display
-from agent.scheduling.driver import Driver, named_grid, statuses
-from agent.scheduling.mps import shared_by_mps
+from agent.analysis.choice_options import add_choice_options
+from agent.analysis.settle import add_settle_options, describe, settling_of
+from agent.scheduling.driver import Driver, drive, early_end, named_grid, statuses
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
 from agent.study.folder import STUDIES, check_study, open_study
 from agent.study.records import read_records, table
 from agent.study.retimes import prefer_retimed
-from agent.study.sweepfile import Point, Range, Sweep, point_name, read_sweep
-from fno_runner.cli import Parser, command, count_of
+from agent.study.sweepfile import Point, Sweep, point_name, read_sweep, values_in_words
+from fno_runner.cli import Parser, command, count_of, lines_to
 from fno_runner.errors import MachineError, UserError
 from fno_runner.result import SETTLED
 
@@ -78,15 +75,19 @@ def _main(args: argparse.Namespace) -> int:
     sweep = read_sweep(args.sweep)
     _check_options(args, sweep)
     folder: Path = args.study or STUDIES / sweep.study_id
-    settling = _settling(args, sweep, folder)
+    if args.settle is not None and args.storage is not None:
+        raise UserError("--settle reads the study's records; it needs a folder that all share")
+    settling = settling_of(
+        args, sweep, lambda: prefer_retimed(table(read_records(folder).results), [folder])[0]
+    )
     grid = named_grid(sweep) if sweep.method == "grid" else None
     check_study(folder, sweep)
     console = Console()
     if args.dry_run:
         _list(console, sweep, folder, grid)
         return 0
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    slots = asked_slots(args, os.environ, partial(points_per_gpu, sweep, given=os.environ, say=say))
+    auto = partial(points_per_gpu, sweep, given=os.environ, say=lines_to(console))
+    slots = asked_slots(args, os.environ, auto)
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
     before = _count(statuses(folder, queue), grid)
@@ -98,42 +99,21 @@ def _main(args: argparse.Namespace) -> int:
         failed = 0
     if grid is not None and args.limit is not None:
         total = min(total, done + failed + args.limit)
-    console.print(f"{sweep.name}: study {folder}", highlight=False, soft_wrap=True)
-    with (
-        shared_by_mps(slots, os.environ, say) as (slots, watch),
-        Display(console, total, done, failed, len(slots)) as display,
-    ):
-        more = None if settling is None else settling.more
-        driver = Driver(
-            folder, sweep, grid, queue, display, slots, args.limit, watch=watch, more=more
-        )
-        stopped = driver.run(args.retry_failed)
+    lines_to(console)(f"{sweep.name}: study {folder}")
+    more = None if settling is None else settling.more
+    driver, stopped = drive(
+        console, folder, sweep, grid, queue, slots, (total, done, failed),
+        limit=args.limit, more=more, retry_failed=args.retry_failed,
+    )  # fmt: skip
     everything = _summary(console, folder, grid, queue, driver)
     if settling is not None:
-        for line in describe(settling, driver.ended.keys() - (grid or {}).keys()):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if stopped is not None:
-        return 128 + stopped
-    if driver.broken:
-        print(f"error: {driver.broken[-1]}", file=sys.stderr)
-        return MachineError.exit_status
+        lines_to(console)("\n".join(describe(settling, driver.ended.keys() - (grid or {}).keys())))
+    if (status := early_end(driver, stopped)) is not None:
+        return status
     if settling is not None:
         return 0 if settling.is_settled else 1
     of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) <= set(SETTLED)
     return 0 if everything or of_limit else 1
-
-
-def _settling(args: argparse.Namespace, sweep: Sweep, folder: Path) -> Settling | None:
-    """What adds seeds to the grid, if asked."""
-    if args.settle is None:
-        return None
-    if args.storage is not None:
-        raise UserError("--settle reads the study's records; it needs a folder that all share")
-
-    def runs() -> pd.DataFrame:
-        return prefer_retimed(table(read_records(folder).results), [folder])[0]
-
-    return Settling(sweep, asked_of(args), args.settle, args.most_seeds, runs)
 
 
 def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
@@ -158,12 +138,7 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         for column in ("key", "takes"):
             table.add_column(column)
         for key, values in sorted(sweep.parameters.items()):
-            takes = (
-                f"{values.low} … {values.high} ({values.distribution})"
-                if isinstance(values, Range)
-                else ", ".join(str(value) for value in values)
-            )
-            table.add_row(key, takes)
+            table.add_row(key, values_in_words(values))
         console.print(table)
         return
     known = statuses(folder)
@@ -179,11 +154,9 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
     console.print(table)
     counts = _count(known, grid)
     missing = len(grid) - counts.total()
-    console.print(
+    lines_to(console)(
         f"{counts['finished']} done, {_stopped(counts)}{counts['failed']} failed, "
-        f"{missing} missing · study {folder}",
-        highlight=False,
-        soft_wrap=True,
+        f"{missing} missing · study {folder}"
     )
 
 
@@ -210,7 +183,7 @@ def _summary(
             words.append(f"{missing} missing")
         words[0] += f" of {len(grid)}"
         complete = counts["finished"] + counts["stopped"] == len(grid)
-    console.print(f"{', '.join(words)} · study {folder}", highlight=False, soft_wrap=True)
+    lines_to(console)(f"{', '.join(words)} · study {folder}")
     return complete
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,24 +16,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.analysis.asking import add_choice_options, asked_of
-from agent.analysis.settle import Settling, add_settle_options, describe
-from agent.scheduling.display import Display
-from agent.scheduling.driver import Driver, named_grid
-from agent.scheduling.mps import shared_by_mps
+from agent.analysis.choice_options import add_choice_options
+from agent.analysis.settle import Settling, add_settle_options, describe, settling_of
+from agent.scheduling.driver import drive, early_end, named_grid
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
-from agent.server.rows import ACTIVE, merge, mirror, records_here
+from agent.server.rows import ACTIVE, mirror, with_records_here
 from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
 from agent.study.records import assemble, read_records, table
 from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Sweep, point_name, points
-from fno_runner.cli import Parser, command
-from fno_runner.errors import MachineError, UserError
+from fno_runner.cli import Parser, command, lines_to
+from fno_runner.errors import UserError
 
 HELP = """\
 List the points of a sweep's grid that have no finished run on the server, with what became of
@@ -125,11 +123,17 @@ def _main(args: argparse.Namespace) -> int:
     missing = find_missing(sweep, runs, folder)
     _list(console, place, sweep, missing, folder)
     wanted = [entry.point for entry in missing if entry.what == TO_RUN]
-    settling = _settling(args, sweep, place, server, folder)
+
+    def counted() -> pd.DataFrame:
+        """All runs of the sweep, there and here, that count."""
+        merged, records = with_records_here(server.runs(place), [folder.name])
+        told = prefer_retimed(merged.table, [STUDIES / name for name in records])[0]
+        return told[~told["superseded"].astype(bool)].reset_index(drop=True)
+
+    settling = settling_of(args, sweep, counted)
     if args.run and (wanted or settling is not None):
         variables = _variables(place, runs)
-        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-        auto = partial(points_per_gpu, sweep, given=variables, say=say)
+        auto = partial(points_per_gpu, sweep, given=variables, say=lines_to(console))
         slots = asked_slots(args, variables, auto)
         status = _run(console, sweep, wanted, folder, slots, variables, settling)
         if status:
@@ -137,34 +141,10 @@ def _main(args: argparse.Namespace) -> int:
         missing = find_missing(sweep, server.runs(place), folder)
         _list(console, place, sweep, missing, folder)
     elif settling is not None:
-        _say_standing(console, settling, ())
+        lines_to(console)("\n".join(describe(settling, ())))
     if not args.run and (wanted or settling is not None):
-        console.print("--run runs what is to run, on this machine", highlight=False)
+        lines_to(console)("--run runs what is to run, on this machine")
     return 1 if missing or (settling is not None and not settling.is_settled) else 0
-
-
-def _settling(
-    args: argparse.Namespace, sweep: Sweep, place: Place, server: Server, folder: Path
-) -> Settling | None:
-    """What adds seeds to the sweep, if asked."""
-    if args.settle is None:
-        return None
-
-    def counted() -> pd.DataFrame:
-        """All runs of the sweep, there and here, that count."""
-        runs = server.runs(place)
-        records = records_here(runs, [folder.name])
-        there = [mirror(run) for run in runs]
-        merged = merge(there, {name: here.results for name, here in records.items()}).table
-        told = prefer_retimed(merged, [STUDIES / name for name in records])[0]
-        return told[~told["superseded"].astype(bool)].reset_index(drop=True)
-
-    return Settling(sweep, asked_of(args), args.settle, args.most_seeds, counted)
-
-
-def _say_standing(console: Console, settling: Settling, added: Collection[str]) -> None:
-    for line in describe(settling, added):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _run(
@@ -181,23 +161,14 @@ def _run(
     grid = {name: p for name, p in named_grid(sweep).items() if tuple(p.values()) in asked}
     adopt_study(folder, sweep)
     queue = open_queue(None, folder, sweep)
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     more = None if settling is None else settling.more
-    with (
-        shared_by_mps(slots, variables, say) as (sharing, watch),
-        Display(console, len(grid), 0, 0, len(slots)) as display,
-    ):
-        driver = Driver(folder, sweep, grid, queue, display, sharing, None, variables,
-                        more=more, watch=watch)  # fmt: skip
-        stopped = driver.run(retry_failed=True)
+    driver, stopped = drive(
+        console, folder, sweep, grid, queue, slots, (len(grid), 0, 0),
+        given=variables, more=more, retry_failed=True,
+    )  # fmt: skip
     if settling is not None:
-        _say_standing(console, settling, driver.ended.keys() - grid.keys())
-    if stopped is not None:
-        return 128 + stopped
-    if driver.broken:
-        print(f"error: {driver.broken[-1]}", file=sys.stderr)
-        return MachineError.exit_status
-    return 0
+        lines_to(console)("\n".join(describe(settling, driver.ended.keys() - grid.keys())))
+    return early_end(driver, stopped) or 0
 
 
 def _variables(place: Place, runs: Sequence[ServerRun]) -> dict[str, str]:
@@ -218,24 +189,16 @@ def _list(
         for heading in ("point", "", "newest run", "why"):
             printed.add_column(heading)
         for entry in missing:
-            cells = (
-                point_name(sweep, entry.point),
-                entry.what,
-                entry.state,
-                entry.error[:300],
-            )
-            printed.add_row(*map(Text, cells))
+            name = point_name(sweep, entry.point)
+            printed.add_row(*map(Text, (name, entry.what, entry.state, entry.error[:300])))
         console.print(printed)
     total = len(points(sweep))
     counts = Counter(entry.what for entry in missing)
     words = [f"{counts[what]} {what}" for what in (TO_RUN, RUNS_NOW, NOT_SENT) if counts[what]]
     done = f"{total - len(missing)} of the grid's {total} points are finished"
-    console.print(
-        f"sweep {place}: {', '.join([done, *words])}", highlight=False, soft_wrap=True, markup=False
-    )
+    lines_to(console)(f"sweep {place}: {', '.join([done, *words])}")
     if counts[NOT_SENT]:
-        sends = f"python -m agent.sync {folder} sends what is finished here"
-        console.print(sends, highlight=False, soft_wrap=True, markup=False)
+        lines_to(console)(f"python -m agent.sync {folder} sends what is finished here")
 
 
 def _parser() -> argparse.ArgumentParser:

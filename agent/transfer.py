@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import kendalltau
+from scipy.stats import bootstrap, kendalltau, rankdata
 
 from agent import local
 from agent.analysis.configurations import CONFIGURATION, configurations
@@ -27,7 +27,7 @@ from fno_runner.cli import Parser, command
 from fno_runner.config import N, RunConfig, suggestion
 from fno_runner.data import patch_size_of
 from fno_runner.errors import UserError
-from fno_runner.files import make_folder, write_atomically, write_text_atomically
+from fno_runner.files import make_folder, write_text_atomically
 from fno_runner.score.quantities import QUANTITIES
 
 ROOT = Path("outputs/transfer")
@@ -164,11 +164,10 @@ def tau_interval(first: Array, second: Array) -> tuple[float, float]:
 
     A resample has configurations twice, which are tied in both; τ-b leaves such pairs out.
     """
-    rng = np.random.default_rng(len(first))
-    drawn = rng.integers(0, len(first), (RESAMPLES, len(first)))
-    taus = [kendall_tau(first[rows], second[rows]) for rows in drawn]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(taus, [tail, 1 - tail])
+    low, high = bootstrap(
+        (first, second), kendall_tau, paired=True, vectorized=False, method="percentile",
+        n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(len(first)),
+    ).confidence_interval  # fmt: skip
     return float(low), float(high)
 
 
@@ -210,10 +209,7 @@ def verdict(transfer: Transfer) -> str:
 
 def _ranks(values: Array, metric: Metric) -> npt.NDArray[np.int_]:
     """1 is the best."""
-    order = np.argsort(-values if metric.maximize else values, kind="stable")
-    ranks = np.empty(len(values), dtype=int)
-    ranks[order] = np.arange(1, len(values) + 1)
-    return ranks
+    return rankdata(-values if metric.maximize else values, method="ordinal").astype(int)
 
 
 def _configurations(study: Path) -> pd.DataFrame:
@@ -225,12 +221,16 @@ def _with(
 ) -> dict[str, object]:
     """The sweep on one kind of data, as its file would have it, patterns of one size in both."""
     mapping = sweep.as_mapping()
-    goal = {"name": metric.name, "goal": "maximize" if metric.maximize else "minimize"}
     parameters = dict(mapping["parameters"])
     parameters |= {key: {"value": value} for key, value in on.items()}
     if size != N:
         parameters.setdefault("patch_size", {"value": size})
-    changed = {**mapping, "name": f"{sweep.name} {name}", "metric": goal, "parameters": parameters}
+    changed = {
+        **mapping,
+        "name": f"{sweep.name} {name}",
+        "metric": metric.as_mapping(),
+        "parameters": parameters,
+    }
     parse_sweep(changed, name)
     return changed
 
@@ -242,8 +242,7 @@ def _write_csv(transfer: Transfer, folder: Path, measure: Metric, scan_measure: 
         f"simulated_{measure.name}": transfer.simulated,
         f"scan_{scan_measure.name}": transfer.scanned,
     }
-    text = pd.DataFrame(columns).to_csv(index=False)
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+    write_text_atomically(path, pd.DataFrame(columns).to_csv(index=False))
     return path
 
 

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from agent.report.pareto_plot import OKABE_ITO, STYLE, save_png
+from agent.report.figures import OKABE_ITO, new_figure, save_png
 from benchmarks.growth import MEMORY, PASS, STEP, Grown
 
 AXES = {
@@ -43,10 +40,7 @@ def draw_growth(grown: Sequence[Grown], title: str, path: Path) -> None:
     Raises:
         MachineError: the disk refuses the picture.
     """
-    with matplotlib.style.context(["default", STYLE]):
-        size = (PANEL[0] * len(AXES), PANEL[1] * len(ROWS) + 0.6)
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
+    with new_figure(PANEL[0] * len(AXES), PANEL[1] * len(ROWS) + 0.6) as figure:
         panels = figure.subplots(len(ROWS), len(AXES), sharex="col", sharey="row")
         for row, (quantity, y_label) in zip(panels, ROWS.items(), strict=True):
             row[0].set_ylabel(y_label)

@@ -8,10 +8,13 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
 from fno_runner.errors import MachineError, UserError, printable
+
+if TYPE_CHECKING:  # not every program prints with it
+    from rich.console import Console
 
 P = ParamSpec("P")
 
@@ -50,6 +53,11 @@ def in_a_line(error: UserError | OSError) -> str:
         return str(error)
     where = f": {error.filename}" if error.filename else ""
     return printable(f"{error.strerror or error}{where}")
+
+
+def lines_to(console: Console) -> Callable[[str], None]:
+    """What prints a line there as it is: not wrapped, no part of it coloured or read as markup."""
+    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.analysis.best_over import cross_fitted
-from agent.analysis.recommendation import Asked
+from agent.analysis.recommendation import ChoiceOptions
 from agent.analysis.series import series
 from agent.export import main
 from agent.report.terminal import RECOMMENDATION
@@ -56,7 +56,7 @@ def test_no_seed_chooses_for_itself() -> None:
     """Seeds 1 and 2 are 0.80 and 0.81 on average, so seed 0 is counted at the low rate; seeds 0 and
     2 are 0.75 and 0.85: low; seeds 0 and 1 are 0.85 and 0.81: seed 2 is counted at the high rate.
     """
-    (compared,) = series(table(runs()), Asked(best_over="learning_rate"))
+    (compared,) = series(table(runs()), ChoiceOptions(best_over="learning_rate"))
     row = compared.configs.iloc[0]
     assert len(compared.configs) == 1 and row["n_seeds"] == 3
     assert row["learning_rate"] == "best", "no single value is behind these numbers"
@@ -69,14 +69,14 @@ def test_no_seed_chooses_for_itself() -> None:
 def test_a_value_that_failed_with_another_seed_comes_last() -> None:
     """The low rate collapsed with seed 1: seeds 0 and 2 do not take it. Seed 1, which cannot know
     that, does, and its collapse counts."""
-    (compared,) = series(table(runs(low1="collapsed")), Asked(best_over="learning_rate"))
+    (compared,) = series(table(runs(low1="collapsed")), ChoiceOptions(best_over="learning_rate"))
     row = compared.configs.iloc[0]
     assert (row["n_seeds"], row["n_collapsed"], row["seeds"]) == (2, 1, "0 2")
     assert row["ssim_phase_mean"] == pytest.approx((0.60 + 0.62) / 2)
 
 
 def test_a_single_seed_chooses_by_validation_and_that_is_said() -> None:
-    (compared,) = series(table(runs(seeds=(0,))), Asked(best_over="learning_rate"))
+    (compared,) = series(table(runs(seeds=(0,))), ChoiceOptions(best_over="learning_rate"))
     assert compared.configs["ssim_phase_mean"].tolist() == [0.70]
     assert compared.best_over is not None and "chose for itself" in compared.best_over.words
 
@@ -110,7 +110,7 @@ def test_an_architecture_that_needs_another_rate_is_not_judged_at_the_wrong_one(
         for (width, rate), ssim in of.items()
         for seed in range(3)
     ]
-    (compared,) = series(table(records), Asked(best_over="learning_rate", price=0.01))
+    (compared,) = series(table(records), ChoiceOptions(best_over="learning_rate", price=0.01))
     assert compared.best_over is not None and compared.recommendation is not None
     assert compared.best_over.of(compared.configs) == [HIGH, LOW]
     assert compared.configs["width"].tolist() == [8, 16]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from agent.analysis.series import Series, series
 from agent.report.effects_plot import effects_figure, in_order
-from agent.report.pareto_plot import save_png
+from agent.report.figures import save_png
 from agent.study.records import table
 from fno_runner.result import RunResult
 from tests.studies import grid, result

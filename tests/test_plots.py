@@ -17,7 +17,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from agent.analysis.series import series
-from agent.report.pareto_plot import DPI, MAX_SERIES, pareto_figure, save_pdf, save_png
+from agent.report.figures import DPI, MAX_SERIES, save_pdf, save_png
+from agent.report.pareto_plot import pareto_figure
 from agent.study.records import table
 from fno_runner.config import RunConfig
 from fno_runner.result import RunResult

@@ -64,7 +64,7 @@ def test_a_doubly_offered_point_that_is_done_is_not_taken_again(tmp_path: Path) 
     assert ticket is not None
     one.finish(ticket, "failed", None)
     assert two.take(GRID) is None
-    # Asked for again afterwards, it is a new attempt.
+    # ChoiceOptions for again afterwards, it is a new attempt.
     two.offer(lambda: point)
     assert two.take(GRID) is not None
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.recommendation import Asked, Limit
+from agent.analysis.recommendation import ChoiceOptions, Limit
 from agent.analysis.series import Series, series
 from agent.report.recommendation_json import to_json
 from agent.report.words import advice
@@ -48,7 +48,7 @@ def seeds(number: int, params: int, *ssim: float, **config: Any) -> list[RunResu
 
 
 def only(runs: list[RunResult], **asked: Any) -> Series:
-    (one,) = series(table(runs), Asked(**asked))
+    (one,) = series(table(runs), ChoiceOptions(**asked))
     return one
 
 
@@ -201,7 +201,7 @@ def test_a_price_that_no_doubling_can_bring_is_refused(price: float) -> None:
 def test_one_price_has_no_sense_for_two_qualities() -> None:
     scan = run(9, 10, None, metrics={"r_factor": {"held_out": 0.08}})
     with pytest.raises(UserError, match="no unit in common"):
-        series(table([run(1, 10, 0.7), scan]), Asked(price=0.01))
+        series(table([run(1, 10, 0.7), scan]), ChoiceOptions(price=0.01))
 
 
 def test_less_is_better_for_r_and_a_scan_has_no_second_object() -> None:

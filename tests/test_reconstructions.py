@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.report.pareto_plot import save_png
+from agent.report.figures import save_png
 from agent.report.reconstructions import (
     Column,
     Comparison,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from agent.analysis.recommendation import Asked, Limit
+from agent.analysis.recommendation import ChoiceOptions, Limit
 from agent.analysis.series import series
 from agent.export import export, read_local
 from agent.report.write import PAGE
@@ -259,14 +259,14 @@ def test_the_front_answers_which_configuration_has_a_quality_at_a_cost(
     column = page.execute_script("return data.series[0].fronts[0].y")
     for quality, cost in ((0.6, 600_000), (0.68, 5_000_000)):
         limits = (Limit(column, quality, True), Limit("model_params", cost, False))
-        chosen = series(read_local(study).counted, Asked(limits=limits))[0]
+        chosen = series(read_local(study).counted, ChoiceOptions(limits=limits))[0]
         assert chosen.recommendation is not None
         name, _ = ask(quality, cost)
         assert name == chosen.configs["configuration"][chosen.recommendation.config]
     limits = (Limit(column, 0.9, True), Limit("model_params", 300_000, False))
     name, said = ask(0.9, 300_000)
     assert "nearest" in said
-    assert name in series(read_local(study).counted, Asked(limits=limits))[0].why_not
+    assert name in series(read_local(study).counted, ChoiceOptions(limits=limits))[0].why_not
     slider = page.find_element(By.ID, "cost-slider")
     slider.send_keys(Keys.END)
     assert float(page.find_element(By.ID, "cost").get_attribute("value") or 0) > 5_000_000

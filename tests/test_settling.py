@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agent.analysis.recommendation import Asked
+from agent.analysis.recommendation import ChoiceOptions
 from agent.analysis.settle import Settling
 from agent.study.records import table
 from agent.study.sweepfile import Point, parse_sweep
@@ -24,7 +24,7 @@ def settling(runs: list[RunResult], **parameters: Any) -> Settling:
     """Of a sweep whose networks are too alike to be told apart."""
     swept = {"width": {"values": [31, 32, 33]}, **parameters}
     sweep = parse_sweep({"method": "grid", "parameters": swept}, "")
-    return Settling(sweep, Asked(price=0.0), 0.999999, MOST, lambda: table(runs))
+    return Settling(sweep, ChoiceOptions(price=0.0), 0.999999, MOST, lambda: table(runs))
 
 
 def ran(config: RunConfig, **changes: Any) -> RunResult:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.configurations import CONFIGURATION, COST, FLOPS
-from agent.study.quality import numbers
+from agent.study.quality import cells, numbers, words
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
@@ -39,7 +39,7 @@ class BestOver:
 
     def of(self, configs: pd.DataFrame) -> list[Any]:
         """The value of each row of a table of configurations."""
-        return [self.values.get(words, math.nan) for words in _others(configs, self.key)]
+        return [self.values.get(others, math.nan) for others in _others(configs, self.key)]
 
 
 def check_key(key: str, table: pd.DataFrame, never: tuple[str, ...]) -> None:
@@ -57,9 +57,9 @@ def check_key(key: str, table: pd.DataFrame, never: tuple[str, ...]) -> None:
     if key in never:
         raise UserError(f"--best-over {key}: runs that differ in it are not compared")
     values: dict[Key, set[str]] = {}
-    for words, value in zip(_others(table, key), _column(table, key), strict=True):
+    for others, value in zip(_others(table, key), cells(table, key), strict=True):
         if value is not None:
-            values.setdefault(words, set()).add(str(value))
+            values.setdefault(others, set()).add(str(value))
     if all(len(some) < 2 for some in values.values()):
         raise UserError(
             f"--best-over {key}: it does not vary between runs that are otherwise alike"
@@ -83,21 +83,21 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
     Raises:
         UserError: the values of the key differ in cost, which is a question of the study.
     """
-    value, seed = _column(runs, key), _column(runs, "seed")
-    status, run_ids = _column(runs, "status"), _column(runs, "run_id")
+    value, seed = cells(runs, key), cells(runs, "seed")
+    status, run_ids = cells(runs, "status"), cells(runs, "run_id")
     quality = by.sign * numbers(runs, by.column)
     costs = [numbers(runs, column) for column in (COST, FLOPS)]
     groups: dict[Key, list[int]] = {}
     kept: list[int] = []
-    for row, words in enumerate(_others(runs, key)):
+    for row, others in enumerate(_others(runs, key)):
         if value[row] is None or seed[row] is None:
             kept.append(row)
         else:
-            groups.setdefault(words, []).append(row)
+            groups.setdefault(others, []).append(row)
     best: dict[Key, Any] = {}
     alone = several = 0
     chosen: list[int] = []
-    for words, rows in groups.items():
+    for others, rows in groups.items():
         for cost in costs:
             if len({cost[row] for row in rows if math.isfinite(cost[row])}) > 1:
                 raise UserError(f"--best-over {key}: its values differ in cost, which is a question"
@@ -117,7 +117,7 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
         picks, by_itself = cross_fitted(told, failed, there)
         chosen += [int(place[pick, number]) for number, pick in enumerate(picks)]
         overall = _best(told, failed, np.ones(len(values), bool))
-        best[words] = math.nan if overall is None else values[overall]
+        best[others] = math.nan if overall is None else values[overall]
         alone += bool(by_itself.any())
         several += not by_itself.any()
     kept = sorted([*kept, *chosen])
@@ -173,9 +173,4 @@ def _best(quality: Array, failed: Mask, allowed: Mask) -> int | None:
 
 def _others(table: pd.DataFrame, key: str) -> list[Key]:
     """What makes each row's configuration, without the key."""
-    others = [other for other in CONFIGURATION if other != key]
-    return [tuple(map(str, row)) for row in table.reindex(columns=others).to_numpy().tolist()]
-
-
-def _column(table: pd.DataFrame, key: str) -> list[Any]:
-    return table[key].tolist() if key in table else [None] * len(table)
+    return words(table, (other for other in CONFIGURATION if other != key))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from agent.analysis.series import COMPARED, MUST_AGREE
 from agent.study.csv_files import read_csv
+from agent.study.quality import cells
 from agent.study.sweepfile import Sweep
 
 GROUP = "group"
@@ -123,7 +124,7 @@ def _commits(table: pd.DataFrame) -> pd.Series | None:
     """The commit that each run came from, '+changes' where not all of it was committed."""
     if "git_commit" not in table:
         return None
-    dirty = table["git_dirty"].tolist() if "git_dirty" in table else [None] * len(table)
+    dirty = cells(table, "git_dirty")
     names = [
         None if commit is None else f"{str(commit)[:SHOWN]}{'+changes' if changed else ''}"
         for commit, changed in zip(table["git_commit"].tolist(), dirty, strict=True)

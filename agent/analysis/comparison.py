@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,14 +15,14 @@ from scipy import stats
 
 from agent.analysis.configurations import CONFIGURATION, devices, label, seconds
 from agent.analysis.differences import holm
-from agent.study.quality import numbers
+from agent.analysis.means import CONFIDENCE
+from agent.study.quality import by_key, numbers, words
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
 
 Array = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 
-CONFIDENCE = 0.95
 TIMES = ("train_time_s", "inference_time_s")
 WATCHED = {"dataset": "data", "validation_object": "validation object", "code": "code"}
 """Columns beside the configuration's in which two studies may differ, and their names."""
@@ -196,10 +196,7 @@ def _differ(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list
 def _by_configuration(
     table: pd.DataFrame, keys: Sequence[str]
 ) -> dict[tuple[str, ...], pd.DataFrame]:
-    words = [tuple(map(str, values)) for values in table[list(keys)].to_numpy().tolist()]
-    rows: dict[tuple[str, ...], list[int]] = {}
-    for place, configuration in enumerate(words):
-        rows.setdefault(configuration, []).append(place)
+    rows = by_key(words(table, keys))
     return {key: table.iloc[places] for key, places in sorted(rows.items())}
 
 
@@ -232,35 +229,29 @@ def _difference(pairs: Array) -> Change:
     """b − a of the pairs (n, 2)."""
     if not len(pairs):
         return _nothing()
-    a, b = pairs.mean(axis=0)
+    a, b = map(float, pairs.mean(axis=0))
     change = pairs[:, 1] - pairs[:, 0]
-    low, high, p = _student(change)
-    return Change(len(pairs), float(a), float(b), float(change.mean()), low, high, p)
+    return Change(len(pairs), a, b, float(change.mean()), *_student(change))
 
 
 def _ratio(pairs: Array) -> Change:
     """b / a of the pairs (n, 2), by the mean of logarithms."""
     if not len(pairs):
         return _nothing()
-    logs = np.log(pairs)
-    change = logs[:, 1] - logs[:, 0]
-    low, high, p = _student(change)
-    a, b = np.exp(logs.mean(axis=0))
-    return Change(
-        len(pairs), float(a), float(b), math.exp(change.mean()), math.exp(low), math.exp(high), p
-    )
+    of = _difference(np.log(pairs))
+    a, b, change, low, high = (math.exp(log) for log in (of.a, of.b, of.change, of.low, of.high))
+    return Change(of.pairs, a, b, change, low, high, of.p)
 
 
 def _student(change: Array) -> tuple[float, float, float]:
     """Ends of the 95 % interval of the mean, and p of no change; NaN of one number."""
-    n = len(change)
-    if n < 2:
+    if len(change) < 2:
         return math.nan, math.nan, math.nan
-    mean, error = float(change.mean()), float(change.std(ddof=1)) / math.sqrt(n)
-    if error == 0:
-        return mean, mean, 1.0 if mean == 0 else 0.0
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    return mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    if np.ptp(change) == 0:
+        return float(change[0]), float(change[0]), 1.0 if change[0] == 0 else 0.0
+    test = stats.ttest_1samp(change, 0)
+    low, high = test.confidence_interval(CONFIDENCE)
+    return float(low), float(high), float(test.pvalue)
 
 
 def _nothing() -> Change:
@@ -280,12 +271,7 @@ def _adjusted(rows: list[Compared], quality: Quantity) -> list[Compared]:
             verdict = "one seed" if change.pairs else "no pair"
         elif p <= 1 - CONFIDENCE:
             verdict = "better" if quality.sign * change.change > 0 else "worse"
-        whole = Change(
-            change.pairs, change.a, change.b, change.change, change.low, change.high, p
-        )  # fmt: skip
-        told.append(
-            Compared(row.name, whole, verdict, row.times, row.runs, row.collapsed)
-        )  # fmt: skip
+        told.append(replace(row, quality=replace(change, p=p), verdict=verdict))
     return told
 
 

@@ -69,7 +69,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChoiceOptions:
     """What a user asks of the choice; None where the default of the criterion holds.
 
     price: what a doubling of the cost must bring, in the criterion's unit.
@@ -105,7 +105,7 @@ class Recommendation:
     """The choice among a series' configurations. Numbers of configurations are rows of its table.
 
     price: what a doubling of the cost must bring.
-    config: the recommended one: the sweet spot, or the cheapest within a tolerance if asked.
+    config: the recommended one: the sweet spot, or the cheapest within a tolerance if options.
     best: the one of the best mean.
     picks: what the rule gives at a high price, at the asked one and at none.
     rungs: the choice at every price, from 0 up.
@@ -120,7 +120,7 @@ class Recommendation:
     """
 
     choice: Choice
-    asked: Asked
+    options: ChoiceOptions
     rule: Rule
     price: float
     equal: float
@@ -137,6 +137,11 @@ class Recommendation:
     left_out: dict[str, list[str]]
     margin: float
     provisional: str
+
+    @property
+    def cost(self) -> Quantity:
+        """What is paid."""
+        return QUANTITIES[self.options.cost]
 
 
 def choose_by(finished: pd.DataFrame) -> Choice:
@@ -163,7 +168,9 @@ def choose_by(finished: pd.DataFrame) -> Choice:
     return Choice(PHASE_SSIM, PHASE_SSIM, caveat)
 
 
-def recommend(configs: Configurations, choice: Choice, asked: Asked) -> Recommendation | str:
+def recommend(
+    configs: Configurations, choice: Choice, options: ChoiceOptions
+) -> Recommendation | str:
     """The choice, or why there is none.
 
     Chosen is what maximises quality − price · log₂(cost), of the means. What collapsed or diverged
@@ -174,24 +181,24 @@ def recommend(configs: Configurations, choice: Choice, asked: Asked) -> Recommen
             limited quantity.
     """
     by = choice.by
-    price = choice.price if asked.price is None else asked.price
+    price = choice.price if options.price is None else options.price
     if not 0 <= price < 1:
         raise UserError(f"--price {price:g}: a doubling of the cost cannot bring {price:g} in "
                         f"{by.label}; allowed is a number ≥ 0 and < 1")  # fmt: skip
-    equal = choice.equal if asked.equal is None else asked.equal
+    equal = choice.equal if options.equal is None else options.equal
     measured = np.isfinite(_mean(configs, by.column)) & np.isfinite(
         _mean(configs, choice.reported.column)
     )
     if not measured.any():
         return NOTHING
-    candidates, left_out, why = _candidates(configs, measured, asked)
+    candidates, left_out, why = _candidates(configs, measured, options)
     if not candidates.size:
         return why
-    quality, cost = configs.means[by.column], configs.means[asked.cost]
+    quality, cost = configs.means[by.column], configs.means[options.cost]
     gain, paid = by.sign * quality.mean, cost.mean
     # Cheapest first, and by name: of equal ones the rules take the first.
     rows = candidates[np.argsort(paid[candidates], kind="stable")]
-    rule: Rule = Price(price) if asked.tolerance is None else Tolerance(asked.tolerance)
+    rule: Rule = Price(price) if options.tolerance is None else Tolerance(options.tolerance)
     picks = [
         _pick("frugal", Price(FRUGAL * price), quality, cost, by.sign, rows),
         _pick("sweet spot", Price(price), quality, cost, by.sign, rows),
@@ -210,7 +217,7 @@ def recommend(configs: Configurations, choice: Choice, asked: Asked) -> Recommen
     best = picks[-1].config
     return Recommendation(
         choice=choice,
-        asked=asked,
+        options=options,
         rule=rule,
         price=price,
         equal=equal,
@@ -260,7 +267,7 @@ def _contenders(
 
 
 def _candidates(
-    configs: Configurations, measured: npt.NDArray[np.bool_], asked: Asked
+    configs: Configurations, measured: npt.NDArray[np.bool_], options: ChoiceOptions
 ) -> tuple[npt.NDArray[np.intp], dict[str, list[str]], str]:
     """What there is to choose from, what is left out by reason, and why nothing is left."""
     table, names = configs.table, configs.table["configuration"].tolist()
@@ -273,14 +280,14 @@ def _candidates(
             left_out[reason] = dropped
         kept = kept & ~rows
 
-    cost = QUANTITIES[asked.cost]
-    paid = _mean(configs, asked.cost)
+    cost = QUANTITIES[options.cost]
+    paid = _mean(configs, options.cost)
     if not np.isfinite(paid[measured]).any():
-        if asked.cost == COST:  # nobody asked for it
+        if options.cost == COST:  # nobody asked for it
             return np.flatnonzero(np.zeros(len(kept))), left_out, NOTHING
-        raise UserError(f"--cost {asked.cost}: no finished configuration has it")
+        raise UserError(f"--cost {options.cost}: no finished configuration has it")
     leave_out(~(np.isfinite(paid) & (paid > 0)), f"without {cost.label}")
-    if not asked.allow_collapse:
+    if not options.allow_collapse:
         failed = (numbers(table, "n_collapsed") + numbers(table, "n_diverged")) > 0
         leave_out(failed, "collapsed or diverged in a seed")
         if not kept.any():
@@ -290,7 +297,7 @@ def _candidates(
             )
             return np.flatnonzero(kept), left_out, why
     before = kept.copy()
-    for limit in asked.limits:
+    for limit in options.limits:
         values = _mean(configs, limit.column)
         if not np.isfinite(values[measured]).any():
             option = "--at-least" if limit.least else "--at-most"
@@ -299,8 +306,8 @@ def _candidates(
         leave_out(~meets, f"not {limit.words}")
     why = ""
     if not kept.any():
-        why = f"no configuration has {' and '.join(limit.words for limit in asked.limits)}; "
-        why += _nearest(configs, before, asked.limits)
+        why = f"no configuration has {' and '.join(limit.words for limit in options.limits)}; "
+        why += _nearest(configs, before, options.limits)
     return np.flatnonzero(kept), left_out, why
 
 

@@ -16,7 +16,13 @@ from agent.analysis.configurations import CONFIGURATION, COST, Configurations, c
 from agent.analysis.effects import Effect, effects
 from agent.analysis.objects import component_columns
 from agent.analysis.pareto import Front, fronts
-from agent.analysis.recommendation import Asked, Choice, Recommendation, choose_by, recommend
+from agent.analysis.recommendation import (
+    Choice,
+    ChoiceOptions,
+    Recommendation,
+    choose_by,
+    recommend,
+)
 from agent.study.quality import numbers
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
@@ -84,8 +90,13 @@ class Series:
         """What is reported of its configurations."""
         return self.choice.reported
 
+    def step(self, of: int, to: int, quality: Quantity, cost: str) -> tuple[float, float]:
+        """By how much `to` is better than `of`, and how many times its cost it takes."""
+        gained, paid = self.of.means[quality.column].mean, self.of.means[cost].mean
+        return quality.sign * float(gained[to] - gained[of]), float(paid[to] / paid[of])
 
-def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
+
+def series(table: pd.DataFrame, options: ChoiceOptions | None = None) -> list[Series]:
     """Split a study's table into series of comparable runs.
 
     Runs that differ in a column of `MUST_AGREE` never share a series. A run without a result is in
@@ -94,16 +105,16 @@ def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
 
     Args:
         table: a table of `agent.study.records.table`.
-        asked: of the choice.
+        options: of the choice.
 
     Raises:
         UserError: what is asked has no sense for these runs.
     """
-    asked = Asked() if asked is None else asked
-    if asked.best_over is not None:
-        check_key(asked.best_over, table, MUST_AGREE)
+    options = ChoiceOptions() if options is None else options
+    if options.best_over is not None:
+        check_key(options.best_over, table, MUST_AGREE)
     all_series = [
-        _series(name, table.iloc[rows].reset_index(drop=True), asked)
+        _series(name, table.iloc[rows].reset_index(drop=True), options)
         for name, rows in comparable(table)
     ]
     prices = {
@@ -111,9 +122,9 @@ def series(table: pd.DataFrame, asked: Asked | None = None) -> list[Series]:
         for compared in all_series
         if compared.recommendation
     }
-    if asked.price is not None and len(prices) > 1:
+    if options.price is not None and len(prices) > 1:
         judged = " and by ".join(sorted(prices.values()))
-        raise UserError(f"--price {asked.price:g}: the series are judged by {judged}, which have "
+        raise UserError(f"--price {options.price:g}: the series are judged by {judged}, which have "
                         "no unit in common; export them apart")  # fmt: skip
     return all_series
 
@@ -184,15 +195,15 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _series(name: str, runs: pd.DataFrame, asked: Asked) -> Series:
+def _series(name: str, runs: pd.DataFrame, options: ChoiceOptions) -> Series:
     finished = runs[runs["status"] == "finished"]
     choice = choose_by(finished)
     best_over = None
-    if asked.best_over is not None:
-        runs, best_over = at_best(runs, asked.best_over, choice.by)
+    if options.best_over is not None:
+        runs, best_over = at_best(runs, options.best_over, choice.by)
         finished = runs[runs["status"] == "finished"]
     configs = configurations(runs)
-    choice_or_reason = recommend(configs, choice, asked)
+    choice_or_reason = recommend(configs, choice, options)
     known = np.isfinite(numbers(finished, COST)) & np.isfinite(
         numbers(finished, choice.reported.column)
     )

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from agent.analysis.allocation import next_seed
+from agent.analysis.choice_options import choice_options
 from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
-from agent.analysis.recommendation import Asked, Recommendation, choose_by, recommend
+from agent.analysis.recommendation import ChoiceOptions, Recommendation, choose_by, recommend
 from agent.analysis.series import comparable
 from agent.study.coverage import attempts
-from agent.study.quality import numbers
+from agent.study.quality import cells, numbers, words
 from agent.study.sweepfile import Point, Sweep, points
 from fno_runner.cli import count_of
 from fno_runner.config import load_config
@@ -48,7 +49,7 @@ class Settling:
     def __init__(
         self,
         sweep: Sweep,
-        asked: Asked,
+        options: ChoiceOptions,
         target: float,
         most_seeds: int,
         runs: Callable[[], pd.DataFrame],
@@ -67,9 +68,12 @@ class Settling:
                 f"--settle: method {sweep.method} draws new configurations, and has none to "
                 "replicate; only grid has"
             )
-        if len({_key(load_config(point).model_dump()) for point in points(sweep)}) < 2:
+        grid = pd.DataFrame(
+            [load_config(point).model_dump() for point in points(sweep)], dtype=object
+        )
+        if len(set(words(grid, CONFIGURATION))) < 2:
             raise UserError("--settle: the sweep has one configuration: there is nothing to choose")
-        self._sweep, self._asked, self._target = sweep, asked, target
+        self._sweep, self._options, self._target = sweep, options, target
         self._most, self._runs = most_seeds, runs
         self.standings: list[Standing] = []
         """Of each series, at the last look."""
@@ -101,7 +105,7 @@ class Settling:
             runs = table.iloc[rows].reset_index(drop=True)
             configs = configurations(runs)
             choice = choose_by(runs[runs["status"] == "finished"])
-            recommendation = recommend(configs, choice, self._asked)
+            recommendation = recommend(configs, choice, self._options)
             if isinstance(recommendation, str):
                 self.standings.append(Standing(name, "", math.nan, recommendation))
                 continue
@@ -109,8 +113,8 @@ class Settling:
             label = str(configs.table["configuration"][recommendation.config])
             self.standings.append(Standing(name, label, probability, ""))
             if not wanted and not probability >= self._target:
-                own = {key: replicated[row] for key, row in zip(_keys(runs), rows, strict=True)
-                       if row in replicated}  # fmt: skip
+                keys = words(runs, CONFIGURATION)
+                own = {k: replicated[r] for k, r in zip(keys, rows, strict=True) if r in replicated}
                 wanted = self._next(configs, recommendation, own, under_way)
         return wanted
 
@@ -121,12 +125,12 @@ class Settling:
         replicated: dict[tuple[str, ...], _Replicated],
         under_way: Collection[str],
     ) -> dict[str, Point]:
-        candidates = [replicated.get(key) for key in _keys(configs.table)]
+        candidates = [replicated.get(key) for key in words(configs.table, CONFIGURATION)]
         seeds = [set() if c is None else set(c.seeds) for c in candidates]
         by = recommendation.choice.by
         gain = by.sign * configs.means[by.column].mean
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = gain - recommendation.price * np.log2(configs.means[self._asked.cost].mean)
+            value = gain - recommendation.price * np.log2(configs.means[self._options.cost].mean)
         value[~recommendation.candidates] = math.nan
         looked_at: set[int] = set()
         while True:
@@ -173,9 +177,9 @@ class _Replicated:
 
 def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
     """The grid's configuration of each row of a table of runs that is one of a point of it."""
-    told = list(zip(_keys(table), map(str, _column(table, "data_seed")), strict=True))
+    told = list(zip(words(table, CONFIGURATION), map(str, cells(table, "data_seed")), strict=True))
     recorded: dict[tuple[tuple[str, ...], str], set[int]] = {}
-    for key, seed in zip(told, _column(table, "seed"), strict=True):
+    for key, seed in zip(told, cells(table, "seed"), strict=True):
         if isinstance(seed, int):
             recorded.setdefault(key, set()).add(seed)
     of_point: dict[str, _Replicated] = {}
@@ -188,6 +192,19 @@ def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
             config.seeds.update(recorded.get(told[row], ()))
             of_row[row] = config
     return of_row
+
+
+def settling_of(
+    args: argparse.Namespace, sweep: Sweep, runs: Callable[[], pd.DataFrame]
+) -> Settling | None:
+    """What adds seeds to a sweep's grid, if the options ask for it; arguments as of `Settling`.
+
+    Raises:
+        UserError: the sweep has no choice to settle.
+    """
+    if args.settle is None:
+        return None
+    return Settling(sweep, choice_options(args), args.settle, args.most_seeds, runs)
 
 
 def add_settle_options(parser: argparse.ArgumentParser) -> None:
@@ -228,17 +245,3 @@ def _probability(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"'{text}': allowed is a probability above 0 and below 1")
     return number
-
-
-def _keys(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """What makes each row's configuration."""
-    told = table.reindex(columns=list(CONFIGURATION)).to_numpy().tolist()
-    return [tuple(map(str, values)) for values in told]
-
-
-def _key(config: dict[str, object]) -> tuple[str, ...]:
-    return tuple(str(config[key]) for key in CONFIGURATION)
-
-
-def _column(table: pd.DataFrame, key: str) -> list[object]:
-    return table[key].tolist() if key in table else [None] * len(table)

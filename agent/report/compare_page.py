@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from pathlib import Path
@@ -15,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
+from agent.report.figures import OKABE_ITO, data_uri, new_figure
+from agent.report.words import some_of
+from fno_runner.cli import lines_to
 from fno_runner.score.quantities import QUANTITIES
 
 FOLDER = Path(__file__).parent
@@ -27,7 +29,10 @@ def said(comparison: Comparison) -> list[str]:
     lines = []
     for key, (of_a, of_b) in comparison.differ.items():
         name = WATCHED.get(key, key)
-        lines.append(f"The studies differ in {name}: {_some(of_a)} in A, {_some(of_b)} in B.")
+        lines.append(
+            f"The studies differ in {name}: {some_of(of_a, MOST_TOLD)} in A, "
+            f"{some_of(of_b, MOST_TOLD)} in B."
+        )
     if not comparison.differ:
         lines.append("The studies differ in nothing that their records tell.")
     if any(key in comparison.differ for key in ("dataset", "validation_object")):
@@ -74,8 +79,7 @@ def said(comparison: Comparison) -> list[str]:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The sentences, and a row a configuration."""
-    for line in said(comparison):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    lines_to(console)("\n".join(said(comparison)))
     headings, rows = _table(comparison)
     printed = Table()
     printed.add_column("configuration")
@@ -135,35 +139,25 @@ def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]
 
 def _picture(comparison: Comparison) -> str:
     """The changes of quality with their intervals, as a data URI."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [compared for compared in comparison.configurations if compared.quality.pairs]
-    figure = Figure(figsize=(8.6, 1.3 + 0.28 * max(1, len(shown))), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    marks = {"better": ("o", "#0072B2"), "worse": ("s", "#D55E00")}
-    for place, compared in enumerate(shown):
-        change = compared.quality
-        marker, colour = marks.get(compared.verdict, ("D", "#777777"))
-        if math.isfinite(change.low):
-            axes.plot([change.low, change.high], [place, place], color=colour, lw=1.4)
-        filled = colour if compared.verdict in marks else "white"
-        axes.plot(change.change, place, marker, color=colour, mfc=filled, ms=6)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.set_yticks(range(len(shown)), [compared.name for compared in shown], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"change of {comparison.quality.axis}, B less A")
-    axes.grid(axis="x", color="#ececec")
-    axes.spines[["top", "right"]].set_visible(False)
+    with new_figure(8.6, 1.3 + 0.28 * max(1, len(shown))) as figure:
+        axes = figure.subplots()
+        marks = {"better": ("o", OKABE_ITO[0]), "worse": ("s", OKABE_ITO[5])}
+        for place, compared in enumerate(shown):
+            change = compared.quality
+            marker, colour = marks.get(compared.verdict, ("D", "#777777"))
+            if math.isfinite(change.low):
+                axes.plot([change.low, change.high], [place, place], color=colour, lw=1.4)
+            filled = colour if compared.verdict in marks else "white"
+            axes.plot(change.change, place, marker, color=colour, mfc=filled, ms=6)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(shown)), [compared.name for compared in shown], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"change of {comparison.quality.axis}, B less A")
+        axes.grid(axis="x", color="#ececec")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _some(values: list[str]) -> str:
-    more = f" and {len(values) - MOST_TOLD} more" if len(values) > MOST_TOLD else ""
-    return ", ".join(values[:MOST_TOLD]) + more
+    return data_uri(stream.getvalue())
 
 
 def _or_dash(number: float, shown: Any) -> str:

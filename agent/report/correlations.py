@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from agent.report.figures import OKABE_ITO
 from agent.report.gallery import NAMED_ROLES, Gallery, seed_record
-from agent.report.pareto_plot import OKABE_ITO
 from fno_runner.result import RingCurves
 from fno_runner.score.frc import HALF, SEVENTH, last_crossing, smooth
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from agent.analysis.effects import Effect
 from agent.analysis.series import Series
-from agent.report.pareto_plot import MAX_SERIES, OKABE_ITO, STYLE, quality_label
+from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
+from agent.report.pareto_plot import quality_label
 
 PANEL = (2.5, 2.9)
 """Width and height of a panel [in]."""
@@ -28,12 +26,7 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
     """
     shown = [series for series in all_series if series.effects][:MAX_SERIES]
     columns = max(len(in_order(series)) for series in shown)
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(
-            figsize=(columns * PANEL[0] + 0.6, len(shown) * PANEL[1]),
-            layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.08),
-        )
-        FigureCanvasAgg(figure)
+    with new_figure(columns * PANEL[0] + 0.6, len(shown) * PANEL[1]) as figure:
         axes = figure.subplots(len(shown), columns, squeeze=False, sharey="row")
         for series, row in zip(shown, axes, strict=True):
             keys = in_order(series)
@@ -48,9 +41,6 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
                     series.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",
                     textcoords="offset points", fontweight="bold",
                 )  # fmt: skip
-        # Laid out here and only once, whatever the style of who saves it.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
     return figure
 
 

@@ -20,7 +20,7 @@ from agent.report.reconstructions import (
     Reconstruction,
     read_reconstruction,
 )
-from agent.study.quality import numbers
+from agent.study.quality import numbers, words
 from agent.study.records import read_record
 from fno_runner.errors import UserError
 from fno_runner.result import RECORD, RunResult, run_folder
@@ -172,9 +172,9 @@ def _typical(measured: npt.NDArray[np.float64], rows: Sequence[int]) -> int:
 
 
 def _configuration_of(series: Series, run: pd.Series) -> int | None:
-    own = [str(run.get(key)) for key in CONFIGURATION]
-    rows = series.configs[list(CONFIGURATION)].to_numpy().tolist()
-    return next((i for i, values in enumerate(rows) if list(map(str, values)) == own), None)
+    own = words(run.to_frame().T, CONFIGURATION)[0]
+    rows = words(series.configs, CONFIGURATION)
+    return rows.index(own) if own in rows else None
 
 
 def _folder(study: Path, run: pd.Series) -> Path | None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agent.analysis.price import FRUGAL
 from agent.analysis.recommendation import Recommendation
 from agent.analysis.series import Series
-from agent.report.pareto_plot import MAX_SERIES, OKABE_ITO, SHAPES, STYLE
-from fno_runner.score.quantities import QUANTITIES
+from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
+from agent.report.pareto_plot import SHAPES
 
 PANEL = (5.2, 3.1)
 """Width and height of a panel [in]."""
@@ -32,12 +29,7 @@ def ladder_figure(all_series: Sequence[Series]) -> Figure:
     configuration of which a seed collapsed or diverged. Series without a choice are left out.
     """
     shown = [series for series in all_series if series.recommendation is not None][:MAX_SERIES]
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(
-            figsize=(2 * PANEL[0], max(1, len(shown)) * PANEL[1]),
-            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
-        )
-        FigureCanvasAgg(figure)
+    with new_figure(2 * PANEL[0], max(1, len(shown)) * PANEL[1]) as figure:
         axes = figure.subplots(max(1, len(shown)), 2, squeeze=False)
         for series, (rungs, scatter) in zip(shown, axes, strict=False):
             assert series.recommendation is not None
@@ -45,9 +37,6 @@ def ladder_figure(all_series: Sequence[Series]) -> Figure:
             _scatter(scatter, series, series.recommendation)
             if series.name:
                 rungs.set_title(series.name, loc="left", fontsize=9, fontweight="bold")
-        # Laid out here and only once, whatever the style of who saves it.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
     return figure
 
 
@@ -77,19 +66,18 @@ def _ladder(axes: Axes, series: Series, chosen: Recommendation) -> None:
             f"price {chosen.price:g}", (chosen.price, 1), xytext=(3, 3), fontsize=8,
             xycoords=("data", "axes fraction"), textcoords="offset points", annotation_clip=False,
         )  # fmt: skip
-    unit = f" [{chosen.choice.by.unit}]" if chosen.choice.by.unit else ""
-    axes.set_xlabel(f"what a doubling of the {_cost(chosen)} must bring in "
-                    f"{chosen.choice.by.label}{unit}")  # fmt: skip
+    axes.set_xlabel(f"what a doubling of the {chosen.cost.label} must bring in "
+                    f"{chosen.choice.by.heading}")  # fmt: skip
 
 
 def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
     """The scatter of what is chosen by, on logarithmic axes; equal seeds have no place there."""
     scatter = series.of.means[chosen.choice.by.column].scatter
-    cost = series.of.means[chosen.asked.cost].mean
+    cost = series.of.means[chosen.options.cost].mean
     names = series.configs["architecture"].tolist()
     failed = (series.configs["n_collapsed"] + series.configs["n_diverged"]).to_numpy(float) > 0
     drawn = np.isfinite(scatter.own) & (scatter.own > 0) & np.isfinite(cost)
-    axes.set_xlabel(QUANTITIES[chosen.asked.cost].axis)
+    axes.set_xlabel(chosen.cost.axis)
     axes.set_ylabel(f"standard deviation of seeds,\n{chosen.choice.by.heading}")
     if not drawn.any():
         axes.text(0.5, 0.5, "no configuration has two seeds that differ", ha="center",
@@ -121,7 +109,3 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
     if (drawn & failed).any():
         axes.scatter([], [], marker="x", s=22, color="0.4", label="a seed collapsed or diverged")
     axes.legend(frameon=False, fontsize=8)
-
-
-def _cost(chosen: Recommendation) -> str:
-    return QUANTITIES[chosen.asked.cost].label

@@ -22,9 +22,9 @@ from agent.report.page_data import is_reference, page_data, thumbnails
 from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult
-from agent.report.words import advice
+from agent.report.words import advice, interval, some_of
 from agent.study.quality import numbers
-from agent.study.sweepfile import Range, Sweep
+from agent.study.sweepfile import Sweep, values_in_words
 from fno_runner.score.quantities import Quantity
 
 FOLDER = Path(__file__).parent
@@ -109,9 +109,7 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
     if result.points is not None:
         head.append(f"{result.coverage}.")
     if result.missing:
-        some = ", ".join(result.missing[:MOST_VALUES])
-        more = len(result.missing) - MOST_VALUES
-        head.append(f"Missing: {some}{f' and {more} more' if more > 0 else ''}.")
+        head.append(f"Missing: {some_of(result.missing, MOST_VALUES)}.")
     head += [f"{remark}." for remark in material.remarks]
     if len(result.series) > 1:
         head.append("Runs that differ in input, training effort or data are not compared: "
@@ -137,10 +135,7 @@ def bounds(sweep: Sweep) -> str:
     """What a sweep asks: the values of each swept key, then the fixed ones."""
 
     def spell(key: str) -> str:
-        values = sweep.parameters[key]
-        if isinstance(values, Range):
-            return f"{key} {values.low} … {values.high} ({values.distribution})"
-        return f"{key} {', '.join(map(str, values))}"
+        return f"{key} {values_in_words(sweep.parameters[key])}"
 
     fixed = [key for key in sweep.parameters if key not in sweep.swept]
     said = f"{sweep.method} of " + " · ".join(map(spell, sweep.swept))
@@ -198,9 +193,7 @@ def _card(series: Series, use: str) -> Json:
 
 
 def _tile(series: Series, config: int, criterion: Quantity) -> Json:
-    mean, low, high = (
-        numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
-    )
+    mean, low, high = interval(series, config, criterion)
     seeds = series.configs["n_seeds"][config]
     note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
     against = " against the reference" if is_reference(series) else ""

@@ -16,15 +16,9 @@ from agent.analysis.pareto import Front
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_ordered, note
+from agent.report.figures import MAX_SERIES, OKABE_ITO
 from agent.report.gallery import NAMED_ROLES, Gallery, seed_record
-from agent.report.pareto_plot import (
-    COLOURS,
-    MAX_SERIES,
-    OKABE_ITO,
-    SHAPES,
-    floors,
-    quality_label,
-)
+from agent.report.pareto_plot import COLOURS, SHAPES, floors, quality_label
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.study.quality import numbers

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from agent.analysis.configurations import devices
 from agent.analysis.pareto import Axis, Front
 from agent.analysis.series import Series
+from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
 from agent.study.quality import numbers
 from fno_runner.config import RunConfig, choices
-from fno_runner.files import write_atomically
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
-
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Colours that the colour-blind tell apart (Okabe and Ito, 2008), its black kept for the front."""
 
 MARKERS = "osD^vP"
 TRANSFORMS = choices(RunConfig.model_fields["input_transform"]) or ()
@@ -38,15 +31,8 @@ SHAPES = dict(zip(ARCHITECTURES, MARKERS, strict=False))
 PANEL = (4.0, 3.6)
 """Width and height of a panel [in]."""
 
-DPI = 200
-MAX_SERIES = 12
-"""More series than this are not drawn: a page has an end."""
-
 MOST_BARS = 500
 """With more configurations their intervals would hide them."""
-
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-
 
 APART = {
     "collapsed": {"marker": "x", "color": "0.5", "linewidths": 1},
@@ -72,12 +58,7 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
     columns = 2 if most == 4 else min(3, max(1, most))
     heights = [-(-len(series.fronts) // columns) for series in shown]
     rows = max(1, sum(heights))
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(
-            figsize=(columns * PANEL[0], rows * PANEL[1] + 0.7),
-            layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
-        )
-        FigureCanvasAgg(figure)
+    with new_figure(columns * PANEL[0], rows * PANEL[1] + 0.7) as figure:
         axes = figure.subplots(rows, columns, squeeze=False)
         first = 0
         for series, height in zip(shown, heights, strict=True):
@@ -97,35 +78,7 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
             handles=_legend(shown), loc="outside lower center", ncols=2 + 2 * columns,
             frameon=False, columnspacing=1.4, handletextpad=0.4,
         )  # fmt: skip
-        # Laid out here and only once, whatever the style of who saves it and in which format.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
     return figure
-
-
-def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """Write a figure; the same figure gives the same bytes (no time, no version of a program).
-
-    Raises:
-        MachineError: the disk refuses the write.
-    """
-    _save(figure, path, format="png", dpi=dpi, metadata={"Software": None})
-
-
-def save_pdf(figure: Figure, path: Path) -> None:
-    """The same as lines and letters, for papers.
-
-    Raises:
-        MachineError: the disk refuses the write.
-    """
-    nobody = {"CreationDate": None, "Producer": None, "Creator": None}
-    _save(figure, path, format="pdf", metadata=nobody)
-
-
-def _save(figure: Figure, path: Path, **how: Any) -> None:
-    # Type 42: letters stay letters in a drawing program; journals ask for it.
-    with matplotlib.style.context(["default", {**STYLE, "pdf.fonttype": 42}]):
-        write_atomically(path, lambda stream: figure.savefig(stream, **how))
 
 
 def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:

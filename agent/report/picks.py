@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
-from fno_runner.score.quantities import QUANTITIES
 
 Json = dict[str, Any]
 
@@ -24,24 +24,22 @@ def pick_table(series: Series) -> Json | None:
     chosen = series.recommendation
     if chosen is None:
         return None
-    reported, cost = chosen.choice.reported, QUANTITIES[chosen.asked.cost]
+    reported, cost = chosen.choice.reported, chosen.cost
     names = series.configs["configuration"].tolist()
     quality, paid = series.of.means[reported.column].mean, series.of.means[cost.column].mean
-    rows = []
-    before: Pick | None = None
-    for pick in chosen.picks:
-        rows.append(
-            {
-                "name": pick.name,
-                "configuration": names[pick.config],
-                "when": _when(chosen, pick),
-                "quality": reported.shown(float(quality[pick.config])),
-                "cost": cost.shown(float(paid[pick.config])),
-                "step": "" if before is None else _step(series, before.config, pick.config),
-                "is_chosen": pick.config == chosen.config,
-            }
-        )
-        before = pick
+    rows = [
+        {
+            "name": pick.name,
+            "configuration": names[pick.config],
+            "when": _when(chosen, pick),
+            "quality": reported.shown(float(quality[pick.config])),
+            "cost": cost.shown(float(paid[pick.config])),
+            "step": "" if before is None else _step(series, chosen, before.config, pick.config),
+            "is_chosen": pick.config == chosen.config,
+        }
+        for before, pick in pairwise([None, *chosen.picks])
+        if pick is not None
+    ]
     return {
         "heads": ("", "configuration", reported.heading, cost.heading, "against the row above"),
         "rows": rows,
@@ -62,12 +60,11 @@ def choice_data(series: Series, first: int) -> Json | None:
     chosen = series.recommendation
     if chosen is None:
         return None
-    by, cost = chosen.choice.by, QUANTITIES[chosen.asked.cost]
+    by, cost = chosen.choice.by, chosen.cost
     gain = by.sign * series.of.means[by.column].mean
     paid = series.of.means[cost.column].mean
     candidates = np.flatnonzero(chosen.candidates)
     candidates = candidates[np.argsort(paid[candidates], kind="stable")]
-    unit = f" [{by.unit}]" if by.unit else ""
     return {
         "price": chosen.price,
         "tolerance": chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None,
@@ -83,7 +80,7 @@ def choice_data(series: Series, first: int) -> Json | None:
             for rung in chosen.rungs
         ],
         "picks": [pick.price for pick in chosen.picks],
-        "axis": f"price: what a doubling of the {cost.label} must bring in {by.label}{unit}",
+        "axis": f"price: what a doubling of the {cost.label} must bring in {by.heading}",
     }
 
 
@@ -91,18 +88,14 @@ def _when(chosen: Recommendation, pick: Pick) -> str:
     """What a doubling of the cost must bring so that this is the choice."""
     if pick.price == 0:
         return f"the most {chosen.choice.by.label}, whatever it costs"
-    return f"if twice the {QUANTITIES[chosen.asked.cost].label} must bring {pick.price:g}"
+    return f"if twice the {chosen.cost.label} must bring {pick.price:g}"
 
 
-def _step(series: Series, of: int, to: int) -> str:
+def _step(series: Series, chosen: Recommendation, of: int, to: int) -> str:
     """'0.0300 better for 4 × the parameters', of what is reported."""
     if of == to:
         return "the same configuration"
-    chosen = series.recommendation
-    assert chosen is not None
-    reported, cost = chosen.choice.reported, QUANTITIES[chosen.asked.cost]
-    quality, paid = series.of.means[reported.column].mean, series.of.means[cost.column].mean
-    gain = reported.sign * float(quality[to] - quality[of])
-    ratio = float(paid[to] / paid[of])
+    reported = chosen.choice.reported
+    gain, ratio = series.step(of, to, reported, chosen.options.cost)
     word = "better" if gain >= 0 else "worse"
-    return f"{reported.shown(abs(gain))} {word} for {ratio:.3g} × the {cost.label}"
+    return f"{reported.shown(abs(gain))} {word} for {ratio:.3g} × the {chosen.cost.label}"

@@ -63,10 +63,10 @@ def _series(series: Series) -> dict[str, Any]:
             "best": _configuration(series, chosen.best),
             "runner_up": _configuration(series, chosen.runner_up),
             "next_better": _configuration(series, chosen.next_better),
-            "cost": chosen.asked.cost,
+            "cost": chosen.options.cost,
             "price": {
                 "value": chosen.price,
-                "unit": f"{chosen.choice.by.column} per doubling of {chosen.asked.cost}",
+                "unit": f"{chosen.choice.by.column} per doubling of {chosen.options.cost}",
             },
             "picks": {
                 pick.name.replace(" ", "_"): {
@@ -94,7 +94,7 @@ def _series(series: Series) -> dict[str, Any]:
                 }
                 for d in chosen.contenders
             ],
-            "limits": [limit.words for limit in chosen.asked.limits],
+            "limits": [limit.words for limit in chosen.options.limits],
             "left_out": chosen.left_out,
             "in_words": [f"{what}: {text}" for what, text in advice(series)],
         }
@@ -120,12 +120,8 @@ def _by_name(names: Sequence[str], probability: np.ndarray) -> dict[str, float]:
 
 def _gain_and_cost(series: Series, chosen: Recommendation, config: int) -> dict[str, float]:
     """Against the recommended one, in what is chosen by."""
-    by = chosen.choice.by
-    quality, paid = series.of.means[by.column].mean, series.of.means[chosen.asked.cost].mean
-    return {
-        "gain": by.sign * float(quality[config] - quality[chosen.config]),
-        "times_the_cost": float(paid[config] / paid[chosen.config]),
-    }
+    gain, ratio = series.step(chosen.config, config, chosen.choice.by, chosen.options.cost)
+    return {"gain": gain, "times_the_cost": ratio}
 
 
 def _configuration(series: Series, config: int | None) -> dict[str, Any] | None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-from agent.report.pareto_plot import STYLE
+from agent.report.figures import data_uri, new_figure
 from fno_runner.data.npz import array_names, read_array
 from fno_runner.errors import UserError
 from fno_runner.score.metrics import align
@@ -111,17 +107,11 @@ def reconstructions_figure(comparisons: Sequence[Comparison]) -> Figure:
     shown = comparisons[:MOST_OBJECTS]
     rows = [3 if comparison.kind else 2 for comparison in shown]
     columns = [len(comparison.columns) + bool(comparison.kind) for comparison in shown]
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(
-            figsize=(max(columns) * PANEL + 1.2, sum(rows) * PANEL + 0.8 * len(rows)),
-            layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03),
-        )
-        FigureCanvasAgg(figure)
+    width, height = max(columns) * PANEL + 1.2, sum(rows) * PANEL + 0.8 * len(rows)
+    with new_figure(width, height, pad=0.03) as figure:
         blocks = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=rows)
         for comparison, block in zip(shown, blocks[:, 0], strict=True):
             _draw(block, comparison)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
     return figure
 
 
@@ -135,7 +125,7 @@ def thumbnail(picture: Picture, limits: tuple[float, float], side: int = THUMBNA
     image.putpalette(bytes(3) + colours.tobytes())
     stream = io.BytesIO()
     image.save(stream, format="PNG", optimize=True, transparency=0)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_uri(stream.getvalue())
 
 
 def limits_of(picture: Picture) -> tuple[float, float]:

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from agent.analysis.configurations import label
 from agent.analysis.series import Series
-from agent.report.words import advice
+from agent.report.words import advice, count
 from agent.study.coverage import Attempts
 from agent.study.records import Rejected
 from agent.study.sweepfile import Sweep, point_name
+from fno_runner.cli import lines_to
 from fno_runner.result import WEIGHTS, Status, run_folder
 from fno_runner.score.quantities import QUANTITIES
 
@@ -70,9 +71,9 @@ class Material:
         counted = Counter(self.table["status"])
         ways = [*get_args(Status), *sorted(counted.keys() - get_args(Status))]
         ended = ", ".join(f"{counted[way]} {way}" for way in ways if counted[way])
-        text = f"{_number(len(self.table), 'run')}{': ' if ended else ''}{ended}"
+        text = f"{count(len(self.table), 'run')}{': ' if ended else ''}{ended}"
         refused = len(self.rejected)
-        return f"{text}; {_number(refused, 'record')} rejected" if refused else text
+        return f"{text}; {count(refused, 'record')} rejected" if refused else text
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,7 @@ class ExportResult:
 
 def print_export(result: ExportResult, console: Console) -> None:
     """Print counts, failures, fronts, recommendations, and where the files are."""
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    say = lines_to(console)
     material = result.material
     say(f"{material.name}: {material.counts}")
     if result.points is not None:
@@ -186,10 +184,6 @@ def _say_most(lines: list[str], what: str, say: Callable[[str], None]) -> None:
         say(line)
     if len(lines) > MOST_LINES:
         say(f"… and {len(lines) - MOST_LINES} more {what}")
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _print_failures(runs: pd.DataFrame, console: Console) -> None:

@@ -13,7 +13,7 @@ from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
 from agent.study.quality import numbers
-from fno_runner.score.quantities import QUANTITIES, Quantity
+from fno_runner.score.quantities import Quantity
 
 MOST_NAMED = 3
 """Configurations that a line names."""
@@ -32,40 +32,78 @@ def advice(series: Series) -> list[Line]:
     chosen = series.recommendation
     if chosen is None:
         return []
-    lines = [("recommended", describe(series, chosen.config)), ("rule", rule(series))]
-    if sure := certainty(series):
-        lines.append(("how sure", sure))
-    if series.best_over is not None:
-        lines.append(("best over", series.best_over.words))
-    if chosen.choice.caveat:
-        lines.append(("caveat", chosen.choice.caveat))
-    if chosen.provisional:
-        lines.append(("provisional", chosen.provisional))
-    lines += [(pick.name, against(series, pick)) for pick in chosen.picks]
-    lines.append(("prices", prices(series)))
-    lines += [(verdict, text) for verdict, text in verdicts(series)]
-    lines += [
-        ("margin", _margin(series)),
+    told = {"how sure": _certainty(series, chosen), "caveat": chosen.choice.caveat}
+    told["best over"] = "" if series.best_over is None else series.best_over.words
+    told["provisional"] = chosen.provisional
+    return [
+        ("recommended", _describe(series, chosen.config)),
+        ("rule", rule(series)),
+        *((what, told[what]) for what in ("how sure", "best over", "caveat", "provisional")
+          if told[what]),
+        *((pick.name, _against(series, chosen, pick)) for pick in chosen.picks),
+        ("prices", _prices(chosen)),
+        *_verdicts(series, chosen),
+        ("margin", _margin(series, chosen)),
         ("runner-up", "none by this rule" if chosen.runner_up is None
-         else describe(series, chosen.runner_up)),
-        ("for more", _more(series)),
+         else _describe(series, chosen.runner_up)),
+        ("for more", _more(series, chosen)),
+        *(("left out", f"{len(names)} {why}: {some_of(names)}")
+          for why, names in chosen.left_out.items()),
+        *(("front", _standing(series, chosen, front)) for front in series.fronts[:1]),
     ]  # fmt: skip
-    lines += [("left out", _left_out(why, names)) for why, names in chosen.left_out.items()]
-    lines += [("front", _standing(series, front)) for front in series.fronts[:1]]
-    return lines
 
 
-def describe(series: Series, config: int) -> str:
+def rule(series: Series) -> str:
+    """The rule and its figures; why there is no choice, where there is none."""
+    chosen = series.recommendation
+    if chosen is None:
+        return series.why_not
+    by, among = chosen.choice.by, count(chosen.compared, "configuration")
+    limits = [limit.words for limit in chosen.options.limits]
+    among += f" with {' and '.join(limits)}" if limits else ""
+    is_size = chosen.options.cost == COST
+    if isinstance(chosen.rule, Tolerance):
+        cheapest = "fewest trainable parameters" if is_size else f"least {chosen.cost.label}"
+        return (
+            f"{cheapest} among the {among} whose mean {by.label} is within "
+            f"{chosen.rule.amount:g} of the best"
+        )
+    what = "a network twice as large" if is_size else f"twice the {chosen.cost.label}"
+    must = f"{what} must gain {chosen.price:g} in {by.label}"
+    return f"{must}; the most {by.label} at this price, of {among}"
+
+
+def interval(series: Series, config: int, quality: Quantity) -> tuple[float, float, float]:
+    """Mean of a configuration, and the ends of its 95 % interval; NaN where not known."""
+    mean, low, high = (
+        float(numbers(series.configs, f"{quality.column}_{s}")[config])
+        for s in ("mean", "low", "high")
+    )
+    return mean, low, high
+
+
+def count(number: int, what: str) -> str:
+    """'1 seed', '3 seeds'."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def some_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """'a, b, c and 4 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _describe(series: Series, config: int) -> str:
     """'fno sqrt modes 12 width 32 (3 seeds): 1,234 parameters, phase SSIM 0.6123 [0.60, 0.62]'."""
     row = series.configs.iloc[config]
-    said = f"{row['configuration']} ({_count(row['n_seeds'], 'seed')})"
+    said = f"{row['configuration']} ({count(row['n_seeds'], 'seed')})"
     if row[COST] is not None:
         said += f": {row[COST]:,} parameters"
-    shown = {
-        series.choice.reported.column: series.choice.reported,
-        series.choice.by.column: series.choice.by,
-    }
-    parts = [said, *(_interval(series, config, criterion) for criterion in shown.values())]
+    parts = [said]
+    for quality in dict.fromkeys((series.choice.reported, series.choice.by)):
+        mean, low, high = interval(series, config, quality)
+        ends = f" [{low:.4f}, {high:.4f}]" if math.isfinite(low) else ""
+        parts.append(f"{quality.label} {mean:.4f}{ends}")
     if row[COLLAPSE[0]] > 0:
         low, high = (100 * row[end] for end in COLLAPSE[1:])
         lost = row["n_collapsed"] + row["n_diverged"]
@@ -74,70 +112,37 @@ def describe(series: Series, config: int) -> str:
     return ", ".join(parts)
 
 
-def rule(series: Series) -> str:
-    """The rule and its figures."""
-    chosen = series.recommendation
-    if chosen is None:
-        return series.why_not
-    by, among = chosen.choice.by, _count(chosen.compared, "configuration")
-    limits = [limit.words for limit in chosen.asked.limits]
-    among += f" with {' and '.join(limits)}" if limits else ""
-    if isinstance(chosen.rule, Tolerance):
-        cheapest = "fewest trainable parameters" if _is_size(chosen) else f"least {_cost(chosen)}"
-        return (
-            f"{cheapest} among the {among} whose mean {by.label} is within "
-            f"{chosen.rule.amount:g} of the best"
-        )
-    return f"{_must(series)}; the most {by.label} at this price, of {among}"
-
-
-def certainty(series: Series) -> str:
+def _certainty(series: Series, chosen: Recommendation) -> str:
     """How probably the recommended one is the choice, and what else may be; empty if unknown."""
-    chosen = series.recommendation
-    if chosen is None or not math.isfinite(chosen.probability[chosen.config]):
+    if not math.isfinite(chosen.probability[chosen.config]):
         return ""
     names = series.configs["configuration"].tolist()
-    said = f"{percent(chosen.probability[chosen.config])} that it is the choice by this rule"
     known = np.nan_to_num(chosen.probability)
-    others = [int(i) for i in np.argsort(-known, kind="stable") if i != chosen.config]
-    others = [i for i in others if known[i] >= UNLIKELY]
-    if others:
-        some = [f"{names[i]} ({percent(known[i])})" for i in others[:MOST_NAMED]]
-        more = len(others) - MOST_NAMED
-        said += f"; else {', '.join(some)}{f' and {more} more' if more > 0 else ''}"
-    return said
+    order = (int(i) for i in np.argsort(-known, kind="stable"))
+    others = [f"{names[i]} ({_percent(known[i])})" for i in order
+              if i != chosen.config and known[i] >= UNLIKELY]  # fmt: skip
+    said = f"{_percent(chosen.probability[chosen.config])} that it is the choice by this rule"
+    return f"{said}; else {some_of(others)}" if others else said
 
 
-def against(series: Series, pick: Pick) -> str:
+def _against(series: Series, chosen: Recommendation, pick: Pick) -> str:
     """A pick, and what one gains and pays with it against the recommended one."""
-    chosen = series.recommendation
-    assert chosen is not None
-    name = series.configs["configuration"][pick.config]
-    price = "no price" if pick.price == 0 else f"price {pick.price:g}"
-    said = f"{name}, at {price}"
+    said = series.configs["configuration"][pick.config]
+    said += f", at {'no price' if pick.price == 0 else f'price {pick.price:g}'}"
     if math.isfinite(pick.probability):
-        said += f" ({percent(pick.probability)})"
-    return f"{said}: {gain_and_cost(series, pick.config)}"
+        said += f" ({_percent(pick.probability)})"
+    if pick.config == chosen.config:
+        return f"{said}: the recommended one"
+    gain, ratio = series.step(chosen.config, pick.config, chosen.choice.by, chosen.options.cost)
+    times = f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
+    return (
+        f"{said}: {abs(gain):.4f} {'better' if gain >= 0 else 'worse'} in "
+        f"{chosen.choice.by.label} for {times} the {chosen.cost.label}"
+    )
 
 
-def gain_and_cost(series: Series, config: int) -> str:
-    """'0.0300 more phase SSIM for 4 × the parameters', against the recommended one."""
-    chosen = series.recommendation
-    assert chosen is not None
-    if config == chosen.config:
-        return "the recommended one"
-    by = chosen.choice.by
-    gain = by.sign * float(np.diff(series.of.means[by.column].mean[[chosen.config, config]])[0])
-    paid = series.of.means[chosen.asked.cost].mean
-    ratio = float(paid[config] / paid[chosen.config])
-    better = "better" if gain >= 0 else "worse"
-    return f"{abs(gain):.4f} {better} in {by.label} for {_times(ratio)} the {_cost(chosen)}"
-
-
-def prices(series: Series) -> str:
+def _prices(chosen: Recommendation) -> str:
     """Between which prices the recommended one is the choice."""
-    chosen = series.recommendation
-    assert chosen is not None
     rung = next((rung for rung in chosen.rungs if rung.config == chosen.config), None)
     if rung is None:
         return "it is the choice at no price"
@@ -148,119 +153,62 @@ def prices(series: Series) -> str:
     return f"it is the choice at every price from {rung.low:.3g} to {rung.high:.3g}"
 
 
-def verdicts(series: Series) -> list[Line]:
+def _verdicts(series: Series, chosen: Recommendation) -> list[Line]:
     """What the seeds say of the contenders, each against the recommended one."""
-    chosen = series.recommendation
-    if chosen is None:
-        return []
     names = series.configs["configuration"].tolist()
-    by = chosen.choice.by
     return [
         (
             d.verdict,
-            f"{names[d.config]}: {by.label} {'better' if d.gain >= 0 else 'worse'} by "
-            f"{abs(d.gain):.4f} [{d.low:+.4f}, {d.high:+.4f}] (equal is within {chosen.equal:g})",
+            f"{names[d.config]}: {chosen.choice.by.label} {'better' if d.gain >= 0 else 'worse'} "
+            f"by {abs(d.gain):.4f} [{d.low:+.4f}, {d.high:+.4f}] "
+            f"(equal is within {chosen.equal:g})",
         )
         for d in chosen.contenders
     ]
 
 
-def percent(probability: float) -> str:
+def _percent(probability: float) -> str:
     """'87 %'; neither 0 nor 100, which draws cannot tell."""
     return f"{min(99.0, max(1.0, 100 * probability)):.0f} %"
 
 
-def _interval(series: Series, config: int, criterion: Quantity) -> str:
-    mean, low, high = (
-        numbers(series.configs, f"{criterion.column}_{s}")[config] for s in ("mean", "low", "high")
-    )
-    if not math.isfinite(low):
-        return f"{criterion.label} {mean:.4f}"
-    return f"{criterion.label} {mean:.4f} [{low:.4f}, {high:.4f}]"
-
-
-def _must(series: Series) -> str:
-    """'a network twice as large must gain 0.01 in phase SSIM'."""
-    chosen = series.recommendation
-    assert chosen is not None
-    what = "a network twice as large" if _is_size(chosen) else f"twice the {_cost(chosen)}"
-    return f"{what} must gain {chosen.price:g} in {chosen.choice.by.label}"
-
-
-def _is_size(chosen: Recommendation) -> bool:
-    return chosen.asked.cost == COST
-
-
-def _cost(chosen: Recommendation) -> str:
-    return QUANTITIES[chosen.asked.cost].label
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
-
-
-def _margin(series: Series) -> str:
-    chosen = series.recommendation
-    assert chosen is not None
+def _margin(series: Series, chosen: Recommendation) -> str:
     if chosen.config == chosen.best:
         return "it is the best"
     worse = "below" if chosen.choice.by.better == "higher" else "above"
-    return f"{chosen.margin:.4f} {worse} the best, {describe(series, chosen.best)}"
+    return f"{chosen.margin:.4f} {worse} the best, {_describe(series, chosen.best)}"
 
 
-def _more(series: Series) -> str:
+def _more(series: Series, chosen: Recommendation) -> str:
     """What one pays for the next better configuration."""
-    chosen = series.recommendation
-    assert chosen is not None
-    if chosen.next_better is None:
+    by, better = chosen.choice.by, chosen.next_better
+    if better is None:
         return "no configuration that was compared is better"
-    by = chosen.choice.by
-    quality = by.sign * numbers(series.configs, f"{by.column}_mean")
-    gain = quality[chosen.next_better] - quality[chosen.config]
-    names = series.configs["configuration"].tolist()
-    parts = [f"{_ratio(series, COST):.3g} × the parameters"]
-    slower = _ratio(series, f"{TIME}_mean")
-    if math.isfinite(slower):
+    gain, larger = series.step(chosen.config, better, by, COST)
+    parts = [f"{larger:.3g} × the parameters"]
+    if TIME in series.of.means:
+        slower = series.step(chosen.config, better, by, TIME)[1]
         device = series.configs["time_device"][chosen.config]
-        parts.append(f"{slower:.3g} × the inference time" + (f" on {device}" if device else ""))
+        if math.isfinite(slower):
+            on = f" on {device}" if device else ""
+            parts.append(f"{slower:.3g} × the inference time{on}")
     return (
-        f"{names[chosen.next_better]} is {gain:.4f} better in {by.label} and takes "
+        f"{series.configs['configuration'][better]} is {gain:.4f} better in {by.label} and takes "
         f"{' and '.join(parts)}"
     )
 
 
-def _ratio(series: Series, column: str) -> float:
-    """The next better configuration's number over the recommended one's."""
-    chosen = series.recommendation
-    assert chosen is not None and chosen.next_better is not None
-    values = numbers(series.configs, column)
-    return float(values[chosen.next_better] / values[chosen.config])
-
-
-def _left_out(why: str, names: Sequence[str]) -> str:
-    some = ", ".join(names[:MOST_NAMED])
-    more = len(names) - MOST_NAMED
-    return f"{len(names)} {why}: {some}{f' and {more} more' if more > 0 else ''}"
-
-
-def _standing(series: Series, front: Front) -> str:
+def _standing(series: Series, chosen: Recommendation, front: Front) -> str:
     """Where the recommended configuration stands in a front, and whether the knee agrees."""
-    chosen = series.recommendation
-    assert chosen is not None
-    names = series.configs["configuration"].tolist()
     what = f"the front of parameters and {front.quality.label}"
     said = [f"{'on' if chosen.config in front.members else 'not on'} {what}"]
     probability = front.probability[chosen.config]
     if np.isfinite(probability):
-        said.append(f"{percent(probability)} that it is")
+        said.append(f"{_percent(probability)} that it is")
     if front.knee is None:
         said.append("which has no knee")
     elif front.knee == chosen.config:
         said.append("whose knee it is")
     else:
-        said.append(f"whose knee is {names[front.knee]}")
+        said.append(f"whose knee is {series.configs['configuration'][front.knee]}")
     return ", ".join(said)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.report.effects_plot import effects_figure
+from agent.report.figures import save_pdf, save_png
 from agent.report.gallery import MOST_PICTURES, Gallery, comparison, gallery
 from agent.report.ladder_plot import ladder_figure
 from agent.report.page import render_page
-from agent.report.pareto_plot import pareto_figure, save_pdf, save_png
+from agent.report.pareto_plot import pareto_figure
 from agent.report.reconstructions import reconstructions_figure
 from agent.report.terminal import ExportResult
 from fno_runner.files import write_text_atomically

@@ -9,14 +9,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from agent.scheduling import child
 from agent.scheduling.child import Child
 from agent.scheduling.claims import BEAT_S
 from agent.scheduling.display import Display
+from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, Ticket
 from agent.scheduling.slots import MAX_UNFIT, Slot
 from agent.study.records import one_line, read_record, read_records, row
 from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
+from fno_runner.cli import lines_to, refuse
 from fno_runner.config import load_config
 from fno_runner.errors import MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
@@ -304,6 +308,46 @@ class Driver:
                 self._settle(process, record)
             else:
                 self._give_back(process)
+
+
+def drive(
+    console: Console,
+    folder: Path,
+    sweep: Sweep,
+    grid: Mapping[str, Point] | None,
+    queue: Queue,
+    slots: Sequence[Slot],
+    points_done_failed: tuple[int, int, int],
+    *,
+    limit: int | None = None,
+    given: Mapping[str, str] = os.environ,
+    more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
+    retry_failed: bool = False,
+) -> tuple[Driver, int | None]:
+    """Work on a study in these slots, under MPS where they share a card, with its display.
+
+    Arguments as of `Driver`, `Driver.run` and `Display`.
+
+    Returns:
+        the driver, and the signal that ended it early, if one did.
+    """
+    with (
+        shared_by_mps(slots, given, lines_to(console)) as (sharing, watch),
+        Display(console, *points_done_failed, len(slots)) as display,
+    ):
+        driver = Driver(
+            folder, sweep, grid, queue, display, sharing, limit, given, more=more, watch=watch
+        )
+        return driver, driver.run(retry_failed)
+
+
+def early_end(driver: Driver, stopped: int | None) -> int | None:
+    """The exit status of work that a signal or an unfit machine ended; None where it went on."""
+    if stopped is not None:
+        return 128 + stopped
+    if driver.broken:
+        return refuse(MachineError(driver.broken[-1]))
+    return None
 
 
 def named_grid(sweep: Sweep) -> dict[str, Point]:

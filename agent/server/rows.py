@@ -114,8 +114,10 @@ def mirror(run: ServerRun) -> Mirror:
     return Mirror(run, [{key: said.get(key) for key in COLUMNS}, *groups.values()])
 
 
-def records_here(runs: Iterable[ServerRun], names: Iterable[str] = ()) -> dict[str, Records]:
-    """What this disk has of the studies that a server's runs belong to, by their names.
+def with_records_here(
+    runs: Sequence[ServerRun], names: Iterable[str] = ()
+) -> tuple[Merged, dict[str, Records]]:
+    """A server's runs merged with what this disk has of their studies, and that by study.
 
     Args:
         names: of further studies.
@@ -123,7 +125,9 @@ def records_here(runs: Iterable[ServerRun], names: Iterable[str] = ()) -> dict[s
     # A group's name is anybody's text: it must not lead out of the studies' folder.
     studies = {study_name(run) for run in runs} | set(names)
     plain = sorted(name for name in studies if re.fullmatch(r"[\w-][\w.-]{0,127}", name))
-    return {name: read_records(STUDIES / name) for name in plain}
+    records = {name: read_records(STUDIES / name) for name in plain}
+    results = {name: here.results for name, here in records.items()}
+    return merge(map(mirror, runs), results), records
 
 
 def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]]) -> Merged:

@@ -1,8 +1,9 @@
-"""The rows of the table of quantities that analyses speak of by name, and columns as numbers."""
+"""The quantities that analyses speak of by name; columns of a table as numbers, cells, words."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,30 @@ R_FROM_OBJECT = QUANTITIES["r_held_out_from_object"]
 """What the object of the training frames predicts: no frame's own pattern helps its answer."""
 R_TRAIN = QUANTITIES["r_train"]
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 def numbers(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     """A column as floats; NaN where a number, or the whole column, is missing."""
     if column not in table:
         return np.full(len(table), np.nan)
     return np.asarray(table[column].tolist(), dtype=float)
+
+
+def cells(table: pd.DataFrame, column: str) -> list[Any]:
+    """A column; None where the whole column is missing."""
+    return table[column].tolist() if column in table else [None] * len(table)
+
+
+def words(table: pd.DataFrame, columns: Iterable[str]) -> list[tuple[str, ...]]:
+    """What each row has in these columns, as texts that can be compared."""
+    told = table.reindex(columns=list(columns)).to_numpy().tolist()
+    return [tuple(map(str, values)) for values in told]
+
+
+def by_key(keys: Iterable[Key]) -> dict[Key, list[int]]:
+    """The rows of each key, in their order, of a key a row."""
+    rows: dict[Key, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return rows

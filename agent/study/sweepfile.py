@@ -65,6 +65,10 @@ class Metric:
     name: str
     maximize: bool
 
+    def as_mapping(self) -> dict[str, str]:
+        """In the syntax of a sweep file."""
+        return {"name": self.name, "goal": "maximize" if self.maximize else "minimize"}
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -110,10 +114,7 @@ class Sweep:
                 }
             else:
                 parameters[key] = {"values": list(values)}
-        goal = None
-        if self.metric is not None:
-            way = "maximize" if self.metric.maximize else "minimize"
-            goal = {"name": self.metric.name, "goal": way}
+        goal = None if self.metric is None else self.metric.as_mapping()
         return {"name": self.name, "method": self.method, "metric": goal, "parameters": parameters}
 
 
@@ -183,6 +184,13 @@ def point_name(sweep: Sweep, point: Mapping[str, Value]) -> str:
         bare = isinstance(value, str) and key in ("architecture", "input_transform", "conditioning")
         words.append(text if bare else short.get(key, f"{key}=") + text)
     return " ".join(words) or "the only point"
+
+
+def values_in_words(values: tuple[Value, ...] | Range) -> str:
+    """What a key takes, for humans: '8, 12, 16' or '0.001 … 0.1 (log_uniform_values)'."""
+    if isinstance(values, Range):
+        return f"{values.low} … {values.high} ({values.distribution})"
+    return ", ".join(map(str, values))
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from agent.analysis.configurations import COST
-from agent.analysis.recommendation import Asked, Limit
+from agent.analysis.recommendation import ChoiceOptions, Limit
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import COSTS, QUANTITIES
@@ -43,7 +43,7 @@ def add_more_choice_options(parser: argparse.ArgumentParser) -> None:
         "whatever the seeds say")  # fmt: skip
 
 
-def asked_of(args: argparse.Namespace) -> Asked:
+def choice_options(args: argparse.Namespace) -> ChoiceOptions:
     """What the options ask.
 
     Raises:
@@ -54,7 +54,7 @@ def asked_of(args: argparse.Namespace) -> Asked:
         raise UserError("--price and --tolerance are two rules of the choice: give one of them")
     limits = [*_limits("--at-least", options.get("at_least", [])),
               *_limits("--at-most", options.get("at_most", []))]  # fmt: skip
-    return Asked(
+    return ChoiceOptions(
         price=args.price,
         tolerance=options.get("tolerance"),
         cost=args.cost,
