@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -14,8 +14,9 @@ import pandas as pd
 from scipy import stats
 
 from agent.analysis.means import CONFIDENCE, Means, known, means
+from agent.analysis.objects import interaction, object_samples
 from agent.analysis.scatter import scale_between, trend_terms
-from agent.study.quality import numbers
+from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, numbers
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
 from fno_runner.score.quantities import COSTS, QUANTITIES
@@ -133,7 +134,22 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         means[metric] = seed_means(metric, measured, seed, rows_of, terms)
         for name, values in _statistics(metric, means[metric]).items():
             table[f"{metric}_{name}"] = values
+    _allow_for_objects(means, object_samples(PHASE_SSIM.column, runs, counted))
     return Configurations(pd.DataFrame(table, dtype=object), counted, means, terms)
+
+
+def _allow_for_objects(means: dict[str, Means], samples: list[npt.NDArray[np.float64]]) -> None:
+    """Let draws of the phase SSIM tell what holds for other objects, too, as test objects show it.
+
+    The validation object is one, and the reported quality is a mean over as many as there are.
+    """
+    change, freedom = interaction(samples)
+    objects = max((sample.shape[1] for sample in samples), default=1)
+    for quality, of in ((VALIDATED_SSIM, 1), (PHASE_SSIM, objects)):
+        if quality.column in means:
+            means[quality.column] = replace(
+                means[quality.column], change=change / math.sqrt(of), change_freedom=freedom
+            )
 
 
 def configuration_names(configs: pd.DataFrame) -> list[str]:

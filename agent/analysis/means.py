@@ -43,6 +43,9 @@ class Means:
     scatter: of the seeds.
     seeds: which seeds each mean is over (k, s).
     correlation: of two configurations' numbers of one seed [0 to 1].
+    change: how far a configuration's mean over objects may be from this one beyond what it has in
+        common with the others: a standard deviation, which only draws take into account.
+    change_freedom: its degrees of freedom.
     """
 
     mean: Array
@@ -52,6 +55,8 @@ class Means:
     scatter: Scatter
     seeds: npt.NDArray[np.bool_]
     correlation: float
+    change: float = 0.0
+    change_freedom: float = math.inf
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
         """Ends of each mean's interval by Student's t; NaN where the error is not known."""
@@ -82,7 +87,12 @@ class Means:
             if together:
                 normal += rng.standard_normal((count, weights.shape[1])) @ weights.T
             chi = rng.chisquare(freedom, (count, len(rows)))
-            yield self.mean[rows] + error * normal * np.sqrt(freedom / chi)
+            drawn = self.mean[rows] + error * normal * np.sqrt(freedom / chi)
+            if self.change > 0:  # of a variance that all configurations have in common
+                of_change = min(self.change_freedom, MOST_FREEDOM)
+                scale = self.change * np.sqrt(of_change / rng.chisquare(of_change, (count, 1)))
+                drawn += scale * rng.standard_normal((count, len(rows)))
+            yield drawn
 
     def difference(self, of: int, to: int) -> tuple[float, float, float]:
         """mean[of] − mean[to], its standard error, and the error's degrees of freedom (Welch)."""

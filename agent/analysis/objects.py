@@ -113,6 +113,39 @@ def components(samples: Sequence[Array], scale: Scale) -> Components:
     )
 
 
+def interaction(samples: Sequence[Array]) -> tuple[float, float]:
+    """How far configurations change places from object to object.
+
+    With the same m objects for all, a configuration's mean on an object is
+
+        y(c, o) = μ(c) + object(o) + change(c, o)
+
+    where what all have in common of an object, object(o), decides nothing between them.
+
+    Args:
+        samples: as those of `components`.
+
+    Returns:
+        the standard deviation of change(c, o), and its degrees of freedom; 0 and infinity where
+        fewer than two configurations, seeds or objects leave it unknown.
+    """
+    whole = [sample for sample in samples if len(sample)]
+    k, m = len(whole), max((sample.shape[1] for sample in whole), default=0)
+    freedom = sum((len(sample) - 1) * (m - 1) for sample in whole)
+    if k < 2 or m < 2 or not freedom:
+        return 0.0, math.inf
+    by_object = np.array([sample.mean(axis=0) for sample in whole])  # (k, m)
+    rest = sum(
+        float(np.square(sample - mean - (sample - mean).mean(axis=1, keepdims=True)).sum())
+        for sample, mean in zip(whole, by_object, strict=True)
+    )
+    change = by_object - by_object.mean(axis=1, keepdims=True)
+    change -= change.mean(axis=0)
+    between = float(np.square(change).sum()) / ((k - 1) * (m - 1))
+    per_mean = float(np.mean([1 / len(sample) for sample in whole]))
+    return math.sqrt(max(0.0, between - rest / freedom * per_mean)), (k - 1.0) * (m - 1)
+
+
 def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence[Array]) -> Array:
     """t·√Σ(weight · mean square), by Satterthwaite's degrees of freedom.
 
@@ -137,6 +170,18 @@ def object_columns(column: str, table: pd.DataFrame) -> list[str]:
     return names
 
 
+def object_samples(column: str, runs: pd.DataFrame, seeds: Sequence[Sequence[int]]) -> list[Array]:
+    """Of each configuration a metric of each test object, float64 (n, m): a row a seed.
+
+    Args:
+        seeds: for each configuration the positions in `runs` of its seeds.
+    """
+    names = object_columns(column, runs) or [column]
+    values = np.column_stack([numbers(runs, name) for name in names])
+    whole = np.asarray(np.isfinite(values).all(axis=1))
+    return [values[[row for row in rows if whole[row]]] for rows in seeds]
+
+
 def component_columns(
     quality: Quantity, runs: pd.DataFrame, seeds: Sequence[Sequence[int]]
 ) -> pd.DataFrame:
@@ -148,13 +193,10 @@ def component_columns(
         seeds: for each configuration the positions in `runs` of its seeds.
     """
     column, bounds = quality.column, (quality.low, quality.high)
-    names = object_columns(column, runs)
-    values = np.column_stack([numbers(runs, name) for name in names or [column]])
-    whole = np.asarray(np.isfinite(values).all(axis=1))
-    samples = [values[[row for row in rows if whole[row]]] for rows in seeds]
+    samples = object_samples(column, runs, seeds)
     estimate = components(samples, _scale(quality))
     table: dict[str, list[float] | list[int]] = {
-        "n_objects": [values.shape[1] if len(sample) else 0 for sample in samples],
+        "n_objects": [sample.shape[1] if len(sample) else 0 for sample in samples],
         "seed_sd": estimate.seed.tolist(),
         "object_sd": estimate.object.tolist(),
         "rest_sd": estimate.rest.tolist(),

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.step import Adam
+from fno_runner.train.step import Adam, memory_order
 
 ALIGNED = 64
 """Weights begin at multiples of so many numbers where that needs no gaps: libraries have slower
@@ -32,8 +32,7 @@ class _Place:
 
     @classmethod
     def of(cls, tensor: Tensor) -> _Place:
-        axes = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-        return cls(tensor.shape, tuple(axes))
+        return cls(tensor.shape, memory_order(tensor))
 
     def numbers(self, tensor: Tensor) -> Tensor:
         """The tensor's numbers in the order in which they lie in memory; a view."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import unwrap
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,22 @@ class Adam(torch.optim.Adam):
                 "exp_avg": torch.zeros_like(parameter, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
             }
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
+        """Fill the lists of what is updated: weights, gradients, both moments, and others.
+
+        Each tensor goes as a view whose axes are in the order of memory. A fused update on a CPU
+        first copies a gradient whose axes are not: 4 % of a step of `hybrid` 32/12 in bfloat16.
+        """
+        has_complex: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        for tensors in lists[:4]:
+            tensors[:] = [tensor.permute(memory_order(tensor)) for tensor in tensors]
+        return has_complex
+
+
+def memory_order(tensor: Tensor) -> tuple[int, ...]:
+    """The axes of a tensor from the slowest to the fastest in memory."""
+    return tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
 
 
 class Step:
