@@ -1,0 +1,227 @@
+"""The race along three axes: overlap, photons a frame, frames. Cell by cell, so that it can go on.
+
+Qualities do not depend on how busy the machine is, times do: they are measured apart, once for each
+number of frames (`timings`), and looked up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import mean, median, stdev
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from benchmarks.contest import Contest, measured, simulated, training_frames
+from benchmarks.sides import FOR_UNKNOWN, Learnt, answer, learn, learnt_before
+from fno_runner.files import write_text_atomically
+from fno_runner.scan.choice import Choice, choose
+from fno_runner.scan.iterative import DETERMINED, Fit, reconstruct
+
+OVERLAPS, PHOTONS = (0.87, 0.75, 0.6, 0.45, 0.3), (1e9, 1e6, 1e5, 1e4)
+FRAMES, SHARES = (1, 16, 64, 256), (1.0, 0.5, 0.25, 0.125, 0.0625)
+SEEDS, DRAWS = 3, 5
+PASSES, AFTER = (1, 2, 3, 5, 10, 20, 40), (2, 5)
+PLAIN, FIT, NETWORK, OWN = "fit, plain", "fit", "network", "network of this scan"
+T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t of so many draws: the 95 % interval of their mean."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place of the map. timing: whose times it has. network: which one learnt before."""
+
+    name: str
+    contest: Callable[[int], Contest]
+    draws: int
+    timing: str
+    network: str
+
+
+def cells(scan: Path) -> Iterator[Cell]:
+    """All of them, the quickest answers first."""
+    for share in SHARES[1:]:
+        for coarse in (False, True):
+            kind = "coarse" if coarse else "random"
+            contest = partial(_star, scan, share, None, coarse)
+            yield Cell(f"star-{kind}-{share:g}", contest, DRAWS, f"star-{share:g}", "star")
+    for frames in FRAMES:
+        for photons in PHOTONS[::2] if frames != 64 else ():
+            contest = partial(simulated, 0.75, photons, frames)
+            draws = DRAWS if frames == 1 else SEEDS
+            name = f"frames-{frames}-{photons:.0e}"
+            yield Cell(name, contest, draws, f"lines-{frames}", f"lines-{photons:.0e}")
+    for photons in PHOTONS:
+        for overlap in OVERLAPS:
+            contest = partial(simulated, overlap, photons, 64)
+            name = f"overlap-{overlap:g}-{photons:.0e}"
+            yield Cell(name, contest, SEEDS, "lines-64", f"lines-{photons:.0e}")
+    for photons in (1e5, 1e4):
+        for share in (0.25, 1.0):
+            contest = partial(_star, scan, share, photons, False)
+            name = f"star-photons-{photons:.0e}-{share:g}"
+            yield Cell(name, contest, SEEDS, f"star-{share:g}", f"star-{photons:.0e}")
+    yield Cell("star-all", partial(_star, scan, 1.0, None, False), SEEDS, "star-1", "star")
+
+
+def _star(scan: Path, share: float, photons: float | None, coarse: bool, draw: int) -> Contest:
+    return measured(scan, share=share, photons=photons, coarse=coarse, draw=draw)
+
+
+def make_map(
+    scan: Path,
+    output: Path,
+    device: torch.device,
+    only: str = "",
+    *,
+    timings: bool = False,
+    own: bool = False,
+    seconds: float = math.inf,
+) -> None:
+    """Make what is not there yet, and begin nothing new after so many seconds.
+
+    By default qualities; or times; or the star's cells with networks that learn from the frames
+    kept, which takes a minute each.
+    """
+    end = perf_counter() + seconds
+    for draw, cell in product(range(DRAWS), cells(scan)):
+        kind = "timings" if timings else "own" if own else "cells"
+        name = cell.timing if timings else f"{cell.name}.{draw}"
+        place = output / kind / f"{name}.json"
+        lacks = own and not cell.timing.startswith("star")
+        if only not in cell.name or draw >= cell.draws or lacks or place.exists():
+            continue
+        if perf_counter() > end:
+            print("more remains: the same command goes on", file=sys.stderr)
+            return
+        make = _times if timings else _own if own else _qualities
+        _write(place, make(cell, cell.contest(0 if timings else draw), output, device))
+        print(place, file=sys.stderr)
+
+
+def _qualities(
+    cell: Cell, contest: Contest, output: Path, device: torch.device
+) -> list[dict[str, Any]]:
+    network = _network(cell, contest, output, device)
+    fit, choice = _fit_and_choice(contest, device)
+    made = _points(contest, network, choice, fit, device)
+    return [told | contest.scores(answered) for told, answered in made]
+
+
+def _own(cell: Cell, contest: Contest, output: Path, device: torch.device) -> list[dict[str, Any]]:
+    learnt = learn(contest.kept, device)
+    told = {"side": OWN, "effort": 0, "training_s": learnt.seconds}
+    return [told | contest.scores(answer(learnt, contest.kept, device))]
+
+
+def _points(
+    contest: Contest, network: Learnt, choice: Choice, fit: Callable[..., Fit], device: torch.device
+) -> Iterator[tuple[dict[str, Any], Fit]]:
+    """Every effort of the fit, with and without its smooth term, and of the network."""
+    scan = contest.kept
+    for smooth, side in ((0.0, PLAIN), (choice.smooth, FIT)):
+        for passes in PASSES:
+            made = fit(scan, iterations=passes, smooth=smooth)
+            told = {"side": side, "effort": passes, "weight": smooth, "passes": choice.passes}
+            yield told | {"seconds": made.seconds}, made
+    first = answer(network, scan, device)
+    yield {"side": NETWORK, "effort": 0, "seconds": first.seconds}, first
+    for passes in AFTER:
+        made = fit(scan, iterations=passes, smooth=choice.smooth, first_object=first.obj)
+        yield {"side": NETWORK, "effort": passes, "seconds": first.seconds + made.seconds}, made
+
+
+def _fit_and_choice(contest: Contest, device: torch.device) -> tuple[Callable[..., Fit], Choice]:
+    scan = contest.kept
+    assert scan.probe is not None
+    fit = partial(reconstruct, modes=len(scan.probe), fit_probe=False, device=device)
+    if len(scan) < DETERMINED:
+        return fit, Choice(FOR_UNKNOWN, PASSES[-1], math.nan)
+    return fit, choose(fit, scan, None, None)
+
+
+def _network(cell: Cell, contest: Contest, output: Path, device: torch.device) -> Learnt:
+    photons = float((contest.kept.amplitude**2).sum((1, 2)).mean())
+    weak = cell.network.startswith("star")
+    return learnt_before(
+        output / "networks" / f"{cell.network}.safetensors",
+        lambda: training_frames(contest.kept, photons, 8, 1600, 1, weak=weak),
+        device,
+    )
+
+
+def _times(cell: Cell, contest: Contest, output: Path, device: torch.device) -> dict[str, float]:
+    """side and effort -> seconds, the median of three after one that warms up."""
+    network = _network(cell, contest, output, device)
+    fit, choice = _fit_and_choice(contest, device)
+    found: dict[str, list[float]] = {}
+    for _ in range(4):
+        for told, _fit in _points(contest, network, choice, fit, device):
+            found.setdefault(f"{told['side']} {told['effort']}", []).append(told["seconds"])
+    return {key: median(values[1:]) for key, values in found.items()}
+
+
+def _write(place: Path, what: Any) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(place, json.dumps(what, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who is best in a cell after a time: by how much the network's R is above the fit's.
+
+    ratio: mean over draws of ln(R of the network / R of the fit). half: of its 95 % interval.
+    Either is NaN where a side has no answer by then.
+    """
+
+    ratio: float
+    half: float
+
+
+def verdict(output: Path, cell: Cell, seconds: float) -> Verdict:
+    """Of the efforts that end in time the longest counts; of a fit none beyond what was chosen."""
+    times = _read(output / "timings" / f"{cell.timing}.json") or {}
+    ratios = []
+    for points in points_of(output, cell):
+        fit = [p for p in points if p["side"] == FIT and p["effort"] <= p["passes"]]
+        network = [p for p in points if p["side"] == NETWORK]
+        best = [
+            max(in_time, key=lambda p: p["effort"])
+            for side in (fit, network)
+            if (in_time := [p for p in side if _time(times, p) <= seconds])
+        ]
+        if len(best) == 2:
+            error = [p["r"] if p["r"] is not None else 1 - p["pearson"] for p in best]
+            ratios.append(math.log(error[1] / error[0]))
+    if not ratios:
+        return Verdict(math.nan, math.nan)
+    if len(ratios) == 1:
+        return Verdict(ratios[0], math.nan)
+    return Verdict(mean(ratios), T_95[len(ratios)] * stdev(ratios) / math.sqrt(len(ratios)))
+
+
+def points_of(output: Path, cell: Cell) -> list[list[dict[str, Any]]]:
+    """Of each draw that is there all efforts of all sides."""
+    places = [f"{cell.name}.{draw}.json" for draw in range(cell.draws)]
+    return [
+        found + (_read(output / "own" / place) or [])
+        for place in places
+        if (found := _read(output / "cells" / place)) is not None
+    ]
+
+
+def _time(times: dict[str, float], point: dict[str, Any]) -> float:
+    found: float = times.get(f"{point['side']} {point['effort']}", point["seconds"])
+    return found
+
+
+def _read(place: Path) -> Any:
+    return json.loads(place.read_text()) if place.exists() else None

@@ -1,0 +1,153 @@
+"""The map of the race as pictures and as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from benchmarks.race_map import (
+    FIT,
+    NETWORK,
+    OVERLAPS,
+    OWN,
+    PHOTONS,
+    PLAIN,
+    SHARES,
+    T_95,
+    Cell,
+    Verdict,
+    cells,
+    points_of,
+    verdict,
+)
+from fno_runner.files import write_text_atomically
+
+TIMES = (0.1, 1.0, 10.0)
+"""When it is asked who is best [s]."""
+Chosen = Callable[[dict[str, Any]], bool]
+LINES: dict[str, Chosen] = {
+    "fit, no term, 10 passes": lambda p: p["side"] == PLAIN and p["effort"] == 10,
+    "fit, term and passes chosen": lambda p: p["side"] == FIT and p["effort"] == p["passes"],
+    "network of simulated objects": lambda p: p["side"] == NETWORK and p["effort"] == 0,
+    "the same, then 5 passes": lambda p: p["side"] == NETWORK and p["effort"] == 5,
+    "network trained on these frames": lambda p: p["side"] == OWN,
+}
+
+
+def draw_map(scan: Path, output: Path) -> None:
+    """map.md, map_overlap.png and map_frames.png, of the cells that are there."""
+    every = list(cells(scan))
+    write_text_atomically(output / "map.md", table(output, every))
+    _draw_overlap(output, {cell.name: cell for cell in every})
+    _draw_frames(output, {cell.name: cell for cell in every})
+
+
+def table(output: Path, every: Sequence[Cell]) -> str:
+    """Markdown: each side's error in each cell, with its 95 % interval, and who is best when."""
+    lines = [
+        f"| cell | draws | {' | '.join(LINES)} | best after {TIMES[0]:g} s | 1 s | 10 s |",
+        "| --- " * (5 + len(LINES)) + "|",
+    ]
+    for cell in every:
+        draws = points_of(output, cell)
+        if draws:
+            values = [interval(draws, chosen) for chosen in LINES.values()]
+            told = [_words(v) for v in values]
+            best = [who(verdict(output, cell, seconds)) for seconds in TIMES]
+            lines.append(f"| {cell.name} | {len(draws)} | {' | '.join(told + best)} |")
+    return "\n".join(lines) + "\n"
+
+
+def interval(draws: Sequence[Sequence[dict[str, Any]]], chosen: Chosen) -> tuple[float, float]:
+    """Mean and half of the 95 % interval, over draws, of a side's error; NaN where none is."""
+    errors = [error_of(p) for points in draws for p in points if chosen(p)]
+    if not errors:
+        return math.nan, math.nan
+    half = (
+        T_95[len(errors)] * stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    )
+    return mean(errors), half
+
+
+def error_of(point: dict[str, Any]) -> float:
+    """R of frames left out; of a single frame 1 − the phase's correlation with the truth."""
+    error: float = 1 - point["pearson"] if point["r"] is None else point["r"]
+    return error
+
+
+def who(found: Verdict) -> str:
+    """'fit 12 % ± 3', 'network 5 % ± 2', or that it is open."""
+    if math.isnan(found.ratio):
+        return "–"
+    better = "fit" if found.ratio > 0 else "network"
+    by = f"{100 * (math.exp(abs(found.ratio)) - 1):.0f} %"
+    if math.isnan(found.half):
+        return f"{better} by {by} (one draw)"
+    return "open" if abs(found.ratio) <= found.half else f"{better} by {by}"
+
+
+def _words(value: tuple[float, float]) -> str:
+    middle, half = value
+    if math.isnan(middle):
+        return "–"
+    return f"{middle:.4f}" if math.isnan(half) else f"{middle:.4f} ± {half:.4f}"
+
+
+def _draw_overlap(output: Path, by_name: dict[str, Cell]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.3), layout="constrained")
+    panels = figure.subplots(1, len(TIMES), sharey=True)
+    for axes, seconds in zip(panels, TIMES, strict=True):
+        shade = np.full((len(PHOTONS), len(OVERLAPS)), np.nan)
+        for row, photons in enumerate(PHOTONS):
+            for col, overlap in enumerate(OVERLAPS):
+                found = verdict(output, by_name[f"overlap-{overlap:g}-{photons:.0e}"], seconds)
+                told = who(found).replace(" by ", "\n")
+                decided = told not in ("open", "–")
+                shade[row, col] = (found.ratio < 0) + 1.0 if decided else 0.0
+                dark = shade[row, col] == 2
+                axes.text(col, row, told, ha="center", va="center", fontsize=7,
+                          color="white" if dark else "black")  # fmt: skip
+        axes.imshow(shade, cmap="Greys", vmin=0, vmax=2.4, aspect="auto")
+        axes.set_xticks(range(len(OVERLAPS)), [f"{o:.0%}" for o in OVERLAPS])
+        axes.set_title(f"after {seconds:g} s", fontsize=10)
+        axes.set_xlabel("overlap")
+    panels[0].set_yticks(range(len(PHOTONS)), [f"{p:.0e}" for p in PHOTONS])
+    panels[0].set_ylabel("photons a frame")
+    figure.savefig(output / "map_overlap.png", dpi=130)
+
+
+def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    styles = ("o:", "s-", "^--", "v-.", "D-")
+    for axes, kind in zip(panels, ("random", "coarse"), strict=True):
+        for i, (label, chosen) in enumerate(LINES.items()):
+            there = []
+            for share in SHARES[1:]:
+                cell = by_name[f"star-{kind}-{share:g}"]
+                middle, half = interval(points_of(output, cell), chosen)
+                if not math.isnan(middle):
+                    there.append((share * (1 + 0.02 * (i - 2)), middle, half))
+            if there:
+                x, y, error = zip(*there, strict=True)
+                axes.errorbar(x, y, error, fmt=styles[i], color=f"C{i}", label=label,
+                              markersize=5, capsize=2, linewidth=1.2)  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="share of the star's 516 frames kept")
+        axes.set_xticks(SHARES[1:], ["1/2", "1/4", "1/8", "1/16"])
+        axes.minorticks_off()
+        axes.set_yticks((0.085, 0.1, 0.12, 0.15, 0.2), ("0.085", "0.1", "0.12", "0.15", "0.2"))
+        axes.set_title(
+            "frames drawn at random" if kind == "random" else "a coarser raster", fontsize=10
+        )
+    panels[0].set_ylabel("R of the frames left out")
+    panels[0].legend(fontsize=7)
+    figure.savefig(output / "map_frames.png", dpi=130)

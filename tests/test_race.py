@@ -1,0 +1,110 @@
+"""The race of networks and the fit: what sides get, how they are judged, and who is best."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.contest import measured, simulated, training_frames
+from benchmarks.race import Point, race, table
+from benchmarks.race_map import Cell, verdict
+from benchmarks.race_picture import who
+from benchmarks.sides import answer, learn
+from fno_runner.data.frames import beam_diameter
+from fno_runner.scan.inspection import poisson_floor, step
+from fno_runner.scan.iterative import reconstruct
+from tests.scans import simulate_scan, write_raw
+
+CPU = torch.device("cpu")
+
+
+def test_a_simulated_contest_is_what_was_asked_for() -> None:
+    contest = simulated(0.6, 1e6, 36, 0)
+    assert len(contest.kept) == 36 and contest.kept.probe is not None
+    counts = np.square(contest.kept.amplitude).sum((1, 2)).mean()
+    assert counts == pytest.approx(1e6, rel=0.01)
+    assert 1 - step(contest.kept.positions) / beam_diameter(contest.kept.probe) == pytest.approx(
+        0.6, abs=0.12
+    )
+    # The truth leaves the noise, in frames kept and in those that judge.
+    assert contest.truth is not None
+    fit = reconstruct(contest.kept, iterations=1, fit_probe=False)
+    told = contest.scores(replace(fit, obj=contest.truth, probe=contest.kept.probe))
+    floor = poisson_floor(contest.kept)
+    assert told["r"] == pytest.approx(floor, rel=0.1) == told["r_kept"]
+    assert told["ssim"] == pytest.approx(1) and told["pearson"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_no_frame_is_kept_and_judges(tmp_path: Path, coarse: bool) -> None:
+    path = write_raw(tmp_path / "s.npz", simulate_scan(frames=40))
+    contest = measured(path, share=0.5, coarse=coarse, draw=1)
+    assert (len(contest.kept), len(contest.judged)) == (20, 20)
+    both = np.concatenate([contest.kept.positions, contest.judged.positions])
+    assert len(np.unique(both, axis=0)) == 40
+    again = measured(path, share=0.5, coarse=coarse, draw=1)
+    np.testing.assert_array_equal(again.kept.positions, contest.kept.positions)
+    thinned = measured(path, photons=1e5, draw=1).kept
+    assert np.square(thinned.amplitude).sum((1, 2)).mean() == pytest.approx(1e5, rel=0.05)
+    assert thinned.reference is not None and (thinned.reference == 1).all()  # it tells nothing
+
+
+def test_a_network_learns_on_simulated_frames_and_answers(tmp_path: Path) -> None:
+    contest = simulated(0.75, 1e6, 16, 0)
+    frames = training_frames(contest.kept, 1e6, 2, 32, 0, weak=True)
+    assert len(frames) == 32
+    learnt = learn(frames, CPU, steps=2)
+    fit = answer(learnt, contest.kept, CPU)
+    assert fit.obj.shape == contest.kept.shape and 0 < (contest.scores(fit)["r"] or 0) < 1
+
+
+def test_sides_take_turns_and_the_table_says_how_soon() -> None:
+    contest = simulated(0.75, 1e6, 16, 0)
+    order = []
+
+    def work(passes: int) -> object:
+        order.append(passes)
+        return reconstruct(contest.kept, iterations=passes, fit_probe=False)
+
+    sides = {"a": [("1", partial(work, 1))], "b": [("3", partial(work, 3))]}
+    points = race(sides, contest, 3)  # type: ignore[arg-type]
+    assert order == [1, 3] * 4  # each warmed up once
+    assert [len(p.seconds) for p in points] == [3, 3]
+    made = [
+        Point("a", "1", (1.0, 3.0, 2.0), {"r": 0.109}),
+        Point("a", "2", (4.0,), {"r": 0.1}),
+        Point("b", "1", (0.5,), {"r": 0.2}),
+    ]
+    lines = table(made, {"b": 60.0}).splitlines()
+    assert "| a | 0.1000 | 4.00 | 2.00 | 4.00 | 4.00 | 0 |" in lines
+    assert "| b | 0.2000 | 0.50 | – | – | – | 60 |" in lines
+
+
+def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
+    """Of the fit's passes only those count that end in time and that were chosen."""
+    cell = Cell("x", lambda draw: simulated(0.75, 1e6, 16, draw), 3, "x", "x")
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "timings").mkdir()
+    (tmp_path / "timings" / "x.json").write_text(
+        json.dumps({"fit 1": 0.05, "fit 5": 0.5, "fit 9": 0.9, "network 0": 0.3})
+    )
+    for draw, noise in enumerate((0.98, 1.0, 1.02)):
+        points = [
+            {"side": "fit", "effort": e, "passes": 5, "r": r, "seconds": 9.0}
+            for e, r in ((1, 0.2), (5, 0.1), (9, 0.01))
+        ]
+        points.append({"side": "network", "effort": 0, "r": 0.12 * noise, "seconds": 9.0})
+        (tmp_path / "cells" / f"x.{draw}.json").write_text(json.dumps(points))
+    assert who(verdict(tmp_path, cell, 0.1)) == "–"
+    assert who(verdict(tmp_path, cell, 0.4)) == "network by 67 %"
+    assert who(verdict(tmp_path, cell, 1.0)) == "fit by 20 %"
+    for draw in (0, 1, 2):
+        place = tmp_path / "cells" / f"x.{draw}.json"
+        place.write_text(place.read_text().replace("0.1,", f"{0.09 + 0.03 * draw},"))
+    assert who(verdict(tmp_path, cell, 1.0)) == "open"
