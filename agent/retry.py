@@ -23,7 +23,7 @@ from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
-from agent.server.rows import ACTIVE, mirror, with_records_here
+from agent.server.rows import ACTIVE, server_row, with_records_here
 from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
@@ -88,14 +88,14 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
     Raises:
         UserError: the folder's records cannot be listed.
     """
-    mirrors = [mirror(run) for run in runs]
-    there = attempts(sweep, assemble([each.parts for each in mirrors]))
+    rows = [server_row(run) for run in runs]
+    there = attempts(sweep, assemble([row.parts for row in rows]))
     here = attempts(sweep, table(read_records(folder).results))
     missing = []
     for on_server, local in zip(there, here, strict=True):
         if on_server.done:
             continue
-        own = [mirrors[row] for row in on_server.rows]
+        own = [rows[row] for row in on_server.rows]
         what = NOT_SENT if local.done else TO_RUN
         if any(each.run.state in ACTIVE for each in own):
             what = RUNS_NOW

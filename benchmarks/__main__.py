@@ -93,15 +93,15 @@ def measure(
     names: Iterable[str], device: torch.device, rates: Rates, plan: Plan, console: Console
 ) -> list[Measurement]:
     """The quantities of these names; one that cannot be had here is left out, with a line."""
-    found: list[Measurement] = []
+    measurements: list[Measurement] = []
     for name in names:
         try:
-            for one in QUANTITIES[name](device, rates, plan):
-                found.append(one)
-                console.print(one.line(), highlight=False, soft_wrap=True)
+            for measurement in QUANTITIES[name](device, rates, plan):
+                measurements.append(measurement)
+                console.print(measurement.line(), highlight=False, soft_wrap=True)
         except UserError as error:
             console.print(f"{name} is left out: {error}", markup=False, soft_wrap=True)
-    return found
+    return measurements
 
 
 @command
@@ -118,20 +118,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = describe(device, rates, load)
     if args.growth is not None:
         grown = []
-        for one in measure_growth(device, rates, ladder(device)):
-            grown.append(one)
-            console.print(one.measurement.line(), highlight=False, soft_wrap=True)
+        for grown_one in measure_growth(device, rates, ladder(device)):
+            grown.append(grown_one)
+            console.print(grown_one.measurement.line(), highlight=False, soft_wrap=True)
         where = machine["processor"] if device.type == "cpu" else machine["device"]
         draw_growth(grown, f"{where}: {machine['cores']}", args.growth)
         console.print(str(args.growth), markup=False, soft_wrap=True)
-        found = [one.measurement for one in grown]
+        measurements = [grown_one.measurement for grown_one in grown]
     else:
         sizes = plan(device, quick=args.quick)
         if args.networks:
             sizes = replace(sizes, networks=args.networks)
-        found = measure(args.only, device, rates, sizes, console)
-    print_report(found, machine, console)
-    for path in write_report(found, machine, args.output):
+        measurements = measure(args.only, device, rates, sizes, console)
+    print_report(measurements, machine, console)
+    for path in write_report(measurements, machine, args.output):
         console.print(str(path), markup=False, soft_wrap=True)
     return 0
 

@@ -170,16 +170,16 @@ def made_study(studies: int, price: float, n: int = 3) -> tuple[dict[str, int], 
     truth = made_quality()
     value = truth - price * np.log2(parameters())
     error = SCATTER * math.sqrt(2 / n)
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     near = 0
     rng = np.random.default_rng(int(1e6 * price))
     for _ in range(studies):
         quality = truth + SCATTER / math.sqrt(n) * rng.standard_normal(54)
         row = true_choice(quality, price)
         name = f"{GRID[row][0]} of width {GRID[row][3]}"
-        found[name] = found.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + 1
         near += bool(value.max() - value[row] <= 2 * error)
-    return dict(sorted(found.items(), key=lambda item: -item[1])), near
+    return dict(sorted(counts.items(), key=lambda item: -item[1])), near
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -115,11 +115,11 @@ def _model(config: RunConfig) -> Reconstructor:
 
 def _of_one_pattern(model: Reconstructor, config: RunConfig) -> Tensor:
     """A forward pass on the CPU. Only the parameters' share does not grow with the batch."""
-    x, one = torch.ones(1, 1, config.size, config.size), torch.ones(1, 1, 1, 1)
+    x, unit = torch.ones(1, 1, config.size, config.size), torch.ones(1, 1, 1, 1)
     probe = torch.from_numpy(zone_plate_probe(config))
     # A compiled network hides its operations; eager, it does the same ones.
     with torch.compiler.set_stance("force_eager"):
-        out: Tensor = model(x, torch.zeros(1, 1, 2, 1), probe, one)
+        out: Tensor = model(x, torch.zeros(1, 1, 2, 1), probe, unit)
     return out
 
 

@@ -112,8 +112,8 @@ def table(folder: Path) -> Iterable[str]:
     yield "| one card, bf16, 16 patterns a step | version 0.1 | measured | must | aim |"
     yield "| --- | --- | --- | --- | --- |"
     for line in LINES:
-        found = line.read(folder / line.part) or f"unmeasured ({line.part})"
-        yield f"| {line.what} | {line.before} | {found} | {line.must} | {line.aim} |"
+        value = line.read(folder / line.part) or f"unmeasured ({line.part})"
+        yield f"| {line.what} | {line.before} | {value} | {line.must} | {line.aim} |"
 
 
 def _newest(folder: Path) -> Rows:

@@ -130,6 +130,6 @@ def _passes(
 
 
 def _grown(rung: _Rung, measured: list[Measurement], expected: float) -> Grown:
-    (one,) = measured
-    named = replace(one, detail=f"{rung.axis} {rung.at}")
+    (measurement,) = measured
+    named = replace(measurement, detail=f"{rung.axis} {rung.at}")
     return Grown(rung.axis, rung.at, named, expected)

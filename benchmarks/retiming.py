@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, label in names.items():
         cells = [label]
         for k, key in enumerate(("inference_time_s", "latency_s")):
-            a, b = (getattr(one[name].times, key) for one in (first, second))
+            a, b = (getattr(models[name].times, key) for models in (first, second))
             near[k] += abs(b / a - 1) <= 0.1
             unit = 1 if k == 0 else 1e3
             cells += [f"{a * unit:.4g}", f"{b * unit:.4g}", f"{100 * (b / a - 1):+.1f} %"]

@@ -11,7 +11,7 @@ EXHAUSTIVE = "FAULTS" in os.environ
 injected: Counter[str] = Counter()
 observed: Counter[str] = Counter()
 fuzzed: Counter[str] = Counter()
-found: Counter[str] = Counter({"results lost": 0, "results repeated": 0, "points stuck": 0})
+consequences: Counter[str] = Counter({"results lost": 0, "results repeated": 0, "points stuck": 0})
 
 
 def count(what: str, times: int = 1, *, lost: int = 0, repeated: int = 0, stuck: int = 0) -> None:
@@ -24,7 +24,7 @@ def observe(what: str, times: int, *, lost: int = 0, repeated: int = 0, stuck: i
     """Something happened so many times that is no fault; and what came of it."""
     observed[what] += times
     for name, number in (("lost", lost), ("repeated", repeated), ("stuck", stuck)):
-        found[f"{'points' if name == 'stuck' else 'results'} {name}"] += number
+        consequences[f"{'points' if name == 'stuck' else 'results'} {name}"] += number
 
 
 def summary() -> list[str]:
@@ -32,6 +32,6 @@ def summary() -> list[str]:
     lines = [f"{number:6d}  {what}" for what, number in sorted(injected.items()) if number]
     lines += [f"{number:6d}  {what}" for what, number in sorted(observed.items()) if number]
     lines += [f"{number:6d}  inputs fuzzed: {what}" for what, number in sorted(fuzzed.items())]
-    lines += [f"{number:6d}  {what}" for what, number in found.items()]
+    lines += [f"{number:6d}  {what}" for what, number in consequences.items()]
     # An escape fails its test: what is told here is told of tests that passed.
     return [*lines, f"{sum(injected.values()):6d}  faults injected in all"]

@@ -57,12 +57,12 @@ def imports_of(path: Path) -> Iterator[str]:
 
 def arrows() -> dict[str, set[str]]:
     """Which rooms each room imports."""
-    found: dict[str, set[str]] = defaultdict(set)
+    imported: dict[str, set[str]] = defaultdict(set)
     for module, path in MODULES.items():
         room = room_of(module)
         targets = (target for target in imports_of(path) if target.split(".")[0] in PACKAGES)
-        found[room] |= {room_of(target) for target in targets} - {room}
-    return found
+        imported[room] |= {room_of(target) for target in targets} - {room}
+    return imported
 
 
 def test_arrows_between_rooms_go_one_way() -> None:

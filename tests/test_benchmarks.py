@@ -173,14 +173,14 @@ def test_ratios_are_of_the_same_turn() -> None:
 
 def test_counted_operations_and_bytes() -> None:
     network = Network("fno", 4, 6)
-    one, two = (work(network.config("float32"), n, training=False) for n in (1, 2))
+    of_one, of_two = (work(network.config("float32"), n, training=False) for n in (1, 2))
     image = 2 * N * N  # of a 1×1 convolution from one channel to one
     convolutions = image * (9 * (4 + 4 * 4 * (1 + 4 + 2)) + 4 * 4 + 4 * 2)
-    counted = one.operations["float32"]
+    counted = of_one.operations["float32"]
     assert convolutions < counted < 3 * convolutions  # the rest are the spectral layers
-    assert two.operations["float32"] == 2 * counted
+    assert of_two.operations["float32"] == 2 * counted
     activations = 4 * N * N * (4 * (2 + 4 * 2 + 1 + 2) + 2)
-    assert two.bytes - one.bytes == 2 * activations
+    assert of_two.bytes - of_one.bytes == 2 * activations
     step = work(network.config("float32"), 1, training=True)
     assert 2.5 * counted < step.operations["float32"] <= 3 * counted
     in_bf16 = work(network.config("bf16"), 1, training=True)

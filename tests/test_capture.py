@@ -30,13 +30,13 @@ def changed(config: RunConfig, **changes: object) -> RunConfig:
     return RunConfig.model_validate({**config.model_dump(), **changes})
 
 
-def assert_equal(one: Trained, other: Trained) -> None:
+def assert_equal(first: Trained, other: Trained) -> None:
     """Bit for bit."""
-    for ours, theirs in zip(one.history, other.history, strict=True):
+    for ours, theirs in zip(first.history, other.history, strict=True):
         for key in ("epoch", "train_loss", "val_loss", "learning_rate"):
             assert repr(ours[key]) == repr(theirs[key]), key
     weights = other.model.state_dict()
-    for name, weight in one.model.state_dict().items():
+    for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, weights[name]), name
 
 

@@ -68,9 +68,9 @@ def stop_at(step: int) -> Callable[[int, int, float], None]:
 def assert_same(resumed: Trained, whole: Trained) -> None:
     """Bit for bit, but for the times."""
     assert len(resumed.history) == len(whole.history)
-    for one, other in zip(resumed.history, whole.history, strict=True):
+    for line, expected in zip(resumed.history, whole.history, strict=True):
         for key in ("epoch", "train_loss", "val_loss", "learning_rate"):
-            assert repr(one[key]) == repr(other[key]), key
+            assert repr(line[key]) == repr(expected[key]), key
     assert str(resumed.error) == str(whole.error)
     weights = resumed.model.state_dict()
     for name, weight in whole.model.state_dict().items():
@@ -109,9 +109,9 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(
         checkpoints=places,
     )
     assert heard == [1, 2, 3, 4]
-    for one, other in zip(resumed, whole, strict=True):
-        assert_same(one, other)
-    assert sum(one.resumed for one in resumed) == resumed_epochs
+    for trained, expected in zip(resumed, whole, strict=True):
+        assert_same(trained, expected)
+    assert sum(trained.resumed for trained in resumed) == resumed_epochs
 
 
 def test_a_seed_that_has_diverged_stays_so(
@@ -126,8 +126,8 @@ def test_a_seed_that_has_diverged_stays_so(
     with pytest.raises(SystemExit):
         train(config, tiny, CPU, on_step=stop_at(12 + 10), checkpoints=places)
     resumed = train(config, tiny, CPU, checkpoints=places)
-    for one, other in zip(resumed, whole, strict=True):
-        assert_same(one, other)
+    for trained, expected in zip(resumed, whole, strict=True):
+        assert_same(trained, expected)
     assert [network.resumed for network in resumed] == [1, 4]
     assert whole[0].error is not None
 

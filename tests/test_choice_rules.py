@@ -81,19 +81,19 @@ def test_the_ladder_says_what_the_price_chooses(
 def test_two_that_differ_by_one_error_of_their_difference() -> None:
     """0.03 better at four times the cost is 0.01 more value; its error is 0.01: Φ(1) = 0.841."""
     error = 0.01 / math.sqrt(2)
-    found = probability(told([0.90, 0.93], [error, error]), [1e6, 4e6], 0.01)
-    assert found == pytest.approx([0.159, 0.841], abs=0.03)
+    p = probability(told([0.90, 0.93], [error, error]), [1e6, 4e6], 0.01)
+    assert p == pytest.approx([0.159, 0.841], abs=0.03)
 
 
 def test_two_seeds_have_one_degree_of_freedom() -> None:
     """Cauchy: one error above a rival that stands still is 1/2 + arctan(1)/π = 3/4."""
-    found = probability(told([0.90, 0.91], [0.0, 0.01], freedom=1), [1, 1], 0.0)
-    assert found == pytest.approx([0.25, 0.75], abs=0.03)
+    p = probability(told([0.90, 0.91], [0.0, 0.01], freedom=1), [1, 1], 0.0)
+    assert p == pytest.approx([0.25, 0.75], abs=0.03)
 
 
 def test_three_alike_share_and_a_fourth_has_no_chance() -> None:
-    found = probability(told([0.9, 0.9, 0.9, 0.6], [0.01] * 4), [1, 1, 1, 1], 0.0)
-    assert found == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=0.03)
+    p = probability(told([0.9, 0.9, 0.9, 0.6], [0.01] * 4), [1, 1, 1, 1], 0.0)
+    assert p == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=0.03)
 
 
 def test_a_shared_seed_moves_both_and_decides_nothing() -> None:
@@ -107,14 +107,14 @@ def test_a_shared_seed_moves_both_and_decides_nothing() -> None:
 
 def test_times_are_drawn_as_well() -> None:
     """Equal qualities, times 1 ± 0.1 and 1.1 ± 0.1: the first is faster with Φ(0.1 / 0.1414)."""
-    found = probability(told([0.9, 0.9], [0, 0]), told([1.0, 1.1], [0.1, 0.1]), 0.01)
-    assert found[0] == pytest.approx(stats.norm.cdf(0.1 / math.hypot(0.1, 0.1)), abs=0.03)
+    p = probability(told([0.9, 0.9], [0, 0]), told([1.0, 1.1], [0.1, 0.1]), 0.01)
+    assert p[0] == pytest.approx(stats.norm.cdf(0.1 / math.hypot(0.1, 0.1)), abs=0.03)
 
 
 def test_what_is_not_compared_has_no_probability() -> None:
     quality = told([0.9, 0.8], [0.01, 0.01])
-    found = choice_probabilities(quality, known(np.ones(2)), 1, Price(0), np.array([1]))
-    assert math.isnan(found[0]) and found[1] == 1
+    p = choice_probabilities(quality, known(np.ones(2)), 1, Price(0), np.array([1]))
+    assert math.isnan(p[0]) and p[1] == 1
 
 
 def test_a_difference_by_shared_seeds_is_surer() -> None:
@@ -126,10 +126,10 @@ def test_a_difference_by_shared_seeds_is_surer() -> None:
 def test_better_equal_and_undecided() -> None:
     mean = [0.90, 0.930, 0.901, 0.906, 0.86]
     error = [0.001, 0.001, 0.001, 0.01, 0.001]
-    found = differences(told(mean, error), 1, 0, [1, 2, 3, 4], 0.005)
-    assert [d.verdict for d in found] == ["better", "equal", "undecided", "worse"]
-    assert [d.gain for d in found] == pytest.approx([0.03, 0.001, 0.006, -0.04])
-    assert all(d.low < d.gain < d.high for d in found)
+    told_apart = differences(told(mean, error), 1, 0, [1, 2, 3, 4], 0.005)
+    assert [d.verdict for d in told_apart] == ["better", "equal", "undecided", "worse"]
+    assert [d.gain for d in told_apart] == pytest.approx([0.03, 0.001, 0.006, -0.04])
+    assert all(d.low < d.gain < d.high for d in told_apart)
     # Less is better: the same numbers the other way round.
     assert differences(told(mean, error), -1, 0, [1], 0.005)[0].verdict == "worse"
     assert differences(told(mean, error), 1, 0, [], 0.005) == []
@@ -146,8 +146,8 @@ def test_of_many_alike_holm_finds_none_better() -> None:
     wrong = 0
     for _ in range(100):
         quality = means(rng.normal(0.9, 0.01, (21, 3)), "linear", np.empty((21, 0)))
-        found = differences(quality, 1, 0, range(1, 21), 0.001)
-        wrong += any(d.verdict in ("better", "worse") for d in found)
+        told_apart = differences(quality, 1, 0, range(1, 21), 0.001)
+        wrong += any(d.verdict in ("better", "worse") for d in told_apart)
     assert wrong <= 12
 
 

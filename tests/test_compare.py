@@ -47,10 +47,11 @@ def test_by_hand() -> None:
     """
     a = table(study(BEFORE, 1.0, precision="float32"))
     b = table(study(AFTER, 0.5, precision="bf16"))
-    found = compare(a, b, PHASE_SSIM)
-    assert found.differ == {"precision": (["float32"], ["bf16"])}
-    assert found.only == (0, 0)
-    narrow, wide = (next(c for c in found.configurations if f"width {w}" in c.name) for w in WIDTHS)
+    comparison = compare(a, b, PHASE_SSIM)
+    assert comparison.differ == {"precision": (["float32"], ["bf16"])}
+    assert comparison.only == (0, 0)
+    both = comparison.configurations
+    narrow, wide = (next(c for c in both if f"width {w}" in c.name) for w in WIDTHS)
     change = narrow.quality
     assert change.pairs == 3 and change.change == pytest.approx(0.02)
     assert change.high - change.change == pytest.approx(4.303 * 0.01 / math.sqrt(3), abs=1e-5)
@@ -58,7 +59,7 @@ def test_by_hand() -> None:
     assert narrow.verdict == "undecided"
     assert (wide.quality.change, wide.quality.p, wide.verdict) == (0, 1, "undecided")
     assert wide.times["inference_time_s"].change == pytest.approx(0.5)
-    assert found.overall.change == pytest.approx(0.01) and found.overall.pairs == 2
+    assert comparison.overall.change == pytest.approx(0.01) and comparison.overall.pairs == 2
 
 
 def test_a_sure_change_is_called_better_or_worse() -> None:
@@ -72,8 +73,8 @@ def test_a_sure_change_is_called_better_or_worse() -> None:
 def test_only_seeds_of_both_are_paired() -> None:
     a = table([run(0.8, seed=0), run(0.5, seed=1), run(0.9, seed=7)])
     b = table([run(0.81, seed=0, precision="bf16"), run(0.53, seed=1, precision="bf16")])
-    (one,) = compare(a, b, PHASE_SSIM).configurations
-    assert one.quality.pairs == 2 and one.quality.change == pytest.approx(0.02)
+    (compared,) = compare(a, b, PHASE_SSIM).configurations
+    assert compared.quality.pairs == 2 and compared.quality.change == pytest.approx(0.02)
     single = compare(a, b[b["seed"] == 0], PHASE_SSIM).configurations[0]
     assert single.verdict == "one seed" and math.isnan(single.quality.low)
 
@@ -82,22 +83,22 @@ def test_collapses_are_counted_and_enter_no_mean() -> None:
     """Seeds 0 and 1 collapsed in B only: of two discordant seeds McNemar's p is 1/2."""
     a = study({32: [0.8, 0.8, 0.8]}, 1.0)
     b = study({32: [0.01, 0.01, 0.81]}, 1.0, precision="bf16")
-    for one in b[:2]:
-        one.status = "collapsed"
-        one.error = ErrorInfo(type="Collapsed", message="nothing")
-    found = compare(table(a), table(b), PHASE_SSIM)
-    (row,) = found.configurations
+    for record in b[:2]:
+        record.status = "collapsed"
+        record.error = ErrorInfo(type="Collapsed", message="nothing")
+    comparison = compare(table(a), table(b), PHASE_SSIM)
+    (row,) = comparison.configurations
     assert (row.collapsed, row.runs) == ((0, 2), (3, 3))
     assert row.quality.pairs == 1 and row.quality.change == pytest.approx(0.01)
-    assert found.collapsed_only == (0, 2) and found.collapse_p == pytest.approx(0.5)
+    assert comparison.collapsed_only == (0, 2) and comparison.collapse_p == pytest.approx(0.5)
 
 
 def test_times_of_other_devices_are_not_compared() -> None:
     a, b = study(BEFORE, 1.0), study(AFTER, 0.5, precision="bf16")
-    for one in b:
-        one.provenance["device_name"] = "another"
-    found = compare(table(a), table(b), PHASE_SSIM)
-    assert all(one.times["inference_time_s"].pairs == 0 for one in found.configurations)
+    for record in b:
+        record.provenance["device_name"] = "another"
+    comparison = compare(table(a), table(b), PHASE_SSIM)
+    assert all(record.times["inference_time_s"].pairs == 0 for record in comparison.configurations)
 
 
 def test_the_command_writes_a_table_and_a_page_that_fetches_nothing(
@@ -144,8 +145,8 @@ def test_what_cannot_be_compared_is_one_line(
 
 def test_a_text_of_a_record_is_no_markup(tmp_path: Path) -> None:
     hostile = study(AFTER, 0.5)
-    for one in hostile:
-        one.provenance["dataset"] = HOSTILE
+    for record in hostile:
+        record.provenance["dataset"] = HOSTILE
     a = save(tmp_path / "a", study(BEFORE, 1.0), pictures=False)
     b = save(tmp_path / "b", hostile, pictures=False)
     assert main([str(a), str(b)]) == 0

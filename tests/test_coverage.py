@@ -23,7 +23,7 @@ def table(*runs: dict[str, object]) -> pd.DataFrame:
 
 
 def covered(sweep: Sweep, *runs: dict[str, object]) -> list[tuple[list[int], bool]]:
-    return [(one.rows, one.done) for one in attempts(sweep, table(*runs))]
+    return [(attempt.rows, attempt.done) for attempt in attempts(sweep, table(*runs))]
 
 
 def test_a_point_has_the_runs_with_its_values() -> None:

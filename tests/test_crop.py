@@ -218,11 +218,11 @@ def test_what_a_file_was_cut_from_counts(tmp_path: Path) -> None:
 def test_a_scan_is_named_by_the_size_that_it_gets(tmp_path: Path) -> None:
     """Given or found: one name. Where 64 px are enough, it is the name that version 0.1 gave."""
     small, large = (framed(tmp_path / f"{n}.npz", 128, n) for n in (8.0, 20.0))
-    found = {path: run_id(RunConfig(scan=str(path))) for path in (small, large)}
-    assert found[small] == run_id(sized(64, scan=str(small)))
-    assert found[large] == run_id(sized(128, scan=str(large)))
-    assert found[large] != run_id(sized(64, scan=str(large)))
-    assert run_id(load_config({"scan": str(large), "bin": 2})) not in found.values()
+    names = {path: run_id(RunConfig(scan=str(path))) for path in (small, large)}
+    assert names[small] == run_id(sized(64, scan=str(small)))
+    assert names[large] == run_id(sized(128, scan=str(large)))
+    assert names[large] != run_id(sized(64, scan=str(large)))
+    assert run_id(load_config({"scan": str(large), "bin": 2})) not in names.values()
     with pytest.raises(UserError, match="modes=100: allowed is an integer ≥ 1 and ≤ 64"):
         run_id(load_config({"scan": str(small), "modes": 100}))
 

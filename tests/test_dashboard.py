@@ -49,8 +49,8 @@ def spec_of(view: Mapping[str, Any]) -> dict[str, Any]:
 def panels(view: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
     """The panels of a section: their configuration, and their kind as `viewType`."""
     sections = spec_of(view)["panelBankConfig"]["sections"]
-    (found,) = (s for s in sections if s["name"] == section)
-    return [{"viewType": panel["viewType"], **panel["config"]} for panel in found["panels"]]
+    (made,) = (s for s in sections if s["name"] == section)
+    return [{"viewType": panel["viewType"], **panel["config"]} for panel in made["panels"]]
 
 
 def axes(view: Mapping[str, Any]) -> dict[str, bool | None]:

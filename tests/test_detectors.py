@@ -58,13 +58,13 @@ def test_a_gap_is_masked_whatever_it_holds(
     few = np.minimum(scan.counts, 30_000)
     counts = few.astype(dtype)
     counts[GAP] = value
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
     expected = np.zeros((N, N), bool)
     expected[GAP[1:]] = True
-    np.testing.assert_array_equal(bad_pixels(found), expected)
+    np.testing.assert_array_equal(bad_pixels(loaded), expected)
     good = np.where(expected, 0, few)
-    np.testing.assert_allclose(np.square(found.amplitude), good, atol=0.1)
-    assert told(found, f"{3 * N} pixels")
+    np.testing.assert_allclose(np.square(loaded.amplitude), good, atol=0.1)
+    assert told(loaded, f"{3 * N} pixels")
 
 
 def test_amplitudes_have_gaps_too(scan: Simulated, tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_hot_pixel_is_masked_and_moves_no_centre(scan: Simulated, tmp_path: Pa
     expected = read(tmp_path / "0", scan, **{f"{DETECTOR}data": wide}, **without)
     for number, (frames, words) in enumerate(((steady, "1 hot pixels"), (flickering, "hot?"))):
         name = tmp_path / f"hot{number}"
-        found = read(name, scan, **{f"{DETECTOR}data": frames}, **without)
-        np.testing.assert_array_equal(found.amplitude, expected.amplitude)
-        assert told(found, words)
+        loaded = read(name, scan, **{f"{DETECTOR}data": frames}, **without)
+        np.testing.assert_array_equal(loaded.amplitude, expected.amplitude)
+        assert told(loaded, words)
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ def test_a_hot_pixel_is_masked_and_moves_no_centre(scan: Simulated, tmp_path: Pa
 def test_a_mask_may_have_any_type(dtype: str, scan: Simulated, tmp_path: Path) -> None:
     mask = np.zeros((N, N), dtype)
     mask[7, 9] = 1
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
-    assert np.argwhere(bad_pixels(found)).tolist() == [[7, 9]]
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(loaded)).tolist() == [[7, 9]]
 
 
 def test_bits_of_a_cxi_mask_are_those_of_version_1_6(scan: Simulated, tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_bits_of_a_cxi_mask_are_those_of_version_1_6(scan: Simulated, tmp_path: 
     none = [0x20, 0x800, 0x1000, 0x4000, 0x10000, 0x80000000]
     mask = np.zeros((N, N), np.uint32)
     mask[0, : len(faults)], mask[1, : len(none)] = faults, none
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
-    assert np.argwhere(bad_pixels(found)).tolist() == [[0, n] for n in range(len(faults))]
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(loaded)).tolist() == [[0, n] for n in range(len(faults))]
 
 
 def test_a_mask_of_each_frame_costs_a_frame_or_a_value_and_no_pixel(
@@ -120,24 +120,24 @@ def test_a_mask_of_each_frame_costs_a_frame_or_a_value_and_no_pixel(
     place = np.unravel_index(np.argmin(np.where(faint > 0.5, faint, np.inf)), faint.shape)
     mask[7, place[0], place[1]] = 1
     mask[:, 0, 0] = 1
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
-    assert np.argwhere(bad_pixels(found)).tolist() == [[0, 0]]
-    assert len(found) == 59 and told(found, "1 frame (5) left out")
-    assert told(found, "1 values that single frames lack")
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(loaded)).tolist() == [[0, 0]]
+    assert len(loaded) == 59 and told(loaded, "1 frame (5) left out")
+    assert told(loaded, "1 values that single frames lack")
     row, col = place
     others = np.delete(scan.counts, 7, axis=0)[:, row, col]
-    filled = found.amplitude[6, row, col] ** 2  # frame 7, as frame 5 is gone
+    filled = loaded.amplitude[6, row, col] ** 2  # frame 7, as frame 5 is gone
     assert filled == pytest.approx(others.mean(), rel=0.02)
-    apart = found.positions - np.delete(scan.positions, 5, axis=0)
+    apart = loaded.positions - np.delete(scan.positions, 5, axis=0)
     np.testing.assert_allclose(apart - apart[0], 0, atol=1e-6)
 
 
 def test_a_mask_the_wrong_way_round_is_noticed(scan: Simulated, tmp_path: Path) -> None:
     mask = np.ones((N, N), np.uint8)
     mask[7, 9] = 0
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
-    assert np.argwhere(bad_pixels(found)).tolist() == [[7, 9]]
-    assert told(found, "read the other way round")
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": mask})
+    assert np.argwhere(bad_pixels(loaded)).tolist() == [[7, 9]]
+    assert told(loaded, "read the other way round")
 
 
 def test_a_dark_of_no_use_costs_a_remark(scan: Simulated, tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_a_dark_of_no_use_costs_a_remark(scan: Simulated, tmp_path: Path) -> Non
     right = read(tmp_path / "a", scan, **{f"{DETECTOR}data": counts, f"{DETECTOR}dark": dark})
     np.testing.assert_allclose(np.square(right.amplitude), scan.counts, atol=0.1)
     for number, useless in enumerate((np.full((N, N), np.nan), np.zeros((3, 3)))):
-        found = read(tmp_path / str(number), scan, **{f"{DETECTOR}dark": useless})
-        assert told(found, "dark or background is not subtracted")
-        np.testing.assert_allclose(np.square(found.amplitude), scan.counts, atol=0.1)
+        loaded = read(tmp_path / str(number), scan, **{f"{DETECTOR}dark": useless})
+        assert told(loaded, "dark or background is not subtracted")
+        np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts, atol=0.1)
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -160,18 +160,18 @@ def test_frames_without_a_beam_are_left_out(scan: Simulated, tmp_path: Path) -> 
     counts[10] = 0
     counts[20] = np.random.default_rng(0).poisson(0.1, (N, N))
     counts[30] //= 30
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
-    assert len(found) == 57
-    assert told(found, "1 frame (10) left out") and told(found, "2 frames (20, 30) left out")
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
+    assert len(loaded) == 57
+    assert told(loaded, "1 frame (10) left out") and told(loaded, "2 frames (20, 30) left out")
     kept = np.delete(scan.counts, (10, 20, 30), axis=0)
-    np.testing.assert_allclose(np.square(found.amplitude), kept, atol=0.1)
+    np.testing.assert_allclose(np.square(loaded.amplitude), kept, atol=0.1)
 
 
 def test_a_sample_that_is_dark_in_places_keeps_its_frames(scan: Simulated, tmp_path: Path) -> None:
     counts = scan.counts.astype(np.uint32)
     counts[:20] //= 30
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
-    assert len(found) == 60 and told(found, "the sample may be dark there")
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts})
+    assert len(loaded) == 60 and told(loaded, "the sample may be dark there")
 
 
 def test_a_monitor_that_explains_the_counts_is_used(scan: Simulated, tmp_path: Path) -> None:
@@ -181,14 +181,14 @@ def test_a_monitor_that_explains_the_counts_is_used(scan: Simulated, tmp_path: P
     counts = scan.counts * monitor[:, None, None]
     monitor[3] = 0.01
     said = {f"{DETECTOR}data": counts, "instrument_1__monitor_1__data": monitor * 77}
-    found = read(tmp_path / "a", scan, **said)
-    assert len(found) == 59 and told(found, "the monitor saw no beam")
+    loaded = read(tmp_path / "a", scan, **said)
+    assert len(loaded) == 59 and told(loaded, "the monitor saw no beam")
     kept = np.delete(scan.counts, 3, axis=0)
-    np.testing.assert_allclose(np.square(found.amplitude), kept, rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(np.square(loaded.amplitude), kept, rtol=1e-3, atol=0.1)
     noise = {"instrument_1__monitor_1__data": rng.uniform(0.5, 1.5, 60)}
-    found = read(tmp_path / "b", scan, **noise)
-    assert told(found, "the monitor does not explain")
-    np.testing.assert_allclose(np.square(found.amplitude), scan.counts, atol=0.1)
+    loaded = read(tmp_path / "b", scan, **noise)
+    assert told(loaded, "the monitor does not explain")
+    np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts, atol=0.1)
 
 
 # --- what frames hold, and where ------------------------------------------------------------------
@@ -217,18 +217,18 @@ def test_positions_in_metres_are_told_where_pixels_are_meant(
 
 def test_a_beam_that_fills_the_frame_may_be_a_near_field(scan: Simulated, tmp_path: Path) -> None:
     even = np.random.default_rng(0).poisson(100, (60, N, N))
-    found = read(tmp_path / "s", scan, **{f"{DETECTOR}data": even})
-    assert told(found, "near field")
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": even})
+    assert told(loaded, "near field")
 
 
 def test_pixels_of_the_detector_need_not_be_square(scan: Simulated, tmp_path: Path) -> None:
     metres = np.zeros((60, 3))
     metres[:, :2] = scan.positions[:, ::-1] * [PIXEL / 2, PIXEL]
     said = {f"{DETECTOR}x_pixel_size": 150e-6, "sample_1__geometry_1__translation": metres}
-    found = read(tmp_path / "s", scan, **said)
-    apart = found.positions - scan.positions
+    loaded = read(tmp_path / "s", scan, **said)
+    apart = loaded.positions - scan.positions
     np.testing.assert_allclose(apart - apart[0], 0, atol=1e-6)
-    assert found.pixel_size is None and told(found, "59.12 nm high and 29.56 nm wide")
+    assert loaded.pixel_size is None and told(loaded, "59.12 nm high and 29.56 nm wide")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_probe_of_no_use_costs_a_remark(
     probe: np.ndarray, scan: Simulated, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "s.npz", **npz.raw(scan, probeGuess=probe, other=probe))
-    found = read_scan(tmp_path / "s.npz")
-    assert found.probe is None and told(found, "probe is left out")
+    loaded = read_scan(tmp_path / "s.npz")
+    assert loaded.probe is None and told(loaded, "probe is left out")
     with pytest.raises(UserError, match="the probe"):
         read_scan(tmp_path / "s.npz", Hints(probe="other"))

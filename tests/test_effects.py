@@ -33,31 +33,31 @@ def study(noise: float, seeds: int = 3, leave_out: int = 0) -> list[RunResult]:
 
 
 def test_marginal_means_and_importance_find_what_was_put_in() -> None:
-    (one,) = series(table(study(0.005)))
-    found = {effect.key: effect for effect in one.effects}
-    assert set(found) == {"architecture", "modes", "width"}
-    hybrid = found["architecture"]
+    (compared,) = series(table(study(0.005)))
+    by_key = {effect.key: effect for effect in compared.effects}
+    assert set(by_key) == {"architecture", "modes", "width"}
+    hybrid = by_key["architecture"]
     assert hybrid.values == ["fno", "hybrid"] and hybrid.count == [4, 4] and hybrid.balanced
     assert np.diff(hybrid.mean) == pytest.approx([0.2], abs=0.01)
     assert (hybrid.low < hybrid.mean).all() and (hybrid.mean < hybrid.high).all()
-    assert np.diff(found["width"].mean) == pytest.approx([0.05], abs=0.01)
-    assert np.abs(np.diff(found["modes"].mean)) < 0.01
-    importance = [found[key].importance for key in ("architecture", "width", "modes")]
+    assert np.diff(by_key["width"].mean) == pytest.approx([0.05], abs=0.01)
+    assert np.abs(np.diff(by_key["modes"].mean)) < 0.01
+    importance = [by_key[key].importance for key in ("architecture", "width", "modes")]
     assert importance[0] > 0.7 > importance[1] > importance[2]
     assert sum(importance) == pytest.approx(1)
     (again,) = series(table(study(0.005)))
-    assert [e.importance for e in again.effects] == [e.importance for e in one.effects]
+    assert [e.importance for e in again.effects] == [e.importance for e in compared.effects]
 
 
 def test_one_seed_has_no_interval_and_a_hole_in_the_grid_is_told() -> None:
-    (one,) = series(table(study(0.005, seeds=1, leave_out=1)))
-    assert all(np.isnan(effect.low).all() for effect in one.effects)
-    assert not any(effect.balanced for effect in one.effects)
+    (compared,) = series(table(study(0.005, seeds=1, leave_out=1)))
+    assert all(np.isnan(effect.low).all() for effect in compared.effects)
+    assert not any(effect.balanced for effect in compared.effects)
 
 
 def test_little_says_little() -> None:
-    (one,) = series(table([run(1, 10, 0.5), run(2, 20, 0.6)]))
-    (width,) = one.effects
+    (compared,) = series(table([run(1, 10, 0.5), run(2, 20, 0.6)]))
+    (width,) = compared.effects
     assert width.mean.tolist() == [0.5, 0.6] and np.isnan(width.importance)
     (same,) = series(table([run(1, 10, 0.5)]))
     assert same.effects == []

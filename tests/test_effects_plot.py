@@ -17,15 +17,15 @@ from tests.studies import grid, result
 
 
 def drawn(runs: list[RunResult]) -> tuple[list[Series], Figure]:
-    found = series(table(runs))
-    return found, effects_figure(found)
+    all_series = series(table(runs))
+    return all_series, effects_figure(all_series)
 
 
 def test_panels_stand_in_the_order_of_importance_on_one_axis() -> None:
-    (one,), figure = drawn(grid(seeds=(0, 1)))
+    (compared,), figure = drawn(grid(seeds=(0, 1)))
     keys = [axes.get_xlabel() for axes in figure.axes]
     assert sorted(keys) == ["architecture", "input_transform", "modes", "width"]
-    importance = {effect.key: effect.importance for effect in one.effects}
+    importance = {effect.key: effect.importance for effect in compared.effects}
     assert keys == sorted(keys, key=lambda key: -importance[key])
     assert [axes.get_ylabel() for axes in figure.axes] == ["phase SSIM", "", "", ""]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
@@ -33,8 +33,8 @@ def test_panels_stand_in_the_order_of_importance_on_one_axis() -> None:
 
 
 def test_a_point_is_the_mean_and_its_bar_the_interval() -> None:
-    (one,), figure = drawn(grid(seeds=(0, 1)))
-    for effect, axes in zip(in_order(one), figure.axes, strict=True):
+    (compared,), figure = drawn(grid(seeds=(0, 1)))
+    for effect, axes in zip(in_order(compared), figure.axes, strict=True):
         (points, _, (bars,)) = axes.containers[0]
         np.testing.assert_allclose(np.asarray(points.get_ydata(), dtype=float), effect.mean)
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
@@ -46,9 +46,9 @@ def test_a_point_is_the_mean_and_its_bar_the_interval() -> None:
 
 def test_one_seed_has_no_bar_and_two_series_two_rows(tmp_path: Path) -> None:
     runs = [result(width=w, epochs=e) for w in (32, 48) for e in (1, 2)]
-    found, figure = drawn(runs)
+    all_series, figure = drawn(runs)
     assert [axes.get_xlabel() for axes in figure.axes] == ["width", "width"]
-    assert [one.name for one in found] == ["epochs 1", "epochs 2"]
+    assert [compared.name for compared in all_series] == ["epochs 1", "epochs 2"]
     for axes in figure.axes:
         (_, _, (bars,)) = axes.containers[0]
         assert all(np.ptp(segment[:, 1]) == 0 for segment in bars.get_segments())

@@ -101,46 +101,48 @@ def test_each_point_runs_once_whoever_is_at_work(
 def test_a_point_that_the_storage_hands_out_twice_is_run_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = (open_queue(None, tmp_path, a_sweep()) for _ in range(2))
-    one.offer(lambda: GRID)
+    first, second = (open_queue(None, tmp_path, a_sweep()) for _ in range(2))
+    first.offer(lambda: GRID)
     handed: list[Any] = []
-    ask_one = one._study.ask
+    ask_one = first._study.ask
 
     def ask(*_: object) -> Any:
         handed.append(ask_one())
         return handed[-1]
 
-    monkeypatch.setattr(one._study, "ask", ask)
-    monkeypatch.setattr(two._claims, "_me", ProcessIdentity("far", "far", 1, 1.0))
+    monkeypatch.setattr(first._study, "ask", ask)
+    monkeypatch.setattr(second._claims, "_me", ProcessIdentity("far", "far", 1, 1.0))
     for run_id in GRID:
-        mine = one.take(GRID)
+        mine = first.take(GRID)
         assert mine is not None and mine.run_id == run_id
         # The other one is given the very trial that this one was given, and no more.
         again = iter([handed[-1]])
-        monkeypatch.setattr(two._study, "ask", lambda again=again: next(again))
+        monkeypatch.setattr(second._study, "ask", lambda again=again: next(again))
         with suppress(StopIteration):
-            assert two.take(GRID) is None
+            assert second.take(GRID) is None
         faults.count("points handed out twice")
     # What it was refused, it did not end for the other one.
-    assert [trial.state.name for trial in one._trials()].count("RUNNING") == len(GRID)
+    assert [trial.state.name for trial in first._trials()].count("RUNNING") == len(GRID)
 
 
 def test_a_point_is_claimed_by_one_of_many_threads(tmp_path: Path) -> None:
     """Twenty at one point, as far drivers at the same moment: one has it."""
     everybody = [Claims(tmp_path) for _ in range(20)]
-    for number, one in enumerate(everybody):
-        one._me = ProcessIdentity("far", f"far {number}", 1, 1.0)
+    for number, driver in enumerate(everybody):
+        driver._me = ProcessIdentity("far", f"far {number}", 1, 1.0)
     for point in range(5):
         won: list[Claims] = []
         gate = threading.Barrier(len(everybody))
 
-        def run(one: Claims, gate: threading.Barrier, name: str, won: list[Claims]) -> None:
+        def run(driver: Claims, gate: threading.Barrier, name: str, won: list[Claims]) -> None:
             gate.wait()
-            if one.take(name, 0):
-                won.append(one)
+            if driver.take(name, 0):
+                won.append(driver)
 
         name = f"{point:012x}"
-        threads = [threading.Thread(target=run, args=(one, gate, name, won)) for one in everybody]
+        threads = [
+            threading.Thread(target=run, args=(driver, gate, name, won)) for driver in everybody
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -117,8 +117,8 @@ def test_the_same_records_give_the_same_bytes_whoever_wrote_first(tmp_path: Path
     assert first.csv.read_bytes() == second.csv.read_bytes()
     assert first.configs.read_bytes() == second.configs.read_bytes()
     assert [path.name for path in first.pictures] == [PLOT, PAPER, LADDER, EFFECTS, PAGE]
-    for one, other in zip(first.pictures[:-1], second.pictures, strict=False):
-        assert one.read_bytes() == other.read_bytes()
+    for picture, other in zip(first.pictures[:-1], second.pictures, strict=False):
+        assert picture.read_bytes() == other.read_bytes()
     advised = first.recommendation.read_bytes()
     again = export(tmp_path / "a")
     assert again.csv.read_bytes() == second.csv.read_bytes()
@@ -177,11 +177,11 @@ def test_an_empty_study_replaces_no_table(
 def test_all_runs_equal_is_no_problem(tmp_path: Path) -> None:
     same = make(1)
     runs = [same.model_copy(update={"run_id": f"{n:012x}"}) for n in range(1, 5)]
-    (one,) = export(put(tmp_path, runs)).series
+    (compared,) = export(put(tmp_path, runs)).series
     # The same seed four times is no more evidence than once.
-    assert one.configs[["n_runs", "n_seeds"]].to_numpy().tolist() == [[4, 1]]
-    assert one.recommendation is not None and one.recommendation.config == 0
-    said = dict(advice(one))
+    assert compared.configs[["n_runs", "n_seeds"]].to_numpy().tolist() == [[4, 1]]
+    assert compared.recommendation is not None and compared.recommendation.config == 0
+    said = dict(advice(compared))
     assert (said["margin"], said["runner-up"]) == ("it is the best", "none by this rule")
 
 

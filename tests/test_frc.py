@@ -63,9 +63,9 @@ def filtered(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(image) * gain).real
 
 
-def first_ring_below(found: RingCorrelation, threshold: float) -> float:
+def first_ring_below(rings: RingCorrelation, threshold: float) -> float:
     """What version 0.1 took."""
-    return float(found.frequency[np.flatnonzero(found.correlation < threshold)[0]])
+    return float(rings.frequency[np.flatnonzero(rings.correlation < threshold)[0]])
 
 
 @pytest.mark.parametrize("cut", [0.05, 0.12, 0.3])
@@ -88,9 +88,9 @@ def test_signal_to_noise_decides_where(seed: int, at: float) -> None:
     growth = 12.0
     noisy = truth + filtered(noise, math.sqrt(3) * np.exp(growth * (frequency() - at)))
     assert frc50(noisy, truth, EVERYWHERE) == pytest.approx(at, abs=0.01)
-    found = ring_correlation(noisy, truth, EVERYWHERE)
-    snr = np.exp(-2 * growth * (found.frequency - at)) / 3
-    expected = replace(found, correlation=np.sqrt(snr / (1 + snr)))
+    rings = ring_correlation(noisy, truth, EVERYWHERE)
+    snr = np.exp(-2 * growth * (rings.frequency - at)) / 3
+    expected = replace(rings, correlation=np.sqrt(snr / (1 + snr)))
     by_half_bit = expected.resolved(expected.half_bit_of_truth)
     assert (
         at - 0.03 < by_half_bit < at
@@ -104,8 +104,8 @@ def test_halves_reach_a_seventh_where_the_truth_reaches_a_half() -> None:
     growth, at = 12.0, 0.25
     sigma = math.sqrt(3) * np.exp(growth * (frequency() - at))
     halves = [truth + math.sqrt(2) * filtered(noise, sigma) for noise in (a, b)]
-    found = ring_correlation(halves[0], halves[1], EVERYWHERE)
-    assert found.resolved(found.seventh) == pytest.approx(at, abs=0.02)
+    correlation = ring_correlation(halves[0], halves[1], EVERYWHERE)
+    assert correlation.resolved(correlation.seventh) == pytest.approx(at, abs=0.02)
     assert frc50((halves[0] + halves[1]) / 2, truth, EVERYWHERE) == pytest.approx(at, abs=0.01)
 
 
@@ -115,12 +115,12 @@ def test_noise_alone_resolves_nothing(side: int) -> None:
     rng = np.random.default_rng(0)
     mask = np.ones((side, side), bool)
     pairs = [white(rng, 2, side) for _ in range(40)]
-    found = [ring_correlation(one, other, mask) for one, other in pairs]
+    correlations = [ring_correlation(image, other, mask) for image, other in pairs]
     for threshold in ("half_bit", "seventh"):
-        ends = np.array([one.resolved(getattr(one, threshold)) for one in found])
+        ends = np.array([curve.resolved(getattr(curve, threshold)) for curve in correlations])
         assert (ends > 5 / side).mean() <= 0.1
     if side == 60:
-        assert np.mean([one.resolved(SEVENTH) > 5 / side for one in found]) > 0.3
+        assert np.mean([curve.resolved(SEVENTH) > 5 / side for curve in correlations]) > 0.3
 
 
 @pytest.mark.parametrize(
@@ -132,34 +132,34 @@ def test_so_many_coefficients_are_independent(height: int, width: int, radius: i
     mask = np.hypot(rows - height / 2, cols - width / 2) < (radius or 1e9)
     rng = np.random.default_rng(0)
     pairs = [rng.normal(size=(2, height, width)) for _ in range(100)]
-    found = [ring_correlation(one, other, mask) for one, other in pairs]
-    varies = np.array([one.smoothed for one in found]).var(axis=0)
-    ratio = 1 / varies / found[0].independent
+    correlations = [ring_correlation(image, other, mask) for image, other in pairs]
+    varies = np.array([curve.smoothed for curve in correlations]).var(axis=0)
+    ratio = 1 / varies / correlations[0].independent
     assert ratio[5:50].mean() == pytest.approx(1.1, abs=0.2)
 
 
 def test_the_half_bit_curve_of_van_heel_and_schatz() -> None:
     """(0.2071 + 1.9102/√n) / (1.2071 + 0.9102/√n); with a truth √(S/(1 + S)) where n is large."""
     n = np.array([4.0, 100.0, 1e12])
-    found = RingCorrelation(0.01, np.zeros(3), n)
+    correlation = RingCorrelation(0.01, np.zeros(3), n)
     by_paper = (0.2071 + 1.9102 / np.sqrt(n)) / (1.2071 + 0.9102 / np.sqrt(n))
-    np.testing.assert_allclose(found.half_bit, by_paper, atol=1e-4)
-    of_truth = found.half_bit_of_truth
+    np.testing.assert_allclose(correlation.half_bit, by_paper, atol=1e-4)
+    of_truth = correlation.half_bit_of_truth
     assert of_truth[2] == pytest.approx(math.sqrt(0.41421 / 1.41421), abs=1e-4)
     assert np.all(np.diff(of_truth) < 0) and np.all(of_truth < 1)
 
 
 def test_fifty_projections_end_behind_the_dip_of_the_object() -> None:
     """A failure of version 0.1: rings 69 and 70 are 0.47 and 0.45, and 20 of 0.8 come after."""
-    found = curve(FIFTY_PROJECTIONS)
-    assert first_ring_below(found, HALF) == pytest.approx(0.212, abs=0.001)
-    assert found.resolved(HALF) == pytest.approx(0.2985, abs=0.005)
+    correlation = curve(FIFTY_PROJECTIONS)
+    assert first_ring_below(correlation, HALF) == pytest.approx(0.212, abs=0.001)
+    assert correlation.resolved(HALF) == pytest.approx(0.2985, abs=0.005)
 
 
 def test_a_small_network_is_not_judged_by_one_ring() -> None:
-    found = curve(SMALL_NETWORK)
-    assert first_ring_below(found, HALF) == pytest.approx(45 / SIDE)
-    assert found.resolved(HALF) == pytest.approx(0.166, abs=0.003)
+    correlation = curve(SMALL_NETWORK)
+    assert first_ring_below(correlation, HALF) == pytest.approx(45 / SIDE)
+    assert correlation.resolved(HALF) == pytest.approx(0.166, abs=0.003)
 
 
 @pytest.mark.parametrize(("ring", "value"), [(25, 0.3), (25, -0.2), (140, 0.9)])

@@ -176,8 +176,8 @@ def test_blocks_are_whole_chunks_and_hold_every_frame_once(tmp_path: Path) -> No
     for number, (shape, _) in enumerate(shapes):
         stack = contents.frames(str(number))
         assert stack.shape == (120, 32, 32) and stack.leading == shape[:-2]
-        found = np.zeros_like(frames)
+        frames_read = np.zeros_like(frames)
         for first, block in stack.blocks():
-            found[first : first + len(block)] += block
-        np.testing.assert_array_equal(found, frames)
+            frames_read[first : first + len(block)] += block
+        np.testing.assert_array_equal(frames_read, frames)
     contents.close()

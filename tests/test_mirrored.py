@@ -18,7 +18,7 @@ from rich.console import Console
 from agent.analysis.series import series
 from agent.report.terminal import ExportResult, Material, print_export
 from agent.server.client import ServerRun
-from agent.server.rows import Merged, is_ours, merge, mirror
+from agent.server.rows import MergedTable, is_ours, merge, server_row
 from agent.server.tracker import summary
 from agent.study.records import COLUMNS, parts, row
 from fno_runner.config import PATHS, RunConfig, load_config
@@ -95,7 +95,7 @@ def mirrored_summary(result: RunResult) -> dict[str, Any]:
 
 
 def cells(run: ServerRun) -> dict[str, object]:
-    return {key: cell for part in mirror(run).parts for key, cell in part.items()}
+    return {key: cell for part in server_row(run).parts for key, cell in part.items()}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def cells(run: ServerRun) -> dict[str, object]:
 )
 def test_a_mirrored_run_has_its_records_row_but_for_the_paths(result: RunResult) -> None:
     recorded = [{k: v for k, v in part.items() if v is not None} for part in parts(result)]
-    mirrored = mirror(of_server(result, state="failed")).parts
+    mirrored = server_row(of_server(result, state="failed")).parts
     assert [{k: v for k, v in part.items() if v is not None} for part in mirrored] == [
         {k: v for k, v in part.items() if k not in PATHS} for part in recorded
     ]
@@ -165,14 +165,14 @@ def test_what_has_no_result_to_believe_is_a_row_with_the_reason(
     changes: dict[str, Any], status: str, error: str
 ) -> None:
     run = of_server(WHOLE, **changes)
-    found = cells(run)
-    assert found["status"] == status
-    assert error in str(found["error"])
-    assert bool(found["error"]) == (status != "finished")
+    told = cells(run)
+    assert told["status"] == status
+    assert error in str(told["error"])
+    assert bool(told["error"]) == (status != "finished")
     numbers = COLUMNS[COLUMNS.index("model_params") : COLUMNS.index("status")]
-    assert all((found[key] is None) == (status != "finished") for key in numbers)
-    assert found["run_id"] == WHOLE.run_id
-    assert found["architecture"] == "fno"
+    assert all((told[key] is None) == (status != "finished") for key in numbers)
+    assert told["run_id"] == WHOLE.run_id
+    assert told["architecture"] == "fno"
 
 
 def test_a_run_that_never_began_is_named_by_its_sweeps_keys() -> None:
@@ -208,13 +208,13 @@ def test_no_run_is_so_strange_that_the_others_are_lost(
     state: str, config: dict[str, Any], odd: dict[str, Any]
 ) -> None:
     strange = of_server(WHOLE, config, odd, id="[b]x\n", state=state)
-    found = merged(strange, of_server(result_of(RunConfig(width=8))))
-    assert found.table["status"].tolist().count("finished") >= 1
-    assert len(found.table.to_csv(lineterminator="\n").splitlines()) == 3
-    material = Material("sweep s", "s", Path(), None, found.table, [])
+    table_of_both = merged(strange, of_server(result_of(RunConfig(width=8))))
+    assert table_of_both.table["status"].tolist().count("finished") >= 1
+    assert len(table_of_both.table.to_csv(lineterminator="\n").splitlines()) == 3
+    material = Material("sweep s", "s", Path(), None, table_of_both.table, [])
     files = (Path("csv"), Path("configs"), Path("json"))
     result = ExportResult(material, series(material.counted), *files, [], None)
-    assert any(one.recommendation for one in result.series)
+    assert any(compared.recommendation for compared in result.series)
     print_export(result, Console(file=io.StringIO(), width=140))
 
 
@@ -241,13 +241,13 @@ def attempt(number: int, state: str = "finished", result: RunResult = WHOLE) -> 
     return of_server(result, summary=arrived, id=f"w{number}", created=created, state=state)
 
 
-def merged(*runs: ServerRun, here: tuple[RunResult, ...] = ()) -> Merged:
-    return merge([mirror(run) for run in runs], {"s1": here})
+def merged(*runs: ServerRun, here: tuple[RunResult, ...] = ()) -> MergedTable:
+    return merge([server_row(run) for run in runs], {"s1": here})
 
 
-def shown(found: Merged) -> list[tuple[object, ...]]:
+def shown(merged_table: MergedTable) -> list[tuple[object, ...]]:
     columns = ["wandb_id", "status", "superseded"]
-    return [tuple(run) for run in found.table[columns].to_numpy().tolist()]
+    return [tuple(run) for run in merged_table.table[columns].to_numpy().tolist()]
 
 
 BROKEN = failed(RunConfig(), "boom", timing={"total_time_s": 2.5})
@@ -271,41 +271,41 @@ def test_of_several_runs_the_finished_one_and_of_these_the_newest_counts() -> No
 def test_a_record_is_told_in_place_of_its_mirror() -> None:
     here = result_of(RunConfig(), timing={"total_time_s": 1.5, "train_time_s": 61.0})
     # Late or partial: the newest run is the record's, as far as one can tell.
-    found = merged(attempt(1, "crashed"), attempt(2, "crashed"), here=(here,))
-    assert shown(found) == [("w1", "crashed", True), ("w2", "finished", False)]
-    assert found.table["train_time_s"].tolist() == [None, 61.0]
-    assert found.only_here == {"s1": [here.run_id]}
+    both = merged(attempt(1, "crashed"), attempt(2, "crashed"), here=(here,))
+    assert shown(both) == [("w1", "crashed", True), ("w2", "finished", False)]
+    assert both.table["train_time_s"].tolist() == [None, 61.0]
+    assert both.only_here == {"s1": [here.run_id]}
     # A run on its way is no news, if the server does not have it yet.
     on_its_way = merged(attempt(1, "running"), here=(here,))
     assert shown(on_its_way) == [("w1", "finished", False)]
     assert on_its_way.only_here == {}
     # The total time tells whose record it is.
-    found = merged(attempt(1, "failed", BROKEN), attempt(2), here=(BROKEN,))
-    assert shown(found) == [("w1", "failed", True), ("w2", "finished", False)]
-    assert found.only_here == {}
+    both = merged(attempt(1, "failed", BROKEN), attempt(2), here=(BROKEN,))
+    assert shown(both) == [("w1", "failed", True), ("w2", "finished", False)]
+    assert both.only_here == {}
     # Paths are in no mirror: they tell where a row is from.
-    assert found.table["data_dir"].tolist() == ["outputs/datasets", None]
+    assert both.table["data_dir"].tolist() == ["outputs/datasets", None]
 
 
 def test_a_record_of_several_seeds_has_a_row_for_each() -> None:
     seeds = [SeedResult(seed=0, status="diverged"), SeedResult(seed=1, status="finished")]
     here = result_of(RunConfig(replicates=2), seeds=seeds)
-    found = merged(attempt(1, "crashed", here), attempt(2, result=here), here=(here,))
-    assert shown(found) == [
+    both = merged(attempt(1, "crashed", here), attempt(2, result=here), here=(here,))
+    assert shown(both) == [
         ("w1", "crashed", True),
         ("w2", "diverged", False),
         ("w2", "finished", False),
     ]
-    assert found.table["seed"].tolist() == [0, 0, 1]
+    assert both.table["seed"].tolist() == [0, 0, 1]
     # Where only the mirror is at hand, the run is one row with the means.
     assert shown(merged(attempt(1, result=here))) == [("w1", "finished", False)]
 
 
 def test_a_record_that_the_server_lacks_is_a_row_of_its_own() -> None:
     other = result_of(RunConfig(width=8))
-    found = merged(attempt(1), here=(other,))
-    assert sorted(shown(found)) == [("", "finished", False), ("w1", "finished", False)]
-    assert found.only_here == {"s1": [other.run_id]}
+    both = merged(attempt(1), here=(other,))
+    assert sorted(shown(both)) == [("", "finished", False), ("w1", "finished", False)]
+    assert both.only_here == {"s1": [other.run_id]}
     # A failure here hides no success elsewhere.
     late = BROKEN.model_copy(update={"timing": {"total_time_s": 9.5}})
     assert shown(merged(attempt(1), here=(late,))) == [
@@ -313,5 +313,5 @@ def test_a_record_that_the_server_lacks_is_a_row_of_its_own() -> None:
         ("w1", "finished", False),
     ]
     # Another study's record of the same run_id is not that run's.
-    apart = merge([mirror(attempt(1))], {"s1": [], "s2": [WHOLE]})
+    apart = merge([server_row(attempt(1))], {"s1": [], "s2": [WHOLE]})
     assert shown(apart) == [("", "finished", True), ("w1", "finished", False)]

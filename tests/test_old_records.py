@@ -35,8 +35,8 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_a_study_of_schema_1_exports_and_says_that_it_has_no_validation(study: Path) -> None:
-    (one,) = export(study).series
-    assert len(one.configs) == 4 and (one.configs["n_seeds"] == 1).all()
+    (compared,) = export(study).series
+    assert len(compared.configs) == 4 and (compared.configs["n_seeds"] == 1).all()
     assert {row["schema_version"] for row in rows(study / CSV)} == {"1"}
     assert float(rows(study / CSV)[0]["ssim_phase_flat"]) < 0.05
     advised = json.loads((study / RECOMMENDATION).read_text())["series"][0]

@@ -156,9 +156,9 @@ def test_a_gpu_s_own_time_is_recorded_beside_the_pass(
     assert "inference_device_s" not in timed_predict(model, some, 0.5, CPU, 4, ((2, 0.0),))[1]
 
     monkeypatch.setattr(timing, "make_predictor", on_stand_in)
-    patches, found = timed_predict(model, some, 0.5, CPU, 4, ((2, 0.0),))
+    patches, taken = timed_predict(model, some, 0.5, CPU, 4, ((2, 0.0),))
     np.testing.assert_allclose(patches, predict(model, some, 0.5, CPU, 4), rtol=1e-5, atol=1e-6)
-    assert found["inference_device_s"] == pytest.approx(9e-3)
+    assert taken["inference_device_s"] == pytest.approx(9e-3)
     # All graphs were recorded before the clock started: of 4, of the last one, of one alone.
     assert gpu.replays == [1 + 2 * 8, 1 + 2 * 1, 1 + 2 * 1]
 

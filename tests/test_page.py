@@ -127,7 +127,7 @@ def test_the_plots_have_every_configuration_and_its_interval(page: str) -> None:
     chosen = series["recommended"]
     assert rows["ssim_phase_low"][chosen] < rows["ssim_phase"][chosen]
     assert rows["ssim_phase"][chosen] < rows["ssim_phase_high"][chosen]
-    fronts = {(one["x"], one["y"]): one for one in series["fronts"]}
+    fronts = {(plot["x"], plot["y"]): plot for plot in series["fronts"]}
     front = fronts["model_params", "ssim_phase"]["rows"]
     costs, qualities = ([rows[k][i] for i in front] for k in ("model_params", "ssim_phase"))
     assert costs == sorted(costs) and qualities == sorted(qualities)
@@ -142,8 +142,8 @@ def test_the_same_records_give_the_same_files_but_for_the_pages_time_stamp(tmp_p
     study = save(tmp_path / "study", with_losses(grid(seeds=(0,))))
     first, second = (export(study, tmp_path / name).pictures for name in "ab")
     assert [path.name for path in first] == [PLOT, PAPER, LADDER, EFFECTS, RECONSTRUCTIONS, PAGE]
-    for one, other in zip(first[:-1], second, strict=False):
-        assert one.read_bytes() == other.read_bytes()
+    for file, other in zip(first[:-1], second, strict=False):
+        assert file.read_bytes() == other.read_bytes()
     stamp = re.compile(r'<time datetime="[^"]*">[^<]*</time>')
     pages = [path[-1].read_text() for path in (first, second)]
     assert len(stamp.findall(pages[0])) == 1
@@ -153,7 +153,7 @@ def test_the_same_records_give_the_same_files_but_for_the_pages_time_stamp(tmp_p
 def test_main_effects_are_in_the_page_with_their_intervals(page: str) -> None:
     (effects,) = Elements(page).data["effects"]
     assert effects["quality"] == "phase SSIM"
-    factors = {one["name"]: one for one in effects["factors"]}
+    factors = {factor["name"]: factor for factor in effects["factors"]}
     assert set(factors) == {"architecture", "input_transform", "modes", "width"}
     width = factors["width"]
     assert width["levels"] == ["32", "48", "64"] and width["ordered"]

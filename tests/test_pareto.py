@@ -29,8 +29,8 @@ def test_the_front_is_what_no_other_point_dominates(points: list[tuple[float, fl
         return a <= b and p >= q and (a, p) != (b, q)
 
     expected = {j for j in finite if not any(dominates(i, j) for i in finite)}
-    found = front([a for a, _ in points], [q for _, q in points])
-    assert set(found) == expected and len(found) == len(expected)
+    members = front([a for a, _ in points], [q for _, q in points])
+    assert set(members) == expected and len(members) == len(expected)
 
 
 @given(POINTS, st.randoms(use_true_random=False))
@@ -60,20 +60,20 @@ def test_the_dearer_of_two_is_on_the_front_if_it_is_better() -> None:
 
 
 def test_of_equal_cost_the_better_one_is_on_the_front() -> None:
-    found = on_front(told([0.5, 0.5, 0.2], [0.01] * 3), [7, 7, 7])
-    assert found == pytest.approx([0.5, 0.5, 0], abs=0.03)
+    p = on_front(told([0.5, 0.5, 0.2], [0.01] * 3), [7, 7, 7])
+    assert p == pytest.approx([0.5, 0.5, 0], abs=0.03)
 
 
 def test_the_dearest_of_three_must_beat_both() -> None:
     """Three alike: the second is better than the first in ½, the third the best of all in ⅓."""
-    found = on_front(told([0.5] * 3, [0.01] * 3), [1, 2, 3])
-    assert found == pytest.approx([1, 1 / 2, 1 / 3], abs=0.03)
+    p = on_front(told([0.5] * 3, [0.01] * 3), [1, 2, 3])
+    assert p == pytest.approx([1, 1 / 2, 1 / 3], abs=0.03)
 
 
 def test_times_are_drawn_as_well() -> None:
     """Equal qualities that stand still: whichever is faster. 1 ± 0.1 against 1.1 ± 0.1: Φ(0.71)."""
-    found = on_front(told([0.5, 0.5], [0, 0]), told([1.0, 1.1], [0.1, 0.1]))
-    assert found == pytest.approx([0.760, 0.240], abs=0.03)
+    p = on_front(told([0.5, 0.5], [0, 0]), told([1.0, 1.1], [0.1, 0.1]))
+    assert p == pytest.approx([0.760, 0.240], abs=0.03)
 
 
 def test_less_is_better_for_r() -> None:
@@ -84,8 +84,8 @@ def test_less_is_better_for_r() -> None:
 
 
 def test_what_is_not_compared_has_no_probability() -> None:
-    found = front_probabilities(told([0.5, 0.6], [0, 0]), known(np.ones(2)), 1, np.array([0]))
-    assert found[0] == 1 and np.isnan(found[1])
+    p = front_probabilities(told([0.5, 0.6], [0, 0]), known(np.ones(2)), 1, np.array([0]))
+    assert p[0] == 1 and np.isnan(p[1])
 
 
 def test_the_hypervolume_is_a_staircase_in_decades() -> None:

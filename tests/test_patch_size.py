@@ -177,11 +177,11 @@ def test_networks_of_128_px(architecture: str, modes: int) -> None:
 def test_four_times_the_pixels_cost_four_times_as_much() -> None:
     """All but the products of the kept modes, which are as many."""
     small = {"width": 4, "modes": 8, "blocks": 2, "conditioning": "amplitude"}
-    one, four = (
+    at_once, four = (
         flops_per_pattern(Reconstructor(sized(n, **small)), zone_plate_probe(sized(n)))
         for n in (64, 128)
     )
-    assert 3.5 < four / one <= 4
+    assert 3.5 < four / at_once <= 4
 
 
 # --- names of runs -------------------------------------------------------------------------------

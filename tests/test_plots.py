@@ -114,8 +114,8 @@ def test_no_text_touches_another_or_leaves_the_page() -> None:
         texts = [*axes.texts, axes.xaxis.label, axes.yaxis.label, *ticks]
         # Of an annotation the words alone, without the line that leads to the point.
         boxes = [(t.get_text(), Text.get_window_extent(t)) for t in texts if t.get_text()]
-        for (one, a), (other, b) in itertools.combinations(boxes, 2):
-            assert not a.overlaps(b), (one, other)
+        for (name, a), (other, b) in itertools.combinations(boxes, 2):
+            assert not a.overlaps(b), (name, other)
         for text, box in boxes:
             assert page.x0 <= box.x0 and box.x1 <= page.x1, text
             assert page.y0 <= box.y0 and box.y1 <= page.y1, text
@@ -177,7 +177,7 @@ def test_times_of_two_devices_are_in_two_panels() -> None:
          and np.ravel(c.get_linewidth())[0] == 1.0]
         for axes in timed
     ]  # fmt: skip
-    assert [sum(found) for found in crosses] == [0, 1], "a collapsed run stays with its device"
+    assert [sum(drawn) for drawn in crosses] == [0, 1], "a collapsed run stays with its device"
 
 
 def legend(figure: Figure) -> list[str]:

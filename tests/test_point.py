@@ -76,8 +76,8 @@ def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
 def hears(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal."""
     status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^SigCgt:\t(\w+)$", status, re.MULTILINE)
-    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
+    caught = re.search(r"^SigCgt:\t(\w+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def own_lines(text: str) -> list[str]:

@@ -45,28 +45,28 @@ def test_points_are_taken_once_each_in_order(tmp_path: Path) -> None:
 
 
 def test_two_that_offer_at_the_same_moment_take_each_point_once(tmp_path: Path) -> None:
-    one, two = a_queue(tmp_path), a_queue(tmp_path)
+    first, second = a_queue(tmp_path), a_queue(tmp_path)
 
     def wanted_by_one() -> dict[str, Point]:
         # The other one looks and offers between this one's look and its offer.
-        assert two.offer(lambda: GRID) == 6
+        assert second.offer(lambda: GRID) == 6
         return GRID
 
-    assert one.offer(wanted_by_one) == 6
-    assert sorted(ticket.run_id for ticket in drain(one, two)) == list(GRID)
+    assert first.offer(wanted_by_one) == 6
+    assert sorted(ticket.run_id for ticket in drain(first, second)) == list(GRID)
 
 
 def test_a_doubly_offered_point_that_is_done_is_not_taken_again(tmp_path: Path) -> None:
-    one, two = a_queue(tmp_path), a_queue(tmp_path)
+    first, second = a_queue(tmp_path), a_queue(tmp_path)
     point = dict(list(GRID.items())[:1])
-    one.offer(lambda: point if two.offer(lambda: point) else {})
-    ticket = one.take(GRID)
+    first.offer(lambda: point if second.offer(lambda: point) else {})
+    ticket = first.take(GRID)
     assert ticket is not None
-    one.finish(ticket, "failed", None)
-    assert two.take(GRID) is None
+    first.finish(ticket, "failed", None)
+    assert second.take(GRID) is None
     # ChoiceOptions for again afterwards, it is a new attempt.
-    two.offer(lambda: point)
-    assert two.take(GRID) is not None
+    second.offer(lambda: point)
+    assert second.take(GRID) is not None
 
 
 def test_a_point_given_back_can_be_offered_again(tmp_path: Path) -> None:

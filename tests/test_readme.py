@@ -24,8 +24,8 @@ ALL = sorted({c for document in DOCUMENTS for c in commands(document.read_text()
 
 
 def test_readme_starts_with_its_two_commands() -> None:
-    found = commands((ROOT / "README.md").read_text())
-    assert "make quickstart" in found and "make test" in found
+    shown = commands((ROOT / "README.md").read_text())
+    assert "make quickstart" in shown and "make test" in shown
 
 
 @pytest.mark.parametrize("target", sorted({c.split()[1] for c in ALL if c.startswith("make ")}))

@@ -42,25 +42,25 @@ def run(number: int, params: int | None, ssim: float | None, **config: Any) -> R
 def seeds(number: int, params: int, *ssim: float, **config: Any) -> list[RunResult]:
     """One configuration once a seed."""
     return [
-        run(10 * number + n, params, one, **({"width": number, "seed": n} | config))
-        for n, one in enumerate(ssim)
+        run(10 * number + n, params, value, **({"width": number, "seed": n} | config))
+        for n, value in enumerate(ssim)
     ]
 
 
 def only(runs: list[RunResult], **asked: Any) -> Series:
-    (one,) = series(table(runs), ChoiceOptions(**asked))
-    return one
+    (compared,) = series(table(runs), ChoiceOptions(**asked))
+    return compared
 
 
 def chosen(runs: list[RunResult], **asked: Any) -> Any:
     """The recommendation, its configurations by their width."""
-    one = only(runs, **asked)
-    found = one.recommendation
-    if found is None:
+    compared = only(runs, **asked)
+    advised = compared.recommendation
+    if advised is None:
         return None
-    widths = one.configs["width"].tolist()
+    widths = compared.configs["width"].tolist()
     return {
-        key: None if (i := getattr(found, key)) is None else widths[i]
+        key: None if (i := getattr(advised, key)) is None else widths[i]
         for key in ("config", "best", "runner_up", "next_better")
     }
 
@@ -74,15 +74,15 @@ def test_a_doubling_must_gain_the_price() -> None:
     assert chosen(runs) == {"config": 3, "best": 4, "runner_up": 4, "next_better": 4}
     by_price = {p: chosen(runs, price=p)["config"] for p in (0, 0.005, 0.01, 0.02, 0.3)}
     assert by_price == {0: 4, 0.005: 4, 0.01: 3, 0.02: 2, 0.3: 1}
-    one = only(runs)
-    found = one.recommendation
-    assert found is not None and found.margin == pytest.approx(0.007)
-    assert [(p.name, p.price, one.configs["width"][p.config]) for p in found.picks] == [
+    compared = only(runs)
+    advised = compared.recommendation
+    assert advised is not None and advised.margin == pytest.approx(0.007)
+    assert [(p.name, p.price, compared.configs["width"][p.config]) for p in advised.picks] == [
         ("frugal", 0.04, 2), ("sweet spot", 0.01, 3), ("best", 0.0, 4)
     ]  # fmt: skip
-    rungs = [(one.configs["width"][r.config], round(r.low, 6)) for r in found.rungs]
+    rungs = [(compared.configs["width"][r.config], round(r.low, 6)) for r in advised.rungs]
     assert rungs == [(4, 0), (3, 0.007), (2, 0.015), (1, 0.19)]
-    said = dict(advice(one))
+    said = dict(advice(compared))
     assert "a network twice as large must gain 0.01 in phase SSIM" in said["rule"]
     assert said["prices"] == "it is the choice at every price from 0.007 to 0.015"
     assert "0.0070 better in phase SSIM for 2 × the parameters" in said["best"]
@@ -97,34 +97,34 @@ def test_it_does_not_matter_where_the_grid_ends() -> None:
 
 
 def test_one_seed_each_is_provisional_and_says_nothing_of_probability() -> None:
-    one = only([run(*step) for step in STEPS])
-    assert one.recommendation is not None
-    assert "ran with one seed" in one.recommendation.provisional
-    assert np.isnan(one.recommendation.probability).all()
-    assert "how sure" not in dict(advice(one)) and one.recommendation.contenders == []
+    compared = only([run(*step) for step in STEPS])
+    assert compared.recommendation is not None
+    assert "ran with one seed" in compared.recommendation.provisional
+    assert np.isnan(compared.recommendation.probability).all()
+    assert "how sure" not in dict(advice(compared)) and compared.recommendation.contenders == []
 
 
 def test_seeds_say_how_sure_the_choice_is() -> None:
     rng = np.random.default_rng(0)
     runs = [r for n, p, q in STEPS for r in seeds(n, p, *(q + rng.normal(0, 0.004, 4)))]
-    one = only(runs)
-    found = one.recommendation
-    assert found is not None and found.provisional == ""
-    assert np.nansum(found.probability) == pytest.approx(1)
-    sure = found.probability[found.config]
-    assert 0.3 < sure < 1 and f"{100 * sure:.0f} %" in dict(advice(one))["how sure"]
-    assert {d.verdict for d in found.contenders} <= {"better", "worse", "equal", "undecided"}
+    compared = only(runs)
+    chosen = compared.recommendation
+    assert chosen is not None and chosen.provisional == ""
+    assert np.nansum(chosen.probability) == pytest.approx(1)
+    sure = chosen.probability[chosen.config]
+    assert 0.3 < sure < 1 and f"{100 * sure:.0f} %" in dict(advice(compared))["how sure"]
+    assert {d.verdict for d in chosen.contenders} <= {"better", "worse", "equal", "undecided"}
     # What clearly matters is found by its shared seeds.
     sharp = [r for n, p, q in STEPS for r in seeds(n, p, q - 1e-4, q, q + 1e-4)]
-    found = only(sharp).recommendation
-    assert found is not None and found.probability[found.config] > 0.99
-    assert [d.verdict for d in found.contenders] == ["better"]
+    chosen = only(sharp).recommendation
+    assert chosen is not None and chosen.probability[chosen.config] > 0.99
+    assert [d.verdict for d in chosen.contenders] == ["better"]
 
 
 def test_one_seed_among_several_borrows_the_scatter() -> None:
-    one = only([*seeds(3, 30, 0.68, 0.73), run(1, 10, 0.70)])
-    assert one.recommendation is not None and one.recommendation.provisional == ""
-    assert one.configs["ssim_phase_low"].notna().all()
+    compared = only([*seeds(3, 30, 0.68, 0.73), run(1, 10, 0.70)])
+    assert compared.recommendation is not None and compared.recommendation.provisional == ""
+    assert compared.configs["ssim_phase_low"].notna().all()
 
 
 def test_the_tolerance_is_the_rule_of_version_0_1() -> None:
@@ -147,8 +147,8 @@ def test_another_cost_may_be_asked_for() -> None:
     said = dict(advice(only(runs, cost="inference_time_s")))
     assert "twice the inference must gain 0.01" in said["rule"]
     runs[1] = runs[1].model_copy(update={"inference_time_s": None})
-    found = only(runs, cost="inference_time_s").recommendation
-    assert found is not None and list(found.left_out) == ["without inference"]
+    advised = only(runs, cost="inference_time_s").recommendation
+    assert advised is not None and list(advised.left_out) == ["without inference"]
     with pytest.raises(UserError, match="--cost latency_s: no finished configuration has it"):
         only(runs, cost="latency_s")
 
@@ -156,15 +156,15 @@ def test_another_cost_may_be_asked_for() -> None:
 def test_limits_are_met_or_the_nearest_is_named() -> None:
     runs = [run(*step) for step in STEPS]
     at_least = Limit("ssim_phase", 0.71, least=True)
-    one = only(runs, limits=(at_least,))
-    assert one.recommendation is not None and one.recommendation.compared == 1
-    assert one.configs["width"][one.recommendation.config] == 4
-    assert "with phase SSIM at least 0.71" in dict(advice(one))["rule"]
+    limited = only(runs, limits=(at_least,))
+    assert limited.recommendation is not None and limited.recommendation.compared == 1
+    assert limited.configs["width"][limited.recommendation.config] == 4
+    assert "with phase SSIM at least 0.71" in dict(advice(limited))["rule"]
     fast = Limit("inference_time_s", 0.25, least=False)
-    one = only(runs, limits=(at_least, fast))
-    assert one.recommendation is None
-    assert "no configuration has phase SSIM at least 0.71 and inference at most" in one.why_not
-    assert "the nearest is fno sqrt modes 12 width 2 with phase SSIM 0.6900" in one.why_not
+    limited = only(runs, limits=(at_least, fast))
+    assert limited.recommendation is None
+    assert "no configuration has phase SSIM at least 0.71 and inference at most" in limited.why_not
+    assert "the nearest is fno sqrt modes 12 width 2 with phase SSIM 0.6900" in limited.why_not
     with pytest.raises(UserError, match="--at-most latency_s: no finished configuration has it"):
         only(runs, limits=(Limit("latency_s", 1.0, least=False),))
 
@@ -172,24 +172,24 @@ def test_limits_are_met_or_the_nearest_is_named() -> None:
 def test_what_collapsed_in_a_seed_is_chosen_only_if_asked() -> None:
     runs = [*seeds(1, 10, 0.70, 0.71), *seeds(2, 20, 0.80, 0.81), *seeds(3, 40, 0.801, 0.809)]
     runs[3] = runs[3].model_copy(update={"status": "collapsed"})
-    one = only(runs)
-    assert one.recommendation is not None
-    assert one.configs["width"][one.recommendation.config] == 3
-    told = dict(advice(one))["left out"]
+    compared = only(runs)
+    assert compared.recommendation is not None
+    assert compared.configs["width"][compared.recommendation.config] == 3
+    told = dict(advice(compared))["left out"]
     assert told == "1 collapsed or diverged in a seed: fno sqrt modes 12 width 2"
     assert chosen(runs, allow_collapse=True)["config"] == 2
-    row = one.configs[one.configs["width"] == 2].iloc[0]
+    row = compared.configs[compared.configs["width"] == 2].iloc[0]
     assert row["collapse"] == 0.5
     # Jeffreys: quantiles of Beta(1.5, 1.5), symmetric about a half.
     assert row["collapse_low"] == pytest.approx(0.0607, abs=1e-3)
     assert row["collapse_high"] == pytest.approx(1 - row["collapse_low"])
-    sound = one.configs[one.configs["width"] == 1].iloc[0]
+    sound = compared.configs[compared.configs["width"] == 1].iloc[0]
     assert (sound["collapse"], sound["collapse_low"]) == (0, 0)
     all_lost = [r.model_copy(update={"status": "collapsed"}) for r in seeds(1, 10, 0.1)]
-    one = only(
+    compared = only(
         [*seeds(1, 10, 0.70), *(a.model_copy(update={"run_id": "f" * 12}) for a in all_lost)]
     )
-    assert one.recommendation is None and "--allow-collapse" in one.why_not
+    assert compared.recommendation is None and "--allow-collapse" in compared.why_not
 
 
 @pytest.mark.parametrize("price", [1.0, 7.0])
@@ -209,12 +209,12 @@ def test_less_is_better_for_r_and_a_scan_has_no_second_object() -> None:
         run(n, 10 * 2**n, None, metrics={"r_factor": {"train": 0.07, "held_out": r}})
         for n, r in ((1, 0.0900), (2, 0.0815), (3, 0.0808))
     ]
-    one = only(runs)
+    compared = only(runs)
     assert chosen(runs)["config"] == 2 and chosen(runs)["best"] == 3
-    assert one.criterion == R_HELD_OUT and "held-out frames" in one.choice.caveat
-    assert one.recommendation is not None
-    assert one.recommendation.margin == pytest.approx(0.0007)
-    assert "must gain 0.001 in R on held-out frames" in dict(advice(one))["rule"]
+    assert compared.reported == R_HELD_OUT and "held-out frames" in compared.choice.caveat
+    assert compared.recommendation is not None
+    assert compared.recommendation.margin == pytest.approx(0.0007)
+    assert "must gain 0.001 in R on held-out frames" in dict(advice(compared))["rule"]
 
 
 def test_of_equal_cost_the_better_and_of_equal_configurations_the_first_name() -> None:
@@ -239,18 +239,18 @@ def test_the_validation_object_chooses_and_the_test_object_is_reported() -> None
     better_tested = run(1, 10, 0.9).model_dump() | {"metrics": {"ssim": (0.5, 0.9)}}
     rows = table([RunResult(**better_tested), run(2, 20, 0.8)])
     rows["val_ssim_phase"] = [0.6, 0.7]
-    (one,) = series(rows)
-    assert one.recommendation is not None
-    assert one.configs["width"][one.recommendation.config] == 2
-    assert one.choice.caveat == "" and one.criterion == PHASE_SSIM
-    assert one.fronts[0].quality == PHASE_SSIM
+    (compared,) = series(rows)
+    assert compared.recommendation is not None
+    assert compared.configs["width"][compared.recommendation.config] == 2
+    assert compared.choice.caveat == "" and compared.reported == PHASE_SSIM
+    assert compared.fronts[0].quality == PHASE_SSIM
     # Where a run lacks it, nobody is chosen by it, and the recommendation says so.
     rows["val_ssim_phase"] = [None, 0.7]
-    (one,) = series(rows)
-    assert one.recommendation is not None
-    assert one.configs["width"][one.recommendation.config] == 1
-    assert "1 of 2 finished runs have no validation metrics" in one.choice.caveat
-    assert dict(advice(one))["caveat"] == one.choice.caveat
+    (compared,) = series(rows)
+    assert compared.recommendation is not None
+    assert compared.configs["width"][compared.recommendation.config] == 1
+    assert "1 of 2 finished runs have no validation metrics" in compared.choice.caveat
+    assert dict(advice(compared))["caveat"] == compared.choice.caveat
 
 
 @given(
@@ -260,18 +260,18 @@ def test_the_validation_object_chooses_and_the_test_object_is_reported() -> None
 def test_the_recommended_one_is_on_the_front_and_on_the_ladder(
     points: list[tuple[int, float]], price: float
 ) -> None:
-    one = only([run(n + 1, *point) for n, point in enumerate(points)], price=price)
-    found = one.recommendation
-    assert found is not None and found.config in one.fronts[0].members
-    assert found.margin >= 0
+    compared = only([run(n + 1, *point) for n, point in enumerate(points)], price=price)
+    chosen = compared.recommendation
+    assert chosen is not None and chosen.config in compared.fronts[0].members
+    assert chosen.margin >= 0
     value = [q - price * math.log2(p) for p, q in points]
-    width = one.configs["width"][found.config]
+    width = compared.configs["width"][chosen.config]
     assert value[width - 1] >= max(value) - 1e-8
-    json.loads(to_json("study", [one]), parse_constant=lambda word: pytest.fail(word))
+    json.loads(to_json("study", [compared]), parse_constant=lambda word: pytest.fail(word))
 
 
 def test_only_finished_runs_with_both_numbers_are_compared() -> None:
-    one = only(
+    judged = only(
         [
             run(1, 1, 0.99, status="collapsed"),
             run(2, 1, 0.99, status="failed"),
@@ -281,20 +281,22 @@ def test_only_finished_runs_with_both_numbers_are_compared() -> None:
             run(6, 50, 0.6),
         ]
     )
-    assert one.configs["width"][one.fronts[0].members].tolist() == [6]
-    assert one.collapsed["run_id"].tolist() == ["000000000001"]
-    assert one.incomplete == ["000000000004", "000000000005"]
-    assert one.recommendation is not None and one.recommendation.compared == 1
-    counts = one.configs[["n_seeds", "n_failed", "n_collapsed", "n_diverged"]].to_numpy().tolist()
+    assert judged.configs["width"][judged.fronts[0].members].tolist() == [6]
+    assert judged.collapsed["run_id"].tolist() == ["000000000001"]
+    assert judged.incomplete == ["000000000004", "000000000005"]
+    assert judged.recommendation is not None and judged.recommendation.compared == 1
+    counts = (
+        judged.configs[["n_seeds", "n_failed", "n_collapsed", "n_diverged"]].to_numpy().tolist()
+    )
     assert counts == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1], *[[1, 0, 0, 0]] * 3]
 
 
 def test_no_finished_run_is_a_series_without_a_recommendation() -> None:
     assert series(table([])) == []
-    one = only([run(1, 1, 0.9, status="failed"), run(2, 1, 0.9, status="collapsed")])
-    assert one.recommendation is None and one.fronts == []
-    assert one.configs["n_runs"].tolist() == [1, 1]
-    assert json.loads(to_json("study", [one]))["series"][0]["recommended"] is None
+    compared = only([run(1, 1, 0.9, status="failed"), run(2, 1, 0.9, status="collapsed")])
+    assert compared.recommendation is None and compared.fronts == []
+    assert compared.configs["n_runs"].tolist() == [1, 1]
+    assert json.loads(to_json("study", [compared]))["series"][0]["recommended"] is None
 
 
 def test_one_series_has_no_name() -> None:
@@ -330,7 +332,7 @@ def test_runs_that_may_not_be_compared_are_not(
     failed = run(3, None, None, status="failed", metrics={}, **ours)
     split = series(table([run(1, 10, 0.4, **ours), run(2, 5, 0.9, **theirs), failed]))
     assert len(split) == 2
-    mine = next(one for one in split if one.name == name)
+    mine = next(candidate for candidate in split if candidate.name == name)
     # A failed run is with those that it was to be compared with.
     assert mine.runs["run_id"].tolist() == ["000000000001", "000000000003"]
 
@@ -338,8 +340,8 @@ def test_runs_that_may_not_be_compared_are_not(
 def test_a_scan_is_judged_by_its_held_out_frames_not_by_a_reference() -> None:
     """Another method's object is no truth: who is most like it is not therefore the best."""
     scan = {"r_factor": {"train": 0.07, "held_out": 0.08}}
-    assert only([run(1, 10, None, metrics=scan)]).criterion == R_HELD_OUT
-    assert only([run(1, 10, None, metrics=scan | {"ssim": (0.5, 0.6)})]).criterion == R_HELD_OUT
+    assert only([run(1, 10, None, metrics=scan)]).reported == R_HELD_OUT
+    assert only([run(1, 10, None, metrics=scan | {"ssim": (0.5, 0.6)})]).reported == R_HELD_OUT
 
 
 def test_a_scan_is_chosen_by_what_the_object_predicts_and_reported_by_the_frames_own_answers() -> (
@@ -349,8 +351,8 @@ def test_a_scan_is_chosen_by_what_the_object_predicts_and_reported_by_the_frames
         run(n, 10, None, metrics={"r_factor": {"held_out": r, "held_out_from_object": o}})
         for n, r, o in ((1, 0.070, 0.090), (2, 0.080, 0.084))
     ]
-    one = only(runs)
-    assert (one.choice.by, one.choice.reported) == (R_FROM_OBJECT, R_HELD_OUT)
+    compared = only(runs)
+    assert (compared.choice.by, compared.choice.reported) == (R_FROM_OBJECT, R_HELD_OUT)
     assert chosen(runs)["config"] == 2
 
 

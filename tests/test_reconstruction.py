@@ -69,10 +69,10 @@ def test_units_do_not_matter(model: Reconstructor, tiny: Dataset) -> None:
     x = torch.from_numpy(tiny.test.amplitude[:2])[:, None]
     positions = torch.zeros(2, 1, 2, 1)
     probe = torch.from_numpy(tiny.test.probe)
-    one = torch.ones(2, 1, 1, 1)
-    a = model.forward_predict(x, positions, probe, one)
-    b = model.forward_predict(50 * x, positions, 50 * probe, one)
-    c = model.forward_predict(50 * x, positions, probe, one / 50)  # an object 50 times as bright
+    factor = torch.ones(2, 1, 1, 1)
+    a = model.forward_predict(x, positions, probe, factor)
+    b = model.forward_predict(50 * x, positions, 50 * probe, factor)
+    c = model.forward_predict(50 * x, positions, probe, factor / 50)  # an object 50 times as bright
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(50 * a, c, rtol=1e-4, atol=1e-3)
 
@@ -82,9 +82,9 @@ def test_without_projection_probe_and_positions_are_unused(tiny: Dataset) -> Non
     model = Reconstructor(SMALL.model_copy(update={"conditioning": "amplitude"}), subpixel=True)
     x = torch.from_numpy(tiny.test.amplitude[:2])[:, None]
     probe = torch.from_numpy(tiny.test.probe)
-    one = torch.ones(2, 1, 1, 1)
-    a = model.forward_predict(x, torch.zeros(2, 1, 2, 1), probe, one)
-    b = model.forward_predict(x, torch.rand(2, 1, 2, 1), torch.roll(probe, 3, 0), one)
+    factor = torch.ones(2, 1, 1, 1)
+    a = model.forward_predict(x, torch.zeros(2, 1, 2, 1), probe, factor)
+    b = model.forward_predict(x, torch.rand(2, 1, 2, 1), torch.roll(probe, 3, 0), factor)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -85,8 +85,8 @@ def test_a_row_shares_one_scale_with_its_unit(tmp_path: Path) -> None:
     weak = read_reconstruction(save(tmp_path / "a.npz", object=np.sqrt(the_object())))
     right = read_reconstruction(save(tmp_path / "b.npz"))
     assert weak is not None and right is not None
-    one = Comparison("", "truth", [Column("weak", weak), Column("right", right, True)])
-    figure = reconstructions_figure([one])
+    comparison = Comparison("", "truth", [Column("weak", weak), Column("right", right, True)])
+    figure = reconstructions_figure([comparison])
     (block,) = figure.subfigs
     scales: dict[int, set[tuple[float, float]]] = {}
     for axes in block.axes:

@@ -139,4 +139,4 @@ def test_replicates_are_checked() -> None:
         with pytest.raises(UserError, match="allowed is an integer ≥ 1 and ≤ 64"):
             load_config({"replicates": replicates})
     last = load_config({"seed": 2**31 - 2, "replicates": 3})
-    assert [one.seed for one in last.replicas()] == [2**31 - 2, 2**31 - 1, 0]
+    assert [replica.seed for replica in last.replicas()] == [2**31 - 2, 2**31 - 1, 0]

@@ -149,8 +149,8 @@ def test_a_heading_sorts_and_sorts_back(page: WebDriver) -> None:
 
 def test_words_find_configurations(page: WebDriver) -> None:
     page.find_element(By.ID, "filter").send_keys("hybrid sqrt")
-    found = labels(page)
-    assert len(found) == 9 and all(label.startswith("hybrid sqrt") for label in found)
+    shown = labels(page)
+    assert len(shown) == 9 and all(label.startswith("hybrid sqrt") for label in shown)
 
 
 def test_brushing_an_axis_narrows_the_table_and_the_plot(page: WebDriver) -> None:

@@ -112,7 +112,7 @@ def test_models_take_turns_until_their_fastest_visit_is_confirmed(
     slow, settled = retiming.models[first], retiming.models[second]
     assert (slow.times.inference_time_s, slow.times.latency_s) == (2.0, 0.02)
     assert settled.times.inference_time_s == 10.0
-    assert [one for one, _ in slow.rounds_s] == [2.02, 3.1, 2.0, 3.0, 2.05, 2.04, 2.1]
+    assert [pass_s for pass_s, _ in slow.rounds_s] == [2.02, 3.1, 2.0, 3.0, 2.05, 2.04, 2.1]
     assert slow.settled and settled.settled
     assert {path: path.read_bytes() for path in before} == before
 

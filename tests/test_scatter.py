@@ -24,9 +24,9 @@ def test_the_inverse_of_trigamma() -> None:
 def test_an_even_scatter_is_pooled_and_an_uneven_one_is_not() -> None:
     rng = np.random.default_rng(0)
     even = rng.normal(0, 0.02, (200, 3))
-    found = means(even, "linear", terms_of(200)).scatter
-    assert found.std == pytest.approx(0.02, rel=0.15)
-    assert np.median(found.prior_freedom) > 20
+    moderate = means(even, "linear", terms_of(200)).scatter
+    assert moderate.std == pytest.approx(0.02, rel=0.15)
+    assert np.median(moderate.prior_freedom) > 20
     uneven = even * np.exp(rng.normal(0, 1.2, 200))[:, None]
     shrunk = means(uneven, "linear", terms_of(200)).scatter
     assert np.median(shrunk.prior_freedom) < 3
@@ -37,12 +37,12 @@ def test_an_even_scatter_is_pooled_and_an_uneven_one_is_not() -> None:
 def test_a_moderated_variance_is_the_mean_of_both_by_their_freedom() -> None:
     own = np.array([0.01, 0.02, 0.03, np.nan])
     counts = np.array([2, 3, 5, 1])
-    found = moderated(own, counts, np.full(4, 0.5), "linear", terms_of(4))
-    d, d0 = np.array([1, 2, 4, 0]), found.prior_freedom
-    expected = (d0 * found.expected**2 + d * np.nan_to_num(own) ** 2) / (d0 + d)
-    assert found.std**2 == pytest.approx(expected)
-    assert found.freedom == pytest.approx(d0 + d)
-    assert np.isnan(found.own[3]) and np.isfinite(found.std[3]), "one seed borrows it all"
+    scatter = moderated(own, counts, np.full(4, 0.5), "linear", terms_of(4))
+    d, d0 = np.array([1, 2, 4, 0]), scatter.prior_freedom
+    expected = (d0 * scatter.expected**2 + d * np.nan_to_num(own) ** 2) / (d0 + d)
+    assert scatter.std**2 == pytest.approx(expected)
+    assert scatter.freedom == pytest.approx(d0 + d)
+    assert np.isnan(scatter.own[3]) and np.isfinite(scatter.std[3]), "one seed borrows it all"
 
 
 def test_the_expected_scatter_follows_architecture_cost_and_level() -> None:
@@ -52,13 +52,13 @@ def test_the_expected_scatter_follows_architecture_cost_and_level() -> None:
     sigma = np.where(np.arange(54) < 27, 0.005, 0.02) * (cost / cost[0]) ** 0.04
     values = 0.6 + sigma[:, None] * rng.standard_normal((54, 5))
     terms = trend_terms(names, cost, np.zeros(54, bool))
-    found = means(values, "linear", terms).scatter.expected
-    assert found == pytest.approx(sigma, rel=0.35)
+    by_trend = means(values, "linear", terms).scatter.expected
+    assert by_trend == pytest.approx(sigma, rel=0.35)
     # Even in the logit: what is near one scatters less, without a term that says so.
     level = np.linspace(0.1, 0.95, 54)
     near = level[:, None] + 0.05 * (1 - level**2)[:, None] * rng.standard_normal((54, 3))
-    found = means(near, "logit", terms_of(54)).scatter.expected
-    assert found == pytest.approx(0.05 * (1 - level**2), rel=0.25)
+    by_trend = means(near, "logit", terms_of(54)).scatter.expected
+    assert by_trend == pytest.approx(0.05 * (1 - level**2), rel=0.25)
 
 
 def test_terms_that_do_not_vary_are_left_out() -> None:
@@ -87,18 +87,18 @@ def test_one_seed_among_many_has_an_interval_and_two_seeds_no_absurd_one() -> No
 
 def test_what_is_missing_has_no_mean_and_stands_in_nobodys_way() -> None:
     values = np.array([[0.5, 0.6], [np.nan, np.nan], [0.7, 0.72]])
-    found = means(values, "logit", terms_of(3))
-    assert found.counts.tolist() == [2, 0, 2]
-    assert np.isnan([found.mean[1], found.error[1], found.freedom[1]]).all()
-    assert np.isfinite(found.error[[0, 2]]).all()
+    estimates = means(values, "logit", terms_of(3))
+    assert estimates.counts.tolist() == [2, 0, 2]
+    assert np.isnan([estimates.mean[1], estimates.error[1], estimates.freedom[1]]).all()
+    assert np.isfinite(estimates.error[[0, 2]]).all()
 
 
 def test_a_seed_that_moves_all_is_seen_and_noise_is_not_taken_for_one() -> None:
     rng = np.random.default_rng(3)
     noise = rng.standard_normal((40, 54, 3))
     common = noise + rng.standard_normal((40, 1, 3))  # a correlation of 1/2
-    found = [[seed_correlation(r - r.mean(1, keepdims=True)) for r in some]
+    correlations = [[seed_correlation(r - r.mean(1, keepdims=True)) for r in some]
              for some in (noise, common)]  # fmt: skip
-    assert np.mean(np.array(found[0]) > 0.02) < 0.2
-    assert 0.1 < np.median(found[1]) < 0.6
+    assert np.mean(np.array(correlations[0]) > 0.02) < 0.2
+    assert 0.1 < np.median(correlations[1]) < 0.6
     assert seed_correlation(np.full((4, 2), np.nan)) == seed_correlation(np.zeros((0, 2))) == 0

@@ -161,7 +161,7 @@ FORBIDDEN = {
 
 
 def test_nothing_is_unpickled_evaluated_or_given_to_a_shell() -> None:
-    found = []
+    leaks = []
     for folder in ("agent", "fno_runner"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
@@ -175,5 +175,5 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell() -> None:
                     for k in call.keywords
                 )  # fmt: skip
                 if name in FORBIDDEN or shell or pickled:
-                    found.append(f"{path}: {name}")
-    assert found == []
+                    leaks.append(f"{path}: {name}")
+    assert leaks == []

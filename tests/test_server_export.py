@@ -125,11 +125,19 @@ def test_1200_runs_in_all_states_come_in_20_requests_and_20_seconds(
     }  # fmt: skip
     assert "ssim_phase" in table[0] and not set(table[0]) & {"train_loss", "_runtime", "epoch"}
     by_id = {row["wandb_id"]: row for row in table}
-    one = by_id["run00009"]
+    odd = by_id["run00009"]
     config = load_config(asked[9])
-    assert (one["run_id"], one["width"], one["modes"]) == (run_id(config), str(config.width), "6")
-    assert (one["psnr_phase"], one["ssim_phase"]) == ("NaN", str(0.4 + config.width / 1000))
-    assert (one["learning_rate"], one["wandb_state"], one["error"]) == ("0.003", "finished", "")
+    assert (odd["run_id"], odd["width"], odd["modes"]) == (
+        run_id(config),
+        str(config.width),
+        "6",
+    )
+    assert (odd["psnr_phase"], odd["ssim_phase"]) == ("NaN", str(0.4 + config.width / 1000))
+    assert (odd["learning_rate"], odd["wandb_state"], odd["error"]) == (
+        "0.003",
+        "finished",
+        "",
+    )
     assert by_id["run00008"]["error"] == "<script>boom</script>, [red]twice"
     crashed = by_id["run00007"]
     assert (crashed["ssim_phase"], crashed["superseded"]) == ("NaN", "True")

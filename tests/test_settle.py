@@ -38,14 +38,14 @@ def test_only_what_may_be_the_choice_gets_more_seeds(
     assert bench.run("--settle=0.9", "--most-seeds=40") == 0
     out = capsys.readouterr().out
     assert "is the choice, 9" in out and "seeds added" in out
-    found = seeds(bench)
-    assert found[4] <= 2 and found[8] <= 2, "a second seed tells how seeds scatter"
-    assert found[31] + found[32] > 4
+    done = seeds(bench)
+    assert done[4] <= 2 and done[8] <= 2, "a second seed tells how seeds scatter"
+    assert done[31] + done[32] > 4
     run_ids = [run_id for run_id, _ in bench.starts()]
-    assert len(run_ids) == len(set(run_ids)) == found.total()
-    (one,) = export(bench.study).series
-    assert one.recommendation is not None
-    assert one.recommendation.probability[one.recommendation.config] >= 0.9
+    assert len(run_ids) == len(set(run_ids)) == done.total()
+    (compared,) = export(bench.study).series
+    assert compared.recommendation is not None
+    assert compared.recommendation.probability[compared.recommendation.config] >= 0.9
     # Begun again, there is nothing to do.
     assert bench.run("--settle=0.9", "--most-seeds=40") == 0
     assert len(bench.starts()) == len(run_ids)

@@ -96,5 +96,5 @@ def test_runs_under_way_count_whatever_their_seed() -> None:
 def test_a_grid_of_its_own_seeds_gets_others_up_to_the_cap() -> None:
     runs = [ran(RunConfig(width=width, seed=seed)) for width in (31, 32, 33) for seed in (7, 9)]
     all_asked(runs, settling(runs, seed={"values": [7, 9]}))
-    found = table(runs)
-    assert set(found["seed"]) == {0, 1, 7, 9} and seeds(runs).max() == MOST
+    recorded = table(runs)
+    assert set(recorded["seed"]) == {0, 1, 7, 9} and seeds(runs).max() == MOST

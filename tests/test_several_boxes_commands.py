@@ -16,11 +16,11 @@ from tests.wandb_backend import WandbBackend
 
 
 def section(title: str) -> str:
-    found = re.search(
+    match = re.search(
         rf"^## {title}\n(.*?)^## ", (ROOT / "docs" / "several-boxes.md").read_text(), re.M | re.S
     )
-    assert found
-    return found[1]
+    assert match
+    return match[1]
 
 
 @pytest.mark.slow

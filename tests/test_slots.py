@@ -82,8 +82,8 @@ def test_every_command_that_runs_points_takes_the_same_options(
     ],
 )  # fmt: skip
 def test_gpus_that_a_scheduler_gave(visible: str | None, names: list[str] | None) -> None:
-    found = given_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    assert (None if found is None else list(found)) == names
+    gpus = given_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert (None if gpus is None else list(gpus)) == names
 
 
 def test_usable_gpus_are_those_that_are_given_and_found(monkeypatch: pytest.MonkeyPatch) -> None:

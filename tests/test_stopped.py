@@ -78,8 +78,8 @@ def test_what_it_has_reached_is_scored_and_recorded(
     assert {"recon.npz", "recon.png", "model.safetensors"} <= written
     assert not (Path(config.output_dir) / "checkpoints" / record.run_id).exists()
     if replicates == 2:
-        one, never_begun = record.by_seed()
-        assert one.metrics == record.metrics and never_begun.metrics == Metrics()
+        begun, never_begun = record.by_seed()
+        assert begun.metrics == record.metrics and never_begun.metrics == Metrics()
         assert never_begun.status == "stopped" and never_begun.error is not None
         assert "after 0 of 50 epochs" in never_begun.error.message
 
@@ -209,14 +209,14 @@ def test_it_is_in_the_table_and_in_no_mean_front_or_choice() -> None:
     stopped = runs[runs["status"] == "stopped"]
     assert sorted(stopped["ssim_phase"]) == [0.3, 0.99]
     assert as_csv(runs).count("stopped after 3.5 of 20 epochs") == 2
-    (one,) = series(runs)
-    assert len(one.stopped) == 2 and one.recommendation is not None
-    assert one.configs["n_stopped"].sum() == 2 and one.configs["n_failed"].sum() == 0
-    chosen = one.configs.iloc[one.recommendation.config]
+    (compared,) = series(runs)
+    assert len(compared.stopped) == 2 and compared.recommendation is not None
+    assert compared.configs["n_stopped"].sum() == 2 and compared.configs["n_failed"].sum() == 0
+    chosen = compared.configs.iloc[compared.recommendation.config]
     assert chosen["n_seeds"] == 1
-    assert float(np.nanmax(one.configs["ssim_phase_mean"].astype(float))) < 0.99
-    for front in one.fronts:
-        assert set(one.configs["n_seeds"].iloc[front.members]) == {1}
+    assert float(np.nanmax(compared.configs["ssim_phase_mean"].astype(float))) < 0.99
+    for front in compared.fronts:
+        assert set(compared.configs["n_seeds"].iloc[front.members]) == {1}
     (without,) = series(runs[runs["status"] != "stopped"])
     assert "n_stopped" not in without.configs  # a study without one has the table it always had
 

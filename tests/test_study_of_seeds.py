@@ -42,9 +42,9 @@ def test_a_list_of_seeds_is_all_a_sweep_file_needs(tmp_path: Path) -> None:
     assert len(runs) == 6
     open_study(tmp_path, sweep)
     export(put(tmp_path, runs))
-    found = rows(tmp_path / CONFIGS)
-    assert [row["configuration"][-7:] for row in found] == ["width 8", "idth 16"]
-    for row in found:
+    written = rows(tmp_path / CONFIGS)
+    assert [row["configuration"][-7:] for row in written] == ["width 8", "idth 16"]
+    for row in written:
         assert (row["n_seeds"], row["seeds"]) == ("3", "0 1 2")
         mean, low, high = (float(row[f"ssim_phase_{s}"]) for s in ("mean", "low", "high"))
         assert low < mean < high
@@ -53,13 +53,13 @@ def test_a_list_of_seeds_is_all_a_sweep_file_needs(tmp_path: Path) -> None:
 def test_two_devices_never_share_a_time(tmp_path: Path) -> None:
     runs = [seeded(n, s, 0.6 + n / 50 + s / 100) for n in (1, 2) for s in (0, 1)]
     runs += [seeded(n, 2, 0.6 + n / 50, "H100") for n in (1, 2)]
-    (one,) = export(put(tmp_path, runs)).series
-    assert one.configs["time_device"].tolist() == ["box", "box"]
-    assert one.configs["n_timed"].tolist() == [2, 2]
+    (compared,) = export(put(tmp_path, runs)).series
+    assert compared.configs["time_device"].tolist() == ["box", "box"]
+    assert compared.configs["n_timed"].tolist() == [2, 2]
     # Quality is over all seeds, a time over those of one device.
-    assert one.configs["n_seeds"].tolist() == [3, 3]
-    assert one.configs["inference_time_s_mean"].tolist() == pytest.approx([0.105, 0.205])
-    timed = {front.device: front for front in one.fronts if front.device is not None}
+    assert compared.configs["n_seeds"].tolist() == [3, 3]
+    assert compared.configs["inference_time_s_mean"].tolist() == pytest.approx([0.105, 0.205])
+    timed = {front.device: front for front in compared.fronts if front.device is not None}
     assert set(timed) == {"box", "H100"}
     assert timed["H100"].cost.mean.tolist() == pytest.approx([0.012, 0.022])
 
@@ -68,11 +68,11 @@ def test_a_metric_that_half_of_the_runs_lack(tmp_path: Path) -> None:
     runs = [seeded(n, s, 0.6 + n / 50 + s / 100) for n in (1, 2) for s in (0, 1)]
     runs[0].metrics.pairs["psnr"] = (None, None)
     runs[2].metrics.pairs["psnr"] = (None, None)
-    (one,) = export(put(tmp_path, runs)).series
-    assert one.configs["psnr_phase_n"].tolist() == [1, 1]
-    assert one.configs["ssim_phase_n"].tolist() == [2, 2]
-    assert one.configs["psnr_phase_mean"].tolist() == pytest.approx([25.63, 25.65])
-    assert all(math.isnan(low) for low in one.configs["psnr_phase_low"])
+    (compared,) = export(put(tmp_path, runs)).series
+    assert compared.configs["psnr_phase_n"].tolist() == [1, 1]
+    assert compared.configs["ssim_phase_n"].tolist() == [2, 2]
+    assert compared.configs["psnr_phase_mean"].tolist() == pytest.approx([25.63, 25.65])
+    assert all(math.isnan(low) for low in compared.configs["psnr_phase_low"])
 
 
 def test_what_collapsed_or_diverged_is_counted_and_in_no_mean(tmp_path: Path) -> None:
@@ -82,10 +82,10 @@ def test_what_collapsed_or_diverged_is_counted_and_in_no_mean(tmp_path: Path) ->
         seeded(1, 2, 0.02).model_copy(update={"status": "collapsed", "metrics": bad}),
         seeded(1, 3, 0.9).model_copy(update={"status": "diverged", "metrics": Metrics()}),
     ]
-    (one,) = export(put(tmp_path, runs)).series
-    counts = one.configs[["n_runs", "n_seeds", "n_collapsed", "n_diverged", "n_failed"]]
+    (compared,) = export(put(tmp_path, runs)).series
+    counts = compared.configs[["n_runs", "n_seeds", "n_collapsed", "n_diverged", "n_failed"]]
     assert counts.to_numpy().tolist() == [[4, 2, 1, 1, 0]]
-    assert one.configs["ssim_phase_mean"].tolist() == pytest.approx([0.605])
+    assert compared.configs["ssim_phase_mean"].tolist() == pytest.approx([0.605])
 
 
 def test_a_study_without_a_finished_run_has_tables_reasons_and_status_1(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_replicates_count_as_seeds_and_share_one_clock(tmp_path: Path) -> None:
         SeedResult(seed=s, status="finished", metrics={"ssim": (0.8, 0.6 + s / 100)})
         for s in range(3)
     ]
-    (one,) = export(put(tmp_path, [run])).series
-    row = one.configs.iloc[0]
+    (compared,) = export(put(tmp_path, [run])).series
+    row = compared.configs.iloc[0]
     assert (row["n_seeds"], row["n_timed"]) == (3, 1)
     assert row["train_time_s_mean"] == 10.0 and math.isnan(row["inference_time_s_low"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.server.rows import mirror
+from agent.server.rows import server_row
 from agent.study.records import read_record, row
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import load_npz_pair
@@ -38,7 +38,8 @@ def test_the_same_object_validates_as_it_tests(
     assert cells["val_ssim_phase"] == cells["ssim_phase"] is not None
     assert cells["schema_version"] == 3 and cells["code"] == code()
     # The same by way of a server.
-    there = {k: v for part in mirror(of_server(outcome.result)).parts for k, v in part.items()}
+    parts = server_row(of_server(outcome.result)).parts
+    there = {k: v for part in parts for k, v in part.items()}
     assert there["val_ssim_phase"] == cells["val_ssim_phase"]
     assert there["val_psnr_amp"] == cells["val_psnr_amp"]
 
@@ -48,7 +49,7 @@ def test_each_seed_has_its_own(
 ) -> None:
     config = tiny_config.model_copy(update={"val_npz": str(tiny_npz[1]), "replicates": 2})
     result = run(config).result
-    first, second = (row(one)["val_ssim_phase"] for one in result.by_seed())
+    first, second = (row(seed)["val_ssim_phase"] for seed in result.by_seed())
     assert isinstance(first, float) and isinstance(second, float) and first != second
     assert row(result)["val_ssim_phase"] == pytest.approx((first + second) / 2)
 

@@ -63,8 +63,8 @@ def start_agent(env: dict[str, str], box: Path, sweep: Sweep) -> subprocess.Pope
 
 def records(box: Path, sweep: Sweep) -> dict[str, RunResult]:
     """run_id -> record, of the runs that an agent brought to an end on a box."""
-    found = box.glob(f"outputs/*/{sweep.id}/runs/*/result.json")
-    return {path.parent.name: RunResult.model_validate_json(path.read_text()) for path in found}
+    paths = box.glob(f"outputs/*/{sweep.id}/runs/*/result.json")
+    return {path.parent.name: RunResult.model_validate_json(path.read_text()) for path in paths}
 
 
 def test_two_agents_run_each_point_of_a_sweep_once(

@@ -316,8 +316,8 @@ def test_two_agents_run_each_point_once(backend: WandbBackend, tmp_path: Path) -
     said = call(env, tmp_path, "wandb", "sweep", "--project", PROJECT, "sweep.yaml").stderr
     sweep = backend.sweep()
     assert f"wandb agent {sweep.path}" in said
-    with agent_of(env, tmp_path, sweep) as one, agent_of(env, tmp_path, sweep) as other:
-        assert [agent.wait(timeout=90) for agent in (one, other)] == [0, 0]
+    with agent_of(env, tmp_path, sweep) as first, agent_of(env, tmp_path, sweep) as other:
+        assert [agent.wait(timeout=90) for agent in (first, other)] == [0, 0]
 
     runs = backend.sweep_runs(sweep)
     points = [(run.config["a"], run.config["b"], run.state) for run in runs]

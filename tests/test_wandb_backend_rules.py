@@ -127,8 +127,8 @@ def test_a_fault_has_one_effect_and_counts_its_hits() -> None:
     with pytest.raises(ValueError, match="without"):
         backend.faults.add("Runs")
     fault = backend.faults.add("Upsert*", status=429, retry_after=2, times=2, after=1)
-    found = [backend.note("UpsertBucket", "POST", "/graphql", {}) for _ in range(4)]
-    assert found == [None, fault, fault, None]
+    noted = [backend.note("UpsertBucket", "POST", "/graphql", {}) for _ in range(4)]
+    assert noted == [None, fault, fault, None]
     assert (fault.hits, backend.count("UpsertBucket")) == (2, 4)
 
 

@@ -47,16 +47,16 @@ class Effect:
     balanced: bool
 
 
-def effects(configs: Configurations, criterion: Quantity) -> list[Effect]:
+def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
     """The main effect of every key that varies among the compared configurations.
 
     Args:
         configs: a series' configurations.
-        criterion: the quality, as reported.
+        quality: what is reported.
     """
-    if criterion.column not in configs.means:
+    if quality.column not in configs.means:
         return []
-    of = configs.means[criterion.column]
+    of = configs.means[quality.column]
     compared = np.flatnonzero(np.isfinite(of.mean))
     told = configs.table.iloc[compared]
     values = {key: told[key].tolist() for key in CONFIGURATION if key in told}

@@ -72,14 +72,14 @@ class Front:
         return f"{self.cost.column}-{self.quality.column}"
 
 
-def fronts(runs: pd.DataFrame, configs: Configurations, criterion: Quantity) -> list[Front]:
+def fronts(runs: pd.DataFrame, configs: Configurations, reported: Quantity) -> list[Front]:
     """The fronts of a series that have a point; those over inference time once a device.
 
     Args:
         runs: the series' runs. configs: its configurations.
-        criterion: what is reported of the series.
+        reported: what is reported of the series.
     """
-    kinds = SCAN if criterion == R_HELD_OUT else SIMULATED
+    kinds = SCAN if reported == R_HELD_OUT else SIMULATED
     on = devices(runs)
     used = sorted({on[row] for mine in configs.seeds for row in mine})
     drawn = []
@@ -90,7 +90,7 @@ def fronts(runs: pd.DataFrame, configs: Configurations, criterion: Quantity) -> 
             candidate = _front(runs, configs, column, quality, device, on)
             if candidate.members:
                 drawn.append(candidate)
-            elif column == COST and quality == criterion:
+            elif column == COST and quality == reported:
                 return []  # what lacks these numbers is left out of the others as well
     return drawn
 

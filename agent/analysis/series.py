@@ -86,7 +86,7 @@ class Series:
         return self.of.seeds
 
     @property
-    def criterion(self) -> Quantity:
+    def reported(self) -> Quantity:
         """What is reported of its configurations."""
         return self.choice.reported
 
@@ -187,7 +187,7 @@ def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
         if compared.best_over is not None:
             values = compared.best_over.of(compared.configs)
             extra[f"best_{compared.best_over.key}"] = pd.Series(values, dtype=object)
-        objects = component_columns(compared.criterion, compared.runs, compared.seeds)
+        objects = component_columns(compared.reported, compared.runs, compared.seeds)
         tables.append(pd.concat([compared.configs, extra, objects], axis=1))
         tables[-1].insert(0, "series", compared.name)
     if not tables:

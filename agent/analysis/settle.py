@@ -187,7 +187,7 @@ def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
     for attempt in attempts(sweep, table):
         alone = {k: v for k, v in attempt.point.items() if k not in ("seed", "replicates")}
         config = of_point.setdefault(str(sorted(alone.items())), _Replicated(alone, set()))
-        config.seeds.update(one.seed for one in load_config(attempt.point).replicas())
+        config.seeds.update(replica.seed for replica in load_config(attempt.point).replicas())
         for row in attempt.rows:
             config.seeds.update(recorded.get(told[row], ()))
             of_row[row] = config

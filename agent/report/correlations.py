@@ -30,11 +30,11 @@ def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
     """
     told: list[tuple[str, dict[str, RingCurves]]] = []
     for gallery in galleries:
-        for pictured in gallery.pictured:
-            record = seed_record(study, pictured.run)
+        for shown_run in gallery.representatives:
+            record = seed_record(study, shown_run.run)
             if record is not None and record.curves:
-                name = str(gallery.series.configs["configuration"][pictured.config])
-                named = f"{name} ({pictured.role})" if pictured.role in NAMED_ROLES else name
+                name = str(gallery.series.configs["configuration"][shown_run.config])
+                named = f"{name} ({shown_run.role})" if shown_run.role in NAMED_ROLES else name
                 told.append((named, record.curves))
     kind = next((kind for kind in KINDS if any(kind in curves for _, curves in told)), None)
     if kind is None:

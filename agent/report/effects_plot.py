@@ -34,8 +34,8 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
                 _panel(panel, effect)
             for panel in row[len(keys) :]:
                 panel.set_visible(False)
-            row[0].set_ylabel(quality_label(series, series.criterion))
-            _widen(row[0], series.criterion.least_span)
+            row[0].set_ylabel(quality_label(series, series.reported))
+            _widen(row[0], series.reported.least_span)
             if series.name:
                 row[0].annotate(
                     series.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",

@@ -57,14 +57,16 @@ class Gallery:
     """
 
     series: Series
-    pictured: list[Representative]
+    representatives: list[Representative]
     reconstructions: dict[int, Reconstruction]
     remarks: list[tuple[Path, str]]
 
     @property
     def shown(self) -> list[Representative]:
         """For reconstructions.png: some of the front, else of the best, by cost; then the worst."""
-        read = [picture for picture in self.pictured if picture.config in self.reconstructions]
+        read = [
+            picture for picture in self.representatives if picture.config in self.reconstructions
+        ]
         chosen = [picture for picture in read if picture.role == "recommended"]
         front = [picture for picture in read if picture.role == "front"]
         others = [picture for picture in read if picture.role == ""]
@@ -82,7 +84,7 @@ def gallery(series: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
     """
     collected = Gallery(series, [], {}, [])
     for candidate in _candidates(series)[:most]:
-        collected.pictured.append(candidate)
+        collected.representatives.append(candidate)
         folder = _folder(study, candidate.run)
         if folder is None:
             continue
@@ -102,15 +104,15 @@ def comparison(gallery: Gallery) -> Comparison | None:
     if not shown:
         return None
     kinds = {picture.run["metrics_against"] for picture in shown}
-    criterion = gallery.series.criterion
+    quality = gallery.series.reported
     columns = []
     for picture in shown:
-        value = picture.run[criterion.column]
+        value = picture.run[quality.column]
         words = str(gallery.series.configs["configuration"][picture.config])
         above = f"{picture.role}\n" if picture.role in NAMED_ROLES else ""
         columns.append(
             Column(
-                f"{above}{criterion.label} {value:.3f}\n{_wrapped(words)}",
+                f"{above}{quality.label} {value:.3f}\n{_wrapped(words)}",
                 gallery.reconstructions[picture.config],
                 picture.role == "recommended",
             )
@@ -132,7 +134,7 @@ def seed_record(study: Path, run: pd.Series) -> RunResult | None:
 
 def _candidates(series: Series) -> list[Representative]:
     """Configurations with a run to show, the most important first, each once."""
-    quality = series.criterion.sign * numbers(series.configs, f"{series.criterion.column}_mean")
+    quality = series.reported.sign * numbers(series.configs, f"{series.reported.column}_mean")
     known = [int(i) for i in np.argsort(-quality, kind="stable") if np.isfinite(quality[i])]
     roles: dict[int, str] = {}
     choice = series.recommendation
@@ -149,7 +151,7 @@ def _candidates(series: Series) -> list[Representative]:
                 roles.setdefault(config, "")
     for member in (*(m for front in series.fronts[1:] for m in front.members), *known):
         roles.setdefault(member, "")
-    measured = numbers(series.runs, series.criterion.column)
+    measured = numbers(series.runs, series.reported.column)
     candidates = [
         Representative(config, role, series.runs.iloc[_typical(measured, series.seeds[config])])
         for config, role in roles.items()

@@ -165,8 +165,8 @@ def _card(series: Series, use: str) -> Json:
     tiles = [
         {"value": f"{row[COST]:,}", "name": "parameters", "note": ""},
         *(
-            _tile(series, chosen.config, criterion)
-            for criterion in dict.fromkeys((series.choice.reported, series.choice.by))
+            _tile(series, chosen.config, quality)
+            for quality in dict.fromkeys((series.choice.reported, series.choice.by))
         ),
     ]
     seconds = numbers(series.configs, f"{TIME}_mean")[chosen.config]
@@ -192,12 +192,12 @@ def _card(series: Series, use: str) -> Json:
     }
 
 
-def _tile(series: Series, config: int, criterion: Quantity) -> Json:
-    mean, low, high = interval(series, config, criterion)
+def _tile(series: Series, config: int, quality: Quantity) -> Json:
+    mean, low, high = interval(series, config, quality)
     seeds = series.configs["n_seeds"][config]
     note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
     against = " against the reference" if is_reference(series) else ""
-    return {"value": f"{mean:.4f}", "name": criterion.label + against, "note": note}
+    return {"value": f"{mean:.4f}", "name": quality.label + against, "note": note}
 
 
 def _gallery(gallery: Gallery) -> Json | None:
@@ -206,7 +206,7 @@ def _gallery(gallery: Gallery) -> Json | None:
     if not shown:
         return None
     sources = thumbnails(gallery)
-    criterion = gallery.series.criterion
+    quality = gallery.series.reported
     first = gallery.reconstructions[shown[0].config]
     pictures = []
     if first.against is not None:
@@ -217,7 +217,7 @@ def _gallery(gallery: Gallery) -> Json | None:
     for picture in shown:
         name = gallery.series.configs["configuration"][picture.config]
         role = f"{picture.role}: " if picture.role in NAMED_ROLES else ""
-        caption = f"{role}{name}, {criterion.label} {picture.run[criterion.column]:.4f}"
+        caption = f"{role}{name}, {quality.label} {picture.run[quality.column]:.4f}"
         chosen = picture.role == "recommended"
         pictures.append({"source": sources[picture.config], "caption": caption, "chosen": chosen})
     return {"name": gallery.series.name, "pictures": pictures}
@@ -265,7 +265,7 @@ def _notes(result: ExportResult) -> Json:
     if "reference" in kinds:
         against.append("Metrics of a scan are against its reference object, another "
                        "reconstruction: agreement with it, not truth.")  # fmt: skip
-    if any(series.criterion.column == "r_held_out" for series in result.series):
+    if any(series.reported.column == "r_held_out" for series in result.series):
         against.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
                        "nobody knows the object.")  # fmt: skip
     several = any("ssim_phase_object2" in series.runs for series in result.series)

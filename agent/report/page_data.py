@@ -190,7 +190,7 @@ def _series(
     chosen = series.recommendation
     return {
         "name": series.name,
-        "criterion": series.criterion.column,
+        "criterion": series.reported.column,
         "suffix": " against the reference" if is_reference(series) else "",
         "recommended": None if chosen is None else first + chosen.config,
         "choice": choice_data(series, first),
@@ -206,7 +206,7 @@ def _effects(series: Series) -> Json:
     """Main effects on what is reported, the most important key first."""
     return {
         "name": series.name,
-        "quality": quality_label(series, series.criterion),
+        "quality": quality_label(series, series.reported),
         "factors": [
             {
                 "name": effect.key,
@@ -255,7 +255,7 @@ def _statuses(series: Series) -> list[str]:
 
 def _losses(gallery: Gallery, study: Path) -> list[Json]:
     curves: list[Json] = []
-    for picture in gallery.pictured:
+    for picture in gallery.representatives:
         if len(curves) == MOST_CURVES:
             break
         record = seed_record(study, picture.run)

@@ -160,7 +160,7 @@ def print_export(result: ExportResult, console: Console) -> None:
             console.print(Text(f"\n{series.name}", style="bold"))
         if series.incomplete:
             left_out = (
-                f"{len(series.incomplete)} finished without parameters or {series.criterion.label}"
+                f"{len(series.incomplete)} finished without parameters or {series.reported.label}"
             )
             more = ", …" if len(series.incomplete) > MOST_LINES else ""
             say(f"{left_out}, left out: {', '.join(series.incomplete[:MOST_LINES])}{more}")

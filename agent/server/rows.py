@@ -62,7 +62,7 @@ MAX_REASON = 300
 
 
 @dataclass(frozen=True)
-class Mirror:
+class ServerRow:
     """What the server has of one run of this program.
 
     parts: its row, in the groups of a record's. `status` is the result's where the run has ended
@@ -79,7 +79,7 @@ class Mirror:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedTable:
     """The server's runs and the local records as one table.
 
     table: as of `agent.study.records`, but of all runs of the server and of the records that the
@@ -99,7 +99,7 @@ def is_ours(run: ServerRun) -> bool:
     return known or _logged_name(run) is not None
 
 
-def mirror(run: ServerRun) -> Mirror:
+def server_row(run: ServerRun) -> ServerRow:
     """A run of this program; whatever is odd about it is told in its row."""
     config, fault = _config(run.config)
     cells, status, error = _outcome(run)
@@ -111,12 +111,12 @@ def mirror(run: ServerRun) -> Mirror:
     for key in cells.keys() - set(COLUMNS):
         groups[_group(key)][key] = cells[key]
     groups["config"] = {key: cell for key, cell in config.items() if key not in COLUMNS}
-    return Mirror(run, [{key: said.get(key) for key in COLUMNS}, *groups.values()])
+    return ServerRow(run, [{key: said.get(key) for key in COLUMNS}, *groups.values()])
 
 
 def with_records_here(
     runs: Sequence[ServerRun], names: Iterable[str] = ()
-) -> tuple[Merged, dict[str, Records]]:
+) -> tuple[MergedTable, dict[str, Records]]:
     """A server's runs merged with what this disk has of their studies, and that by study.
 
     Args:
@@ -127,10 +127,10 @@ def with_records_here(
     plain = sorted(name for name in studies if re.fullmatch(r"[\w-][\w.-]{0,127}", name))
     records = {name: read_records(STUDIES / name) for name in plain}
     results = {name: here.results for name, here in records.items()}
-    return merge(map(mirror, runs), results), records
+    return merge(map(server_row, runs), results), records
 
 
-def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]]) -> Merged:
+def merge(there: Iterable[ServerRow], records: Mapping[str, Iterable[RunResult]]) -> MergedTable:
     """Merge runs of a server with the local records of the same runs.
 
     A record is whole where its mirror may be late or partial: its cells replace those of the run
@@ -143,8 +143,8 @@ def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]])
     Raises:
         UserError: a record's config is none that `fno_runner` knows.
     """
-    attempts: defaultdict[tuple[str, Cell], list[Mirror]] = defaultdict(list)
-    for attempt in sorted(mirrors, key=lambda attempt: (attempt.run.created, attempt.run.id)):
+    attempts: defaultdict[tuple[str, Cell], list[ServerRow]] = defaultdict(list)
+    for attempt in sorted(there, key=lambda attempt: (attempt.run.created, attempt.run.id)):
         attempts[study_name(attempt.run), attempt.cell("run_id")].append(attempt)
     record_of: dict[str, RunResult] = {}
     entries: list[_Entry] = []
@@ -165,7 +165,7 @@ def merge(mirrors: Iterable[Mirror], records: Mapping[str, Iterable[RunResult]])
     in_order = sorted(entries, key=lambda entry: (entry.finished, entry.age))
     best = {entry.run_id: entry for entry in in_order}
     whole = [[*row, entry.origin(best[entry.run_id])] for entry in entries for row in entry.rows]
-    return Merged(assemble(whole), dict(only_here))
+    return MergedTable(assemble(whole), dict(only_here))
 
 
 def study_name(run: ServerRun) -> str:
@@ -208,7 +208,7 @@ def _by_seed(record: RunResult) -> list[Parts]:
     return [parts(seed) for seed in record.by_seed()]
 
 
-def _owner(record: RunResult, attempts: Sequence[Mirror]) -> Mirror | None:
+def _owner(record: RunResult, attempts: Sequence[ServerRow]) -> ServerRow | None:
     """The run that a record is the record of, among those of its run_id, oldest first."""
     time = record.timing.get("total_time_s")
     same = [a for a in attempts if time is not None and a.cell("total_time_s") == time]
@@ -219,7 +219,7 @@ def _owner(record: RunResult, attempts: Sequence[Mirror]) -> Mirror | None:
     return None if loses else newest
 
 
-def _is_behind(attempt: Mirror, record: RunResult) -> bool:
+def _is_behind(attempt: ServerRow, record: RunResult) -> bool:
     """Whether the server lacks a record's result and will not get it by itself."""
     return attempt.run.state not in ACTIVE and attempt.cell("status") != record.status
 

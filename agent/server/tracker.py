@@ -133,7 +133,7 @@ class Tracker:
                 self._warn(error)
 
     def outcome(self, outcome: Outcome) -> None:
-        """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
+        """ServerRow the finished run: summary, picture, record; a failed point is a failed run."""
         try:
             self._keep(outcome)
             self._send(outcome)

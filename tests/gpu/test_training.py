@@ -29,13 +29,13 @@ def losses(trained: Trained) -> list[Any]:
     return [epoch[key] for epoch in trained.history for key in LOSSES]
 
 
-def assert_alike(one: Trained, other: Trained, *, exactly: bool) -> None:
+def assert_alike(first: Trained, other: Trained, *, exactly: bool) -> None:
     """Bit for bit where the libraries repeat themselves, to rounding where they do not."""
     if exactly:
-        assert losses(one) == losses(other)
+        assert losses(first) == losses(other)
         weights = other.model.state_dict()
-        assert all(torch.equal(w, weights[name]) for name, w in one.model.state_dict().items())
-    assert losses(one) == pytest.approx(losses(other), rel=1e-4)
+        assert all(torch.equal(w, weights[name]) for name, w in first.model.state_dict().items())
+    assert losses(first) == pytest.approx(losses(other), rel=1e-4)
 
 
 def repeats(config: RunConfig, data: Dataset, device: torch.device, first: Trained) -> bool:
