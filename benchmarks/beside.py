@@ -23,8 +23,8 @@ from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement
 from benchmarks.plan import Network, Plan, burn_in, noise
 from benchmarks.training import ENDLESS, leaving, training
-from fno_runner.device import given_gpus
 from fno_runner.errors import MachineError
+from fno_runner.gpus import given_gpus
 
 COUNTS = (4, 8)
 EPOCHS = 10

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
 from fno_runner.errors import MachineError
+from fno_runner.gpus import VISIBLE, given_gpus
 
 log = logging.getLogger("fno_runner")
 
 T = TypeVar("T")
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-GPU_NAME = re.compile(r"\d+|(GPU|MIG)-\S+")
-
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory"  # PyTorch's allocator of a GPU, the CUDA runtime, its driver
@@ -55,22 +51,6 @@ USUAL = 32 * 2**20
 once it has seen arrays of that size freed; it trims its heap at twice that."""
 
 _keeps = False
-
-
-def given_gpus(variables: Mapping[str, str] = os.environ) -> tuple[str, ...] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES names: numbers, or names that begin with GPU- or MIG-.
-
-    What follows a word that is no such name does not count, as for CUDA: -1, or the NoDevFiles of
-    schedulers, hides all. None where the variable is not set: every GPU there is.
-    """
-    if VISIBLE not in variables:
-        return None
-    names: list[str] = []
-    for word in variables[VISIBLE].split(","):
-        if not GPU_NAME.fullmatch(word.strip()):
-            break
-        names.append(word.strip())
-    return tuple(names)
 
 
 def pick_device(name: str) -> torch.device:

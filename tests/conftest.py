@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # Where several processes of pytest share the cores (-n), so do the programs that they start: said
@@ -22,6 +24,7 @@ from fno_runner.data.gridlines import STEP, diffract, grid_lines_object, simulat
 from fno_runner.data.npz import write_npz
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.physics import shift_probe
+from fno_runner.score.timing import timed_predict
 from tests import faults
 
 # A busy machine is no failure, and the same inputs are drawn in every run.
@@ -43,6 +46,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("faults")
         for line in faults.summary():
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def timed_twice() -> Iterator[None]:
+    """Runs here time their inference twice, not for a second: test_timing has the rule."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick = functools.partial(timed_predict, enough=((2, 0.0),))
+        patch.setattr("fno_runner.score.evaluation.timed_predict", quick)
+        yield
+
+
+@pytest.fixture
+def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export in this process draws nothing: pictures and the page have tests of their own."""
+    monkeypatch.setattr("agent.export.write_report", lambda result, folder: [])
 
 
 @pytest.fixture(scope="session")

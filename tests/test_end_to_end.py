@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,11 @@ from tests.commands import python_m
 SHIPPED = Path(__file__).resolve().parents[1]
 
 
-def call(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    cleared = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    return python_m(module, *arguments, env=cleared, cwd=cwd)
-
-
 def test_two_points_and_the_export(
-    tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
+    tiny_npz: tuple[Path, Path],
+    data_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two architectures on tiny data, then again with nothing left to do, then the table."""
     train, test = tiny_npz
@@ -48,21 +45,21 @@ def test_two_points_and_the_export(
     (tmp_path / "walk.yaml").write_text(yaml.safe_dump(sweep))
     study = tmp_path / "study"
 
-    ran = call("agent.local", "walk.yaml", "--study", str(study), cwd=tmp_path)
+    cleared = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    ran = python_m("agent.local", "walk.yaml", "--study", str(study), env=cleared, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     records = sorted(study.glob("runs/*/result.json"))
     assert len(records) == 2
     assert len(list(study.glob("wandb/offline-run-*"))) == 2
     written = [path.stat().st_mtime_ns for path in records]
 
-    again = call("agent.local", "walk.yaml", "--study", str(study), cwd=tmp_path)
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert local.main([str(tmp_path / "walk.yaml"), f"--study={study}"]) == 0
     assert [path.stat().st_mtime_ns for path in records] == written  # nothing ran twice
 
     out = tmp_path / "out"
-    exported = call("agent.export", str(study), "--output-dir", str(out), cwd=tmp_path)
-    assert exported.returncode == 0, exported.stdout + exported.stderr
-    assert "study_results.csv" in exported.stdout and "pareto_plot.png" in exported.stdout
+    assert export.main([str(study), f"--output-dir={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "study_results.csv" in said and "pareto_plot.png" in said
     assert (out / "pareto_plot.png").stat().st_size > 10_000
     with (out / "study_results.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -31,6 +31,9 @@ AWKWARD = [
 ]
 
 
+TABLES_ONLY = pytest.mark.usefixtures("tables_only")
+
+
 def make(number: int, **changes: Any) -> RunResult:
     values: dict[str, Any] = {
         "run_id": f"{number:012x}",
@@ -82,6 +85,7 @@ def test_a_study_gives_a_table_a_picture_and_a_recommendation(
     assert str(study / CSV) in out and str(study / PLOT) in out
 
 
+@TABLES_ONLY
 def test_a_failed_run_has_nan_and_its_message_and_integers_stay_integers(tmp_path: Path) -> None:
     finished, broken = rows(export(put(tmp_path, [make(1), failed(2, "boom, twice")])).csv)
     assert (finished["model_params"], finished["modes"], finished["seed"]) == ("1000", "12", "0")
@@ -93,6 +97,7 @@ def test_a_failed_run_has_nan_and_its_message_and_integers_stay_integers(tmp_pat
     assert read["error"].tolist() == ["", "boom, twice"]
 
 
+@TABLES_ONLY
 def test_messages_survive_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = put(tmp_path, [make(9), *(failed(n, text) for n, text in enumerate(AWKWARD))])
     assert main([str(study)]) == 0
@@ -125,6 +130,7 @@ def test_the_same_records_give_the_same_bytes_whoever_wrote_first(tmp_path: Path
     assert again.recommendation.read_bytes() == advised
 
 
+@TABLES_ONLY
 def test_rejected_records_are_named_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +191,7 @@ def test_all_runs_equal_is_no_problem(tmp_path: Path) -> None:
     assert (said["margin"], said["runner-up"]) == ("it is the best", "none by this rule")
 
 
+@TABLES_ONLY
 def test_series_that_may_not_be_compared_each_get_their_own_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,12 +204,14 @@ def test_series_that_may_not_be_compared_each_get_their_own_answer(
     assert out.count("recommended  ") == 2
 
 
+@TABLES_ONLY
 def test_the_tolerance_is_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, [make(1), make(5)])
     assert main([str(tmp_path), "--tolerance", "0.1"]) == 0
     assert "recommended  fno sqrt modes 12 width 9" in capsys.readouterr().out
 
 
+@TABLES_ONLY
 def test_a_grid_says_how_much_of_it_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +237,7 @@ def test_another_output_folder_leaves_the_study_untouched(tmp_path: Path) -> Non
     assert [path.name for path in study.iterdir()] == ["runs"]
 
 
+@TABLES_ONLY
 def test_the_newest_study_is_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +277,7 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(
 @pytest.mark.parametrize(
     "option", ["--tolerance=-1", "--tolerance=nan", "--tolerance=near", "--tolerence=1", "--out=x"]
 )
+@TABLES_ONLY
 def test_a_bad_option_gets_one_line(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +288,7 @@ def test_a_bad_option_gets_one_line(
     assert not (study / CSV).exists()
 
 
+@TABLES_ONLY
 def test_the_choice_is_asked_for_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ from agent.study.sweepfile import Sweep, parse_sweep
 from fno_runner.config import RunConfig
 from tests.test_export import failed, make, put, rows
 
+pytestmark = pytest.mark.usefixtures("tables_only")
+
 OLD = {"git_commit": "624ba5e" + "0" * 33, "git_dirty": False, "dataset": "d1"}
 NEW = {
     "code": "77ab00112233",

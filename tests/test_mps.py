@@ -222,7 +222,7 @@ def test_the_daemon_of_a_killed_command_is_ended_by_the_next(
 def test_points_of_a_sweep_run_with_it(
     given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.scheduling.slots._count", lambda: 1)
+    monkeypatch.setattr("agent.scheduling.slots.count_gpus", lambda: 1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     bench = Bench(tmp_path, monkeypatch)
     assert bench.run("--per-gpu=2") == 0

@@ -45,6 +45,7 @@ def test_a_study_of_schema_1_exports_and_says_that_it_has_no_validation(study: P
     assert advised["recommended"]["time_device"] == "AMD EPYC"
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_records_of_both_schemas_are_not_mixed_unasked(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,9 +58,12 @@ def test_records_of_both_schemas_are_not_mixed_unasked(
     assert groups == {"epochs 1, schema 1", "epochs 20, schema 3"}
 
 
-@pytest.fixture(params=["quickstart", "mostly_collapsed"])
-def exported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module", params=["quickstart", "mostly_collapsed"])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """A study of version 0.1, exported by this version, and what version 0.1 exported of it."""
+    tmp_path = tmp_path_factory.mktemp("exported")
     shutil.copytree(VERSION_0_1 / request.param, tmp_path / "study")
     assert main([str(tmp_path / "study"), "--output-dir", str(tmp_path / "now")]) in (0, 1)
     return tmp_path / "now", tmp_path / "study" / "expected"

@@ -75,7 +75,7 @@ def test_as_many_as_memory_and_cores_allow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(per_gpu, "cores", lambda: cores)
-    monkeypatch.setattr(per_gpu, "memory_need", lambda config, _: int(1.2 * GIB))
+    monkeypatch.setattr("fno_runner.footprint.memory_need", lambda config, _: int(1.2 * GIB))
     said: list[str] = []
     assert points_per_gpu(SMALL, gpus, box(tmp_path / "bin", free_mib), said.append) == expected
     (line,) = said

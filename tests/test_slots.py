@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,9 @@ from agent.server.slot_report import read_report
 from fno_runner import runner
 from fno_runner.cli import Parser
 from fno_runner.config import RunConfig
-from fno_runner.device import given_gpus, pick_device
+from fno_runner.device import pick_device
 from fno_runner.errors import MachineError, UserError
+from fno_runner.gpus import given_gpus
 from fno_runner.runner import preflight
 
 
@@ -63,7 +66,7 @@ def test_slots_are_places_among_the_gpus_that_are_left() -> None:
 def test_every_command_that_runs_points_takes_the_same_options(
     words: list[str], gpus: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.scheduling.slots._count", lambda: gpus)
+    monkeypatch.setattr("agent.scheduling.slots.count_gpus", lambda: gpus)
     parser = Parser("test", "")
     add_slot_options(parser)
     args = parser.parse_args(words)
@@ -88,7 +91,7 @@ def test_gpus_that_a_scheduler_gave(visible: str | None, names: list[str] | None
 
 def test_usable_gpus_are_those_that_are_given_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def usable(visible: str | None, count: int) -> list[str]:
-        monkeypatch.setattr("agent.scheduling.slots._count", lambda: count)
+        monkeypatch.setattr("agent.scheduling.slots.count_gpus", lambda: count)
         return usable_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
 
     assert usable(None, 2) == ["0", "1"] and usable(None, 0) == []
@@ -140,3 +143,9 @@ def test_a_full_disk_is_found_out_before_the_run(
     monkeypatch.setattr(runner, "MIN_FREE_BYTES", 2**62)  # more than any disk has
     with pytest.raises(MachineError, match=r"study: \d+ MiB free; a run needs \d+ MiB"):
         preflight(tiny_config)
+
+
+def test_commands_that_start_others_do_not_wait_for_pytorch() -> None:
+    program = "import agent.export, agent.launch, agent.local, agent.retry, agent.transfer, sys\n"
+    program += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

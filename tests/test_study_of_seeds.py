@@ -16,6 +16,8 @@ from fno_runner.config import RunConfig, load_config
 from fno_runner.result import Metrics, SeedResult
 from tests.test_export import make, put, rows
 
+TABLES_ONLY = pytest.mark.usefixtures("tables_only")
+
 
 def seeded(number: int, seed: int, ssim: float, device: str = "box", **changes: Any) -> Any:
     return make(
@@ -29,6 +31,7 @@ def seeded(number: int, seed: int, ssim: float, device: str = "box", **changes: 
     )
 
 
+@TABLES_ONLY
 def test_a_list_of_seeds_is_all_a_sweep_file_needs(tmp_path: Path) -> None:
     mapping = {
         "method": "grid",
@@ -64,6 +67,7 @@ def test_two_devices_never_share_a_time(tmp_path: Path) -> None:
     assert timed["H100"].cost.mean.tolist() == pytest.approx([0.012, 0.022])
 
 
+@TABLES_ONLY
 def test_a_metric_that_half_of_the_runs_lack(tmp_path: Path) -> None:
     runs = [seeded(n, s, 0.6 + n / 50 + s / 100) for n in (1, 2) for s in (0, 1)]
     runs[0].metrics.pairs["psnr"] = (None, None)
@@ -75,6 +79,7 @@ def test_a_metric_that_half_of_the_runs_lack(tmp_path: Path) -> None:
     assert all(math.isnan(low) for low in compared.configs["psnr_phase_low"])
 
 
+@TABLES_ONLY
 def test_what_collapsed_or_diverged_is_counted_and_in_no_mean(tmp_path: Path) -> None:
     bad = Metrics({"ssim": (0.1, 0.02)})
     runs = [
@@ -96,6 +101,7 @@ def test_a_study_without_a_finished_run_has_tables_reasons_and_status_1(tmp_path
     assert (tmp_path / "recommendation.json").exists() and (tmp_path / "report.html").exists()
 
 
+@TABLES_ONLY
 def test_replicates_count_as_seeds_and_share_one_clock(tmp_path: Path) -> None:
     config = RunConfig(width=9, replicates=3).model_dump()
     run = make(1, config=config, timing={"train_time_s": 30.0, "train_time_per_seed_s": 10.0})

@@ -70,9 +70,9 @@ def records(box: Path, sweep: Sweep) -> dict[str, RunResult]:
 def test_two_agents_run_each_point_of_a_sweep_once(
     tiny_npz: tuple[Path, Path], data_dir: Path, tmp_path: Path
 ) -> None:
-    # With the smaller rate nothing is learnt: these points collapse, and the sweep goes on.
-    rates = [3e-3, 1e-9]
-    content = tiny_sweep(tiny_npz, data_dir, architecture=["fno", "hybrid"], learning_rate=rates)
+    # With the smallest rate nothing is learnt: this point collapses, and the sweep goes on.
+    rates = [3e-3, 2e-3, 1e-9]
+    content = tiny_sweep(tiny_npz, data_dir, learning_rate=rates)
     boxes = [tmp_path / "box1", tmp_path / "box2"]
     with WandbBackend() as backend:
         env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -81,9 +81,7 @@ def test_two_agents_run_each_point_of_a_sweep_once(
         assert [agent.wait(timeout=200) for agent in agents] == [0, 0]
         runs = backend.sweep_runs(sweep)
 
-        points = {(run.config["architecture"], run.config["learning_rate"]) for run in runs}
-        assert points == {(name, rate) for name in ("fno", "hybrid") for rate in rates}
-        assert len(runs) == 4
+        assert sorted(run.config["learning_rate"] for run in runs) == sorted(rates)
         local = {**records(boxes[0], sweep), **records(boxes[1], sweep)}
         for run in runs:
             check_mirrored(run, local[run.config["run_id"]])

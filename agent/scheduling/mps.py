@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 
 from agent.scheduling.slots import ORDER, Slot, cards_shared
-from fno_runner.device import VISIBLE
 from fno_runner.errors import MachineError
 from fno_runner.files import write_text_atomically
+from fno_runner.gpus import VISIBLE
 from fno_runner.process import ProcessIdentity
 
 CONTROL = "nvidia-cuda-mps-control"

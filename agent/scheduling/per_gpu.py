@@ -10,7 +10,6 @@ from agent.scheduling.child import cores
 from agent.scheduling.mps import CONTROL
 from agent.study.sweepfile import Sweep, points
 from fno_runner.config import load_config
-from fno_runner.footprint import data_bytes_of, largest, memory_need
 
 MOST = 8
 """More at a time than this were never tried."""
@@ -37,6 +36,8 @@ def points_per_gpu(sweep: Sweep, gpus: Sequence[str], given: Mapping[str, str], 
         why = "the points are not known before" if free else f"{QUERY[0]} tells no free memory"
         say(f"1 point at a time on each GPU: {why} (--per-gpu K asks for K)")
         return 1
+    from fno_runner.footprint import data_bytes_of, largest, memory_need  # PyTorch takes seconds
+
     need = max(
         memory_need(config, data_bytes_of(config))
         for config in largest(map(load_config, points(sweep)))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from agent.scheduling.child import threads
 from fno_runner.cli import count_of
-from fno_runner.device import VISIBLE, given_gpus
 from fno_runner.errors import MachineError, UserError
+from fno_runner.gpus import VISIBLE, count_gpus, given_gpus
 from fno_runner.result import BESIDE
 
 ALL, NONE, AUTO = "all", "none", "auto"
@@ -132,10 +132,7 @@ def usable_gpus(given: Mapping[str, str] = os.environ) -> list[str]:
     Raises:
         MachineError: that variable names a GPU that PyTorch does not find.
     """
-    return _usable(given_gpus(given), _count)
-
-
-def _usable(names: Sequence[str] | None, count_gpus: Callable[[], int]) -> list[str]:
+    names = given_gpus(given)
     if names is not None and not names:
         return []
     count = count_gpus()
@@ -152,12 +149,6 @@ def _usable(names: Sequence[str] | None, count_gpus: Callable[[], int]) -> list[
             f"{','.join(names[:count])}"
         )
     return list(names)
-
-
-def _count() -> int:
-    import torch  # takes seconds
-
-    return torch.cuda.device_count()  # by NVML, if it can: CUDA is not begun for it
 
 
 def _places(wanted: str, count: int) -> list[int]:
