@@ -27,10 +27,12 @@ from fno_runner.score.quantities import QUANTITIES, Quantity
 CSV, PAGE = "comparison.csv", "comparison.html"
 
 HELP = """\
-Compare two studies, configuration by configuration, by the seeds that finished in both: what
-changed in quality, in time and in collapses, with 95 % intervals. Keys that have one value in A and
-another in B (precision, conditioning, …) are found in the records and told; configurations match on
-all others.
+Compare two studies, configuration by configuration, by the seeds that finished in both. The result
+says what changed in quality, in time and in collapses, with 95 % intervals.
+
+The command finds in the records which keys tell the studies apart (precision, conditioning, …):
+those that have one value in A and another one in B. Configurations are compared that agree in all
+other keys.
 """
 
 MORE = """\
@@ -38,7 +40,7 @@ examples:
   python -m agent.compare STUDY_FLOAT32 STUDY_BF16
   python -m agent.compare STUDY_AMPLITUDE STUDY_PROJECTION --metric psnr_phase
 
-writes comparison.csv and comparison.html, a page that opens without a network
+It writes comparison.csv and comparison.html, a page that opens offline.
 
 exit status: 0 done · 2 bad input, or studies without a configuration in common · 3 the files cannot
 be written

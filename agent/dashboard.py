@@ -13,16 +13,17 @@ from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError
 
 HELP = """\
-Make a saved workspace for a sweep in its Weights & Biases project, and print its URL:
-parallel coordinates from the swept keys to quality and cost, Pareto plots (logarithmic cost,
-running best), loss curves by swept key, the reconstructions, and the table of the sweep's runs,
-best first. What is best says the sweep's metric; without one, ssim_phase.
+Make a saved workspace for a sweep in its Weights & Biases project, and print its URL. It shows
+parallel coordinates from the swept keys to quality and cost, Pareto plots (with a logarithmic cost
+and the running best), loss curves by swept key, the reconstructions, and the table of the sweep's
+runs, the best first. The sweep's metric says what is best; without a metric it is ssim_phase.
 
-A sweep has one such workspace, whoever makes it. Again, e.g. after an update of this program, the
-command brings it up to date: the table and its own sections are restored, yours stay.
+A sweep has one such workspace, whoever makes it. Call the command again, for example after an
+update of this program, to bring it up to date. Its own table and sections are then restored, and
+sections that you added stay.
 
-Needs wandb-workspaces (pip install '.[dashboard]') and a login (wandb login, or WANDB_API_KEY);
-a server of your own is named by WANDB_BASE_URL.
+The command needs wandb-workspaces (pip install '.[dashboard]') and a login (wandb login, or
+WANDB_API_KEY). WANDB_BASE_URL names a server of your own.
 
 examples:
   python -m agent.dashboard team/fno-hyperparam-study/a1b2c3d4    as `wandb sweep` prints it

@@ -41,23 +41,24 @@ from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically
 
 HELP = """\
-Write what the runs of a study came to, and print the front and the recommended configuration:
+Write the results of a study's runs, and print the Pareto front and the recommended configuration.
+These files are written:
 
-  study_results.csv    one row a run, failed ones included
-  study_configs.csv    one row a configuration: means over seeds with 95 % intervals
+  study_results.csv    a row for each run, failed ones included
+  study_configs.csv    a row for each configuration: means over seeds with 95 % intervals
   recommendation.json  the recommended configuration of each series of comparable runs, and why
-  pareto_plot.png      the fronts of cost and quality; .pdf is the same for papers
-  reconstructions.png  the front's reconstructions and the worst, beside the truth
-  report.html          all of it in one file that opens in a browser, offline too
+  pareto_plot.png      quality against cost, with the fronts; .pdf is the same for papers
+  reconstructions.png  reconstructions of the front and the worst one, beside the truth
+  report.html          all of it in one file that opens in a browser, also offline
 
-Recommended is the configuration that is worth its cost: a network twice as large must gain 0.01 in
-phase SSIM (--price). docs/statistics.md says how, and how sure that is.
+The recommended configuration is the one that is worth its cost: a network twice as large must gain
+0.01 in phase SSIM (--price). docs/statistics.md explains the rule, and how sure the choice is.
 
-A study is a folder on this disk, which is only read; or a sweep, or a whole project, on a Weights &
-Biases server. Its runs are merged with the records that are here, of the same runs and of runs that
-the server does not have. Columns wandb_id and wandb_state say what the server knows of a row. Where
-a configuration ran several times, a finished run, then the newest, counts; the others are marked
-superseded.
+A study is a folder on this disk, or a sweep or a whole project on a Weights & Biases server. Runs
+of a server are merged with the records on this disk, those of the same runs and those of runs that
+the server does not have. The columns wandb_id and wandb_state say what the server knows of a row.
+Where a configuration ran several times, a finished run counts before others, and the newest of
+those. The other runs are marked superseded.
 """
 
 MORE = """\

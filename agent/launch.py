@@ -51,15 +51,17 @@ it [s]; half a minute by the agent's own choice."""
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 HELP = f"""\
-Run the points of a sweep on all GPUs of this box: watched `wandb agent`s, as many as fit.
+Run the points of a sweep on all GPUs of this machine. The command starts as many `wandb agent`s as
+fit, and watches them.
 
-The sweep is on a Weights & Biases server (`wandb sweep sweep.yaml` puts it there and prints its
-name); any number of boxes may work on it at once. Without a GPU, agents share the CPU's cores.
+The sweep is on a Weights & Biases server: `wandb sweep sweep.yaml` puts it there and prints its
+name. Any number of machines may work on it at once. Without a GPU, the agents share the cores of
+the CPU.
 
-An agent that dies, as it does when the server is away for long, is started again after a while;
-a slot whose agent died {MAX_DEATHS} times in a row is stopped. So is a slot in which {MAX_UNFIT}
-runs in a row found the GPU, the disk or the data unfit: their points go back to the sweep, for
-other slots and other boxes.
+An agent that dies, as it does when the server is away for long, is started again after a while.
+After {MAX_DEATHS} deaths in a row its slot (its place on a GPU) is stopped. A slot is also stopped
+after {MAX_UNFIT} runs in a row for which the GPU, the disk or the data could not be used. Their
+points go back to the sweep, for other slots and other machines.
 """
 
 MORE = f"""\
@@ -70,9 +72,9 @@ examples:
   python -m agent.launch TEAM/study/x7k2p9qa --gpus none --per-gpu 4    four agents on the CPU
   python -m agent.launch TEAM/study/x7k2p9qa --count 1        one point a slot, then stop
 
-Ctrl-C (or SIGTERM, SIGHUP) stops the agents, and their runs give their points back. It takes a few
-seconds, and {STOP_GRACE_S:.0f} s where the server does not answer. A second Ctrl-C kills, and the
-sweep does not get these points back.
+Ctrl-C (or SIGTERM, SIGHUP) stops the agents, and their runs give their points back to the sweep.
+This takes a few seconds, or {STOP_GRACE_S:.0f} s if the server does not answer. A second Ctrl-C
+kills the runs, and the sweep does not get their points back.
 
 environment: CUDA_VISIBLE_DEVICES (as a scheduler sets it) limits the GPUs, and --gpus counts among
 those it leaves; OMP_NUM_THREADS (default: the cores shared out among the slots); WANDB_API_KEY,

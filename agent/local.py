@@ -32,10 +32,10 @@ from fno_runner.result import SETTLED
 HELP = """\
 Run the points of a sweep file on this machine, each in a process of its own.
 
-The file is in Weights & Biases sweep syntax; no server and no account is needed. Every run leaves
-its record in STUDY/runs/<run_id>/result.json and its log in STUDY/logs/<run_id>.log. Started again,
-only what is missing is run. Several of these may work on one study at once, also from several
-machines that share its folder: no point runs twice.
+The file is in Weights & Biases sweep syntax; neither a server nor an account is needed. Every run
+leaves its record in STUDY/runs/<run_id>/result.json and its log in STUDY/logs/<run_id>.log. When
+the command is started again, it runs only what is missing. Several of them may work on one study at
+once, also on several machines that share its folder. No point is run twice.
 """
 
 MORE = """\
@@ -48,9 +48,9 @@ examples:
   python -m agent.local sweep.yaml --settle 0.9    add seeds until the choice is 90 % sure
   python -m agent.local search.yaml --limit 20     20 points of a random or bayes sweep
 
-Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them. What was
-killed is taken up by the next call, and a training goes on from its last checkpoint; a driver on
-another host counts as dead once it was not heard of for 120 s.
+Ctrl-C stops the runs and puts their points back; a second Ctrl-C does not wait for them. The next
+call takes up what was killed, and a training goes on from its last checkpoint. The points of this
+command on another machine are taken up once it has given no sign of life for 120 s.
 
 environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the cores shared out
 among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's

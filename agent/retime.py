@@ -56,14 +56,14 @@ BUSY = 0.5
 HELP = f"""\
 Time the inference of all saved models of a study again, one after the other, on this machine.
 
-Runs that share a machine, or come from several, have times that are hard to compare. Here every
-model is timed alone, as a run does it (docs/performance.md), in turns: all of them for a second or
-two, then all of them again. A model's fastest visit counts. It is visited for five minutes at least
-and until its fastest {CONFIRMED} visits agree to {NEAR:.0%}: a slow minute is nobody's fault.
-Leave the machine alone meanwhile.
+Times of runs that shared a machine, or that come from several machines, are hard to compare. This
+command times every model alone, in the way of a run (docs/performance.md). It visits all models for
+a second or two each, then all of them again, and so on. A model's fastest visit counts. A model is
+visited for five minutes at least, and until its {CONFIRMED} fastest visits agree to {NEAR:.0%}, so
+that a slow minute does no harm. Leave the machine alone meanwhile.
 
-Writes STUDY/retime.json. The export takes its times from there (column timed_by says so), and its
-device_name. Records stay as they are.
+The command writes STUDY/retime.json. The export then takes the times and the device_name from
+there; its column timed_by says so. The records stay as they are.
 """
 
 MORE = """\

@@ -34,16 +34,16 @@ from fno_runner.cli import Parser, command, lines_to
 from fno_runner.errors import UserError
 
 HELP = """\
-List the points of a sweep's grid that have no finished run on the server, with what became of
-them; with --run, run them here, each in a process of its own, as runs of the same sweep.
+List the points of a sweep's grid that have no finished run on the server, and what became of them.
+With --run, run them here, each in a process of its own, as runs of the same sweep.
 """
 
 MORE = f"""\
-A point that runs now is left to who runs it, and one that was stopped at the server on purpose is
-done. One that has its finished record in {STUDIES}/SWEEP_ID but not
-on the server is not run again: python -m agent.sync sends it. All others are run, also those that
-failed, diverged or collapsed, of which an agent gets none again. On one box at a time: unlike
-agents, two of these may run the same point twice.
+A point that runs now is left alone, and a point that was stopped at the server on purpose counts as
+done. A point that has its finished record in {STUDIES}/SWEEP_ID, but
+not on the server, is not run again: python -m agent.sync sends it. All others are run, also those
+that failed, diverged or collapsed, which the server gives to no agent again. Use the command on one
+machine at a time: two of them, unlike agents, may run the same point twice.
 
 examples:
   python -m agent.retry team/fno-hyperparam-study/a1b2c3d4          what is missing, and why

@@ -30,10 +30,11 @@ BATCH = 8
 """Runs that are sent, and looked for, together."""
 
 HELP = """\
-Send to Weights & Biases what a study's runs could not: those that ran offline, and those whose
-server went away. The server is asked first, and again afterwards: a run that it has is left alone,
-of one that it has in part only the rest is sent, and none is sent twice. Nothing here is deleted.
-A run that was stopped before its end has no result and is not sent.
+Send to Weights & Biases the runs of a study that it does not have: those that ran offline, and
+those during which the server went away. The command asks the server before and after. It leaves a
+run alone that the server has, and sends only the rest of a run that the server has in part. No run
+is sent twice, and nothing is deleted here. A run that was stopped before its end has no result and
+is not sent.
 """
 
 MORE = """\

@@ -38,9 +38,11 @@ FEWEST = 4
 
 HELP = """\
 Run one grid twice, on simulated grid lines and on a scan, and compare how the two rank its
-configurations: may one choose on simulated data? What is done already is not run again.
+configurations. This answers whether one may choose a configuration on simulated data. What is done
+already is not run again.
 
-Equal effort takes equally many patterns: give the sweep a `train_patterns` that the scan has.
+The comparison is fair if both trainings have equally many patterns: give the sweep a
+`train_patterns` that the scan has.
 """
 
 Array = npt.NDArray[np.float64]

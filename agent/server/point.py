@@ -25,14 +25,14 @@ DATA_PATHS = "FNO_DATA_PATHS"
 """The folders, besides the working one, whose files a server's sweep may name."""
 
 DESCRIPTION = """\
-Run one point of a study and log it to Weights & Biases, as a sweep's `command`.
-Takes the options of `python -m fno_runner`. WANDB_MODE=offline or disabled needs
-no account; the local record is written in every mode, and first.
+Run one point of a study and log it to Weights & Biases. This is the `command` of a sweep.
+It takes the options of `python -m fno_runner`. WANDB_MODE=offline or disabled needs no account.
+The local record is written in every mode, and before anything is sent.
 
-Exit status: 0 the point is recorded, even if it failed (the sweep goes on), or was
-stopped at the server, which ends it early with what it has reached;
-2 unusable input; 3 this machine cannot do it; 128+signal stopped, nothing recorded.
-A sweep gets a point back that data, machine or a signal kept from being recorded."""
+Exit status: 0 the point is recorded, also if it failed (the sweep goes on), or if it was stopped
+at the server, which ends it early with what it has reached; 2 unusable input; 3 this machine
+cannot do it; 128+signal stopped, nothing recorded. If data, machine or a signal kept a point from
+being recorded, the sweep gets it back."""
 
 
 def run_point(arguments: Sequence[str], stop: StopSignals) -> int:
