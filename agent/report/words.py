@@ -201,14 +201,12 @@ def _more(series: Series, chosen: Recommendation) -> str:
 def _standing(series: Series, chosen: Recommendation, front: Front) -> str:
     """Where the recommended configuration stands in a front, and whether the knee agrees."""
     what = f"the front of parameters and {front.quality.label}"
-    said = [f"{'on' if chosen.config in front.members else 'not on'} {what}"]
+    said = f"{'on' if chosen.config in front.members else 'not on'} {what}"
     probability = front.probability[chosen.config]
     if np.isfinite(probability):
-        said.append(f"{_percent(probability)} that it is")
+        said += f" (on it with a probability of {_percent(probability)})"
     if front.knee is None:
-        said.append("which has no knee")
-    elif front.knee == chosen.config:
-        said.append("whose knee it is")
-    else:
-        said.append(f"whose knee is {series.configs['configuration'][front.knee]}")
-    return ", ".join(said)
+        return f"{said}; the front has no knee"
+    if front.knee == chosen.config:
+        return f"{said}; it is the front's knee"
+    return f"{said}; the front's knee is {series.configs['configuration'][front.knee]}"
