@@ -43,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = given.output or given.model.resolve().with_name(
         f"{given.model.resolve().name}.exported"
     )
-    apart: dict[str, float] = {}
+    told: dict[str, str] = {}
     folder = new_folder(
-        wanted, lambda place: apart.update(export_model(model, place, formats, given.license))
+        wanted, lambda place: told.update(export_model(model, place, formats, given.license))
     )
     if folder != wanted:
         log.warning("%s is there already and is left as it is", wanted)
-    for name, difference in apart.items():
-        print(f"{name}: {difference:.1e} from PyTorch's answers, of the largest modulus")
+    for name, what in told.items():
+        print(f"{name}: {what}")
     print(folder)
     return 0
 

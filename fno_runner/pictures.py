@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 DPI = 150
+RANGE = (0.002, 0.998)
+"""The quantiles that a scale of colours begins and ends at."""
+SKETCHED = 640
+"""Pixels a side that a sketch has at most."""
 
 
 def draw_reconstruction(
@@ -39,8 +44,7 @@ def draw_reconstruction(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+    box = _box(mask)
     seen = mask[box]
     against = reconstruction if reference is None else reference
     amplitudes, phases = align(reconstruction[box], against[box], seen)
@@ -63,7 +67,7 @@ def draw_reconstruction(
     for row, (label, (predicted, true)) in enumerate(
         zip(labels, (amplitudes, phases), strict=True)
     ):
-        low, high = np.quantile(true[seen], [0.002, 0.998])
+        low, high = np.quantile(true[seen], RANGE)
         images = [true, predicted] if reference is not None else [predicted]
         for axis, image in zip(axes[row], images, strict=False):
             shown = axis.imshow(np.where(seen, image, np.nan), cmap="cividis", vmin=low, vmax=high)
@@ -128,21 +132,23 @@ def draw_object(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+    box = _box(seen)
     known = seen[box]
     (amplitude, _), (phase, _) = align(obj[box], obj[box], known)
     height, width = known.shape
     unit, side = ("px", 1.0) if pixel_size is None else ("µm", pixel_size * 1e6)
-    figure = Figure(figsize=(10.6, 1.0 + 3.9 * min(max(height / width, 0.4), 2.0)))
-    figure.set_layout_engine("constrained")
+    high_in = 1.0 + 3.9 * min(max(height / width, 0.4), 2.0)
+    figure = Figure(figsize=(10.6, high_in))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
-    panels = zip(
-        figure.subplots(1, 2), (amplitude, phase), ("amplitude", "phase [rad]"), strict=True
-    )
+    figure.suptitle(title, fontsize=11, y=1 - 0.12 / high_in, va="top")
+    # By hand: an engine that finds the places takes a third of the picture's time.
+    axes = figure.subplots(1, 2, gridspec_kw={
+        "left": 0.07, "right": 0.97, "wspace": 0.22,
+        "bottom": 0.5 / high_in, "top": 1 - 0.65 / high_in,
+    })  # fmt: skip
+    panels = zip(axes, (amplitude, phase), ("amplitude", "phase [rad]"), strict=True)
     for axis, image, label in panels:
-        low, high = np.quantile(image[known], [0.002, 0.998])
+        low, high = np.quantile(image[known], RANGE)
         shown = axis.imshow(
             np.where(known, image, np.nan),
             cmap="cividis",
@@ -150,9 +156,40 @@ def draw_object(
             vmax=high,
             extent=(0, width * side, height * side, 0),
         )
-        figure.colorbar(shown, ax=axis, label=label, shrink=0.85)
+        figure.colorbar(shown, ax=axis, label=label, pad=0.03)
         axis.set(title=label.split(" ")[0], xlabel=f"x [{unit}]", ylabel=f"y [{unit}]")
     write_atomically(
         path,
         lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),
     )
+
+
+def sketch_object(path: Path, obj: np.ndarray, seen: np.ndarray) -> None:
+    """Amplitude and phase of an object (H, W) as `draw_object` shows them, without axes.
+
+    It takes a fiftieth of the time: for an object that still grows.
+    """
+    from matplotlib import colormaps
+    from PIL import Image
+
+    every = math.ceil(max(obj.shape) / SKETCHED)
+    box = _box(seen)
+    obj, seen = obj[box][::every, ::every], seen[box][::every, ::every]
+    panels = []
+    for image, _ in align(obj, obj, seen):
+        low, high = np.quantile(image[seen], RANGE)
+        panel = colormaps["cividis"]((image - low) / max(high - low, 1e-12), bytes=True)
+        panel[~seen] = 255
+        panels.append(np.pad(panel, ((0, 0), (4, 4), (0, 0)), constant_values=255))
+    picture = Image.fromarray(np.hstack(panels))
+    larger = max(1, SKETCHED // max(obj.shape))
+    picture = picture.resize(
+        (picture.width * larger, picture.height * larger), Image.Resampling.BOX
+    )
+    write_atomically(path, lambda stream: picture.save(stream, "png", compress_level=1))
+
+
+def _box(seen: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns that anything is seen in."""
+    rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)

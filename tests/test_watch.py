@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -238,6 +239,54 @@ def test_nothing_is_lost_at_a_hundred_frames_a_second(network: Path, tmp_path: P
         assert main(options(network, target, out, "--idle=3")) == 0
         assert process.wait() == 0
     np.testing.assert_allclose(steps(out / "object.npz"), steps(whole), atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["deleted", "replaced"])
+def test_the_page_is_served_and_a_file_that_goes_leaves_a_whole_result(
+    end: str, network: Path, whole: Path, tmp_path: Path
+) -> None:
+    target, out = tmp_path / "scan.h5", tmp_path / "out"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with writer("swmr", whole, target, 200) as process:
+        assert process.wait() == 0
+    with watcher(network, target, out, f"--serve={port}") as watching:
+        wait_for_frames(out, FRAMES)
+        text = urlopen(f"http://127.0.0.1:{port}/").read().decode()
+        assert f"{FRAMES} frames" in text and "object.png?" in text
+        shown = urlopen(f"http://127.0.0.1:{port}/object.png?{FRAMES}")
+        assert shown.read().startswith(b"\x89PNG")
+        if end == "deleted":
+            target.unlink()
+        else:
+            (tmp_path / "other").write_bytes(target.read_bytes())
+            (tmp_path / "other").replace(target)
+        _, said = watching.communicate()
+        assert watching.returncode == 2 and end in said, said
+    assert f"was {end}" in (out / PAGE).read_text() and (out / "object.cxi").exists()
+    np.testing.assert_allclose(steps(out / "object.npz"), steps(whole), atol=1e-9)
+
+
+def test_a_disk_that_fills_ends_it_in_a_line(network: Path, whole: Path, tmp_path: Path) -> None:
+    """Files that are there stay whole."""
+    folder, out = tmp_path / "scan", tmp_path / "out"
+    folder.mkdir()
+    (folder / "all.npz").write_bytes(whole.read_bytes())
+    program = (
+        "import resource, sys\n"
+        "from fno_runner.apply.command import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, *options(network, folder, out, "--idle=1")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "cannot write" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(out.glob(".*.npz.*"))
+    assert main(options(network, folder, out, "--idle=0.5")) == 0
+    assert frames_in(out) == FRAMES
 
 
 # --- what has arrived -----------------------------------------------------------------------------

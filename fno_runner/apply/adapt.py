@@ -21,7 +21,7 @@ from fno_runner.apply.prepared import Prepared
 from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.npz import write_npz
-from fno_runner.data.scan import hold_out, patterns_of
+from fno_runner.data.scan import beam_of, hold_out, patterns_of
 from fno_runner.data.source import Hints
 from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
@@ -103,7 +103,7 @@ def _train(
     on_epoch: Callable[[int, float], None] | None,
 ) -> Adapted:
     config, device = prepared.model.config, prepared.device
-    patterns = patterns_of(prepared.stream.scan)
+    patterns = patterns_of(prepared.stream.whole)
     held_out, region = hold_out(prepared.stream.scan.positions, config.data_seed)
     held = patterns.take(held_out | region)
     inputs = Inputs.of(patterns.take(~(held_out | region)), prepared.scale, device)
@@ -194,5 +194,5 @@ def write_adapted(
         },
     )
     write_weights(folder / WEIGHTS, adapted.network, prepared.scale)
-    write_npz(folder / RECON, {"probe": prepared.stream.probe})
+    write_npz(folder / RECON, {"probe": beam_of(prepared.stream.scan)})
     write_result(record, folder)

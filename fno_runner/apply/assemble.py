@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -14,7 +14,8 @@ from jaxtyping import Bool, Complex64, Float32
 from fno_runner.apply.stream import Stream
 from fno_runner.data.dataset import Patterns
 from fno_runner.device import halve_until_it_fits
-from fno_runner.reconstruct.inference import predict, predicted_amplitude
+from fno_runner.reconstruct.inference import make_predictor, predicted_amplitude
+from fno_runner.reconstruct.predictor import Predictor
 from fno_runner.reconstruct.stitching import Canvas, cut
 from fno_runner.reconstructor import Reconstructor
 
@@ -70,6 +71,7 @@ class Assembler:
         """`scale`: the input scale factor that belongs to the scan."""
         self._model, self._scale, self._device = model, scale, device
         self.infer_batch_size = infer_batch_size
+        self._predictor: Predictor | None = None
         self.canvas, self.own = canvas, Misfit()
 
     def add(self, patterns: Patterns) -> None:
@@ -78,8 +80,20 @@ class Assembler:
         Raises:
             DivergedError: a prediction is not a finite number.
         """
-        work = partial(predict, self._model, patterns, self._scale, self._device)
-        patches, self.infer_batch_size = halve_until_it_fits(work, self.infer_batch_size)
+
+        def predicted(size: int) -> Complex64[np.ndarray, "b n n"]:
+            if self._predictor is None or size != self.infer_batch_size:
+                self._predictor = make_predictor(
+                    self._model, patterns.probe, self._scale, self._device, size
+                )
+            if self._device.type == "cpu":
+                return self._predictor(patterns)
+            # Whole slices only, so that one recorded graph does for all: the last frame again.
+            count = len(patterns)
+            rows = np.minimum(np.arange(math.ceil(count / size) * size), count - 1)
+            return self._predictor(patterns.take(rows))[:count]
+
+        patches, self.infer_batch_size = halve_until_it_fits(predicted, self.infer_batch_size)
         self.own.add(
             predicted_amplitude(patches, patterns, self.infer_batch_size), patterns.amplitude
         )
@@ -96,7 +110,7 @@ def assemble(
 ) -> Assembled:
     """The object of all frames of a scan.
 
-    Only a block of frames is ever held. They are read twice: for the object, and for what it
+    Only a block of frames is ever held. They are read for the object, and again for what it
     predicts.
 
     Raises:
@@ -104,7 +118,7 @@ def assemble(
     """
     start = perf_counter()
     assembler = Assembler(model, scale, device, infer_batch_size, Canvas(stream.scan.shape))
-    for patterns in stream.blocks():
+    for patterns in stream.blocks(infer_batch_size):
         assembler.add(patterns)
         if on_frames is not None:
             on_frames(len(patterns))

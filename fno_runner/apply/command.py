@@ -19,6 +19,7 @@ from fno_runner.apply.assemble import OnFrames, assemble
 from fno_runner.apply.follow import Limits, arrivals, follow, output_folder
 from fno_runner.apply.given import (
     FILES,
+    AnyScan,
     add_scan_options,
     as_told,
     hints_of,
@@ -37,7 +38,7 @@ from fno_runner.apply.stream import Stream
 from fno_runner.apply.watch import Piece
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.data.formats import open_scan
-from fno_runner.data.frames import Scan, bring_to_size
+from fno_runner.data.frames import outline
 from fno_runner.data.recording import clean
 from fno_runner.data.scan import fingerprint_of
 from fno_runner.device import pick_device
@@ -83,33 +84,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _reconstruct(given: argparse.Namespace) -> None:
     model = find_model(given.model)
     start = perf_counter()
-    scan, fingerprint = _scan(given, model)
-    prepared = prepare(
-        model,
-        Stream.of(scan),
-        pick_device(given.device),
-        infer_batch_size=given.infer_batch_size,
-        any_probe=given.any_probe,
-    )
     adapted = None
-    if given.adapt is not None:
-        adapted = _adapt(given, prepared)
-        prepared = replace(prepared, network=adapted.network)
-    with _frames_bar(len(scan)) as on_frames:
-        product = reconstruct(prepared, f"{given.scan.name}, by {model.name}", on_frames)
-    if adapted is not None:
-        told = {"layers": given.adapt_layers, "best_epoch": adapted.best}
-        told |= {"r_held_out": adapted.r, "seconds": adapted.seconds}
-        product.record["adapted"] = told
-    if given.refine is not None:
-        product = refine(
-            prepared,
-            product,
-            given.refine,
-            probe=given.refine_probe,
-            positions=given.refine_positions,
-            compare=given.compare,
-        )
+    with _streamed(given, model) as (stream, fingerprint):
+        prepared = _prepared(given, model, stream)
+        if given.adapt is not None:
+            adapted = _adapt(given, prepared)
+            prepared = replace(prepared, network=adapted.network)
+        with _frames_bar(len(stream)) as on_frames:
+            product = reconstruct(prepared, f"{given.scan.name}, by {model.name}", on_frames)
+        if adapted is not None:
+            told = {"layers": given.adapt_layers, "best_epoch": adapted.best}
+            told |= {"r_held_out": adapted.r, "seconds": adapted.seconds}
+            product.record["adapted"] = told
+        if given.refine is not None:
+            product = refine(
+                prepared,
+                product,
+                given.refine,
+                probe=given.refine_probe,
+                positions=given.refine_positions,
+                compare=given.compare,
+            )
     left_out: list[str] = []
     wanted = wanted_folder(given)
 
@@ -134,10 +129,10 @@ def _reconstruct(given: argparse.Namespace) -> None:
         log.warning("%s is there already and is left as it is", wanted)
     # With a training or a fit in it, the time is no rate of frames.
     plain = given.adapt is None and given.refine is None
-    rate = f": {len(scan) / seconds:.0f} frames/s" if plain else ""
+    rate = f": {len(stream) / seconds:.0f} frames/s" if plain else ""
     print(
         f"R {product.record['r']:.4f} of the object, {product.record['r_own']:.4f} of each frame's "
-        f"own answer · {len(scan)} frames in {seconds:.2f} s{rate} · {folder}"
+        f"own answer · {len(stream)} frames in {seconds:.2f} s{rate} · {folder}"
     )
 
 
@@ -146,18 +141,13 @@ def _watch(given: argparse.Namespace) -> int:
     model = find_model(given.model)
     binning = model.config.bin if given.bin is None else given.bin
 
-    def prepared(scan: Scan) -> Prepared:
-        return prepare(
-            model,
-            Stream.of(scan),
-            pick_device(given.device),
-            infer_batch_size=given.infer_batch_size,
-            any_probe=given.any_probe,
-        )
-
     def begin(pieces: list[Piece]) -> Opening:
         return Opening.of(
-            pieces, model, binning, lambda scan: _with_probe(given, model, scan), prepared
+            pieces,
+            model,
+            binning,
+            lambda scan: _with_probe(given, model, scan),
+            lambda scan: _prepared(given, model, Stream.of(scan)),
         )
 
     limits = Limits(given.wait, given.idle, given.frames)
@@ -173,6 +163,16 @@ def _watch(given: argparse.Namespace) -> int:
     r = "" if watched.r_own is None else f"R {watched.r_own:.4f} of each frame's own answer · "
     print(f"{r}{watched.frames} frames · {watched.state} · {folder}")
     return 128 + watched.signal if watched.signal else 0
+
+
+def _prepared(given: argparse.Namespace, model: TrainedModel, stream: Stream) -> Prepared:
+    return prepare(
+        model,
+        stream,
+        pick_device(given.device),
+        infer_batch_size=given.infer_batch_size,
+        any_probe=given.any_probe,
+    )
 
 
 def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
@@ -224,8 +224,8 @@ def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = Non
         probe=scan.probe,
         positions=scan.positions,
         pixel_size=scan.pixel_size,
-        energy=None,
-        distance=None,
+        energy=scan.energy,
+        distance=scan.distance,
         title=title,
         record=record_of(
             prepared,
@@ -237,8 +237,9 @@ def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = Non
     )
 
 
-def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
-    """The scan with a probe and its fingerprint, told what is remarkable about it.
+@contextmanager
+def _streamed(given: argparse.Namespace, model: TrainedModel) -> Iterator[tuple[Stream, str]]:
+    """The scan's frames, still in its file, and its fingerprint; told what is remarkable about it.
 
     Raises:
         UserError: it cannot be used.
@@ -246,15 +247,15 @@ def _scan(given: argparse.Namespace, model: TrainedModel) -> tuple[Scan, str]:
     binning = model.config.bin if given.bin is None else given.bin
     hints = hints_of(given)
     with open_scan(given.scan, hints) as opened:
-        scan = bring_to_size(clean(opened.measured), model.config.size, binning)
+        recording = clean(opened.measured)
+        scan = _with_probe(given, model, outline(recording, model.config.size, binning))
         fingerprint = fingerprint_of(opened, scan.crop, hints)
-    scan = _with_probe(given, model, scan)
-    if model.record.provenance.get("dataset") == fingerprint:
-        log.warning("%s: the network was trained on frames of this scan", given.scan)
-    return scan, fingerprint
+        if model.record.provenance.get("dataset") == fingerprint:
+            log.warning("%s: the network was trained on frames of this scan", given.scan)
+        yield Stream.reading(scan, recording), fingerprint
 
 
-def _with_probe(given: argparse.Namespace, model: TrainedModel, scan: Scan) -> Scan:
+def _with_probe(given: argparse.Namespace, model: TrainedModel, scan: AnyScan) -> AnyScan:
     """The scan with what the options say of it, told what is remarkable about it.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from fno_runner.apply.live import STATE, Kept, Live, Opening
 from fno_runner.apply.live_page import Shown, write_page
-from fno_runner.apply.outputs import draw, write_object, write_product, write_record
+from fno_runner.apply.outputs import sketch, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.apply.watch_folder import Folder
@@ -28,8 +27,9 @@ log = logging.getLogger("fno_runner")
 
 OPENING = 64
 """Frames from which mask, centre and scale are found."""
-POLL_S, WRITE_S, SAVE_S = 0.1, 0.3, 5.0
-"""How often is looked for frames, the object written, and a restart's state kept [s]."""
+POLL_S, WRITE_S, SHOW_S, SAVE_S = 0.1, 0.3, 2.0, 5.0
+"""How often is looked for frames, the object written, a picture with its page, and what a restart
+goes on from [s]."""
 LOCK = ".watch.lock"
 
 
@@ -137,16 +137,16 @@ def follow(
             source.left_out = int(kept.about["empty"])
             log.info("going on after %d frames", len(live))
             pieces = []
-        with _Writer(source, live, folder, limits) as writer:
-            try:
-                state = _take(source, live, writer, pieces, limits, stop)
-            except (UserError, DivergedError) as error:
-                if len(live):
-                    writer.finish(f"ended: {error}")
-                raise
-            if not len(live):
-                raise UserError(f"{source.path}: no frame can be used")
-            left_out = writer.finish(state)
+        writer = _Writer(source, live, folder, limits)
+        try:
+            state = _take(source, live, writer, pieces, limits, stop)
+        except (UserError, DivergedError) as error:
+            if len(live):
+                writer.finish(f"ended: {error}")
+            raise
+        if not len(live):
+            raise UserError(f"{source.path}: no frame can be used")
+        left_out = writer.finish(state)
     ended_by = signals[0] if signals else 0
     return Watched(ended_by, len(live), live.r_own, state, tuple(left_out))
 
@@ -192,6 +192,7 @@ def _take(
     writer.update()
     since = monotonic()
     while True:
+        looked = monotonic()
         for piece in source.poll():
             live.take(piece)
             since = monotonic()
@@ -205,67 +206,48 @@ def _take(
         if monotonic() - since > limits.idle_s:
             return f"ended: no frame came for {limits.idle_s:g} s"
         writer.update()
-        if stop.wait(POLL_S):
+        if stop.wait(looked + POLL_S - monotonic()):
             return "stopped by a signal; the same command goes on"
 
 
 class _Writer:
-    """Writes the object as it grows, and draws it beside that, as drawing takes longest."""
+    """Writes the object as it grows, more often than what a person looks at."""
 
     def __init__(self, source: Arrivals, live: Live, folder: Path, limits: Limits) -> None:
         self._source, self._live, self._folder, self._limits = source, live, folder, limits
-        self._written = self._drawn = self._drawing_of = 0
-        self._shown = 0, 0
-        self._wrote = self._saved = -SAVE_S
-        self._pool = ThreadPoolExecutor(1)
-        self._drawing: Future[None] | None = None
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+        self._due = {WRITE_S: 0.0, SHOW_S: 0.0, SAVE_S: monotonic() + SAVE_S}
+        self._done = dict.fromkeys(self._due, 0)
 
     def update(self) -> None:
-        """Write what is new, if the last time is long enough ago.
+        """Write what is new, each kind of file if the last time is long enough ago.
 
         Raises:
             MachineError: the disk refuses.
         """
-        now, frames = monotonic(), len(self._live)
-        self._look_at_the_picture()
-        shown = frames, self._drawn
-        if frames == 0 or now - self._wrote < WRITE_S or shown == self._shown:
-            return
-        self._wrote, self._shown = now, shown
-        product = self._live.product("arriving")
-        if frames > self._written:
-            write_object(product, self._folder)
+        if self._is_due(WRITE_S):
+            write_object(self._live.product("arriving"), self._folder)
+        if self._is_due(SHOW_S):
+            product = self._live.product("arriving")
             write_record(product, self._folder)
-            self._written = frames
-        if now - self._saved > SAVE_S:
+            sketch(product, self._folder)
+            self._page("arriving", True)
+        if self._is_due(SAVE_S):
             self._live.save(self._folder, self._source.left_out)
-            self._saved = monotonic()
-        if self._drawing is None and self._drawn < frames:
-            self._drawing_of = frames
-            self._drawing = self._pool.submit(draw, product, self._folder)
-        self._page("arriving", True)
+
+    def _is_due(self, every: float) -> bool:
+        """Whether there is something new, and the last time is so long ago [s]."""
+        if self._done[every] == len(self._live) or monotonic() < self._due[every]:
+            return False
+        self._done[every], self._due[every] = len(self._live), monotonic() + every
+        return True
 
     def finish(self, state: str) -> list[str]:
         """Write everything; the files that were left out."""
-        if self._drawing is not None:
-            self._drawing.exception()
         product = self._live.product(state)
         self._live.save(self._folder, self._source.left_out)
         left_out = write_product(product, self._folder)
-        self._drawn = len(self._live)
         self._page(state, False)
         return left_out
-
-    def _look_at_the_picture(self) -> None:
-        if self._drawing is not None and self._drawing.done():
-            self._drawing.result()
-            self._drawing, self._drawn = None, self._drawing_of
 
     def _page(self, state: str, arriving: bool) -> None:
         live, source = self._live, self._source
@@ -273,10 +255,7 @@ class _Writer:
         if live.left_out:
             said.append(f"{live.left_out} frames without a beam are left out")
         declared = self._limits.frames or source.declared
-        frames, r_own = len(live), live.r_own
-        shown = Shown(
-            live.title, state, frames, declared, r_own, self._drawn, arriving, tuple(said)
-        )
+        shown = Shown(live.title, state, len(live), declared, live.r_own, arriving, tuple(said))
         write_page(self._folder, shown)
         if not arriving:
             for remark in said:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from fno_runner.apply.model import find_model
 from fno_runner.cli import Parser
 from fno_runner.config import BINNINGS
 from fno_runner.data.formats import read_scan
-from fno_runner.data.frames import Scan
+from fno_runner.data.frames import Outline
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 
 log = logging.getLogger("fno_runner")
+
+AnyScan = TypeVar("AnyScan", bound=Outline)
 
 FILES = """\
 Written into OUT, which is new:
@@ -53,7 +56,7 @@ def hints_of(given: argparse.Namespace) -> Hints:
     return Hints(data=given.data, entry=given.entry)
 
 
-def as_told(given: argparse.Namespace, scan: Scan) -> Scan:
+def as_told(given: argparse.Namespace, scan: AnyScan) -> AnyScan:
     """The scan with what the options say of it, told what is remarkable about it.
 
     Raises:
@@ -62,7 +65,7 @@ def as_told(given: argparse.Namespace, scan: Scan) -> Scan:
     for remark in scan.remarks:
         log.warning("%s: %s", given.scan, remark)
     if given.probe is not None:
-        scan = replace(scan, probe=_probe(given.probe, scan))
+        scan = replace(scan, probe=_probe(given.probe, scan.size))
     if given.pixel_size is not None:
         scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
     return scan
@@ -92,7 +95,7 @@ def positive(text: str) -> float:
     return number
 
 
-def _probe(path: Path, scan: Scan) -> np.ndarray:
+def _probe(path: Path, size: int) -> np.ndarray:
     """The probe of another file, or the one that a model was trained with.
 
     Raises:
@@ -101,7 +104,6 @@ def _probe(path: Path, scan: Scan) -> np.ndarray:
     probe = find_model(path).training_probe() if path.is_dir() else read_scan(path).probe
     if probe is None:
         raise UserError(f"{path}: has no probe")
-    if probe.shape[1:] != scan.amplitude.shape[1:]:
-        sides = f"{probe.shape[1]} px, the frames have {scan.amplitude.shape[1]}"
-        raise UserError(f"{path}: its probe has {sides}")
+    if probe.shape[1:] != (size, size):
+        raise UserError(f"{path}: its probe has {probe.shape[1]} px, the frames have {size}")
     return probe

@@ -133,8 +133,8 @@ def _product(
         probe=fit.probe,
         positions=fit.positions,
         pixel_size=scan.pixel_size,
-        energy=None,
-        distance=None,
+        energy=scan.energy,
+        distance=scan.distance,
         title=f"{given.scan.name}, fitted without a network",
         record=record_of_scan(scan, device, **told),
     )

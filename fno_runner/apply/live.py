@@ -17,7 +17,7 @@ from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.watch import Piece
-from fno_runner.data.frames import MAX_OBJECT, Scan, amplitudes, bring_to_size
+from fno_runner.data.frames import MAX_OBJECT, Scan, amplitudes, bring_to_size, with_frames
 from fno_runner.data.measured import Flags, InMemory, Measured
 from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.data.recording import Recording, clean
@@ -76,10 +76,10 @@ class Opening:
         """
         scan = self.scan
         later = self.recording.going_on(piece.measured)
-        amplitude, _ = amplitudes(later, scan.size, scan.crop.binning)
         scale = scan.crop.reach / self.recording.side
         origin = scan.positions[0] - self.recording.positions[0] * scale
-        return replace(scan, amplitude=amplitude, positions=later.positions * scale + origin)
+        positions = later.positions * scale + origin
+        return with_frames(scan, amplitudes(later, scan.crop), positions)
 
 
 def _joined(parts: list[Measured]) -> Measured:
@@ -183,8 +183,8 @@ class Live:
             probe=scan.probe,
             positions=placed,
             pixel_size=scan.pixel_size,
-            energy=None,
-            distance=None,
+            energy=scan.energy,
+            distance=scan.distance,
             title=self.title,
             record=self._record
             | {"r_own": self.r_own, "watch": state, "scan": {"source": scan.source, **told}},

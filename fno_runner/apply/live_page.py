@@ -27,14 +27,13 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page says. drawn: how many frames the picture has, 0 while there is none."""
+    """What the page says."""
 
     title: str
     state: str
     frames: int
     declared: int | None
     r_own: float | None
-    drawn: int
     arriving: bool
     remarks: tuple[str, ...] = ()
 
@@ -55,12 +54,8 @@ def write_page(folder: Path, shown: Shown) -> None:
         "Written": now.strftime("%Y-%m-%d %H:%M:%S"),
     }
     table = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-    picture = f"<p>The first {shown.frames:,} frames are being drawn.</p>"
-    if shown.drawn:  # a name of its own for each picture, so that no browser shows an old one
-        picture = (
-            f'<figure><img src="{PICTURE}?{shown.drawn}" alt="Amplitude and phase of the object">'
-            f"<figcaption>The object after {shown.drawn:,} frames.</figcaption></figure>"
-        )
+    # A name of its own for each, so that no browser shows an old one.
+    picture = f"{PICTURE}?{shown.frames}{'' if shown.arriving else '-all'}"
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in shown.remarks)
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{reload}
@@ -76,7 +71,9 @@ td {{ font-variant-numeric: tabular-nums }} img {{ max-width: 100% }} figure {{ 
 <h1>{escape(shown.title)}</h1>
 <table>{table}</table>
 <p id="late"></p>
-{picture}
+<figure><img src="{picture}" alt="Amplitude and phase">
+<figcaption>Amplitude, left, and phase without its offset and its plane, after {shown.frames:,}
+frames.</figcaption></figure>
 <ul>{remarks}</ul>
 {_late(now) if shown.arriving else ""}
 </body></html>

@@ -16,19 +16,17 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from fno_runner.apply.product import Product
+from fno_runner.data import units
+from fno_runner.data.formats import raw_npz
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import MachineError
 from fno_runner.files import write_atomically, write_text_atomically
-from fno_runner.pictures import draw_object
+from fno_runner.pictures import draw_object, sketch_object
 from fno_runner.score.metrics import align
 
 CXI_VERSION = 160
 CXI_PIXEL_IS_INVALID = 0x00000001
 """Of Maia's specification, version 1.6: in the mask of an image."""
-ELECTRON_VOLT = 1.602176634e-19
-"""[J]."""
-
-
 OBJECT, PICTURE, RECONSTRUCTION = "object.npz", "object.png", "reconstruction.json"
 WRITERS: dict[str, Callable[[Product, IO[bytes]], None]]
 """A file's name -> what writes it; below, where the writers are."""
@@ -52,7 +50,7 @@ def write_product(product: Product, folder: Path) -> list[str]:
             left_out.append(name)
         else:
             write_atomically(folder / name, partial(write, product))
-    draw(product, folder)
+    draw_object(folder / PICTURE, product.title, product.obj, product.seen, product.pixel_size)
     write_record(product, folder)
     return left_out
 
@@ -66,9 +64,9 @@ def write_object(product: Product, folder: Path) -> None:
     write_npz(folder / OBJECT, _arrays(product))
 
 
-def draw(product: Product, folder: Path) -> None:
-    """object.png alone."""
-    draw_object(folder / PICTURE, product.title, product.obj, product.seen, product.pixel_size)
+def sketch(product: Product, folder: Path) -> None:
+    """object.png in a hurry."""
+    sketch_object(folder / PICTURE, product.obj, product.seen)
 
 
 def write_record(product: Product, folder: Path) -> None:
@@ -115,17 +113,15 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
 
 def _arrays(product: Product) -> dict[str, np.ndarray]:
     """The raw layout's names: with `diff3d` beside them it is a scan again."""
-    arrays: dict[str, np.ndarray] = {
+    return {
         "objectGuess": product.obj,
         "probeGuess": product.probe[0] if len(product.probe) == 1 else product.probe,
         "xcoords": product.positions[:, 1],
         "ycoords": product.positions[:, 0],
         "object_seen": product.seen,
         "object_light": product.weight,
+        **raw_npz.numbers(product.pixel_size, product.energy, product.distance),
     }
-    if product.pixel_size is not None:
-        arrays["pixel_size_m"] = np.array(product.pixel_size)
-    return arrays
 
 
 def metres(product: Product) -> Float64[np.ndarray, "f 2"]:
@@ -192,7 +188,7 @@ def _write_ptychodus(product: Product, stream: IO[bytes]) -> None:
 
     def fill(file: Any) -> None:
         unknown = float("nan")
-        energy = unknown if product.energy is None else product.energy / ELECTRON_VOLT
+        energy = unknown if product.energy is None else product.energy / units.ELECTRONVOLT
         file.attrs.update(
             {
                 "name": product.title,

@@ -35,7 +35,7 @@ def refine(
         the object, and the probe and positions where they were fitted; its record has R of the
         whole fit, during each pass, and the same of the fit from vacuum.
     """
-    scan = prepared.stream.scan
+    scan = prepared.stream.whole
     assert scan.probe is not None
     # As far as the frames reach; the fit keeps vacuum where no light told of the object.
     start = np.where(product.seen, product.obj, 0).astype(np.complex64)

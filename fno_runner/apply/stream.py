@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Complex64, Float32
 
 from fno_runner.data.dataset import Patterns
-from fno_runner.data.frames import Scan
-from fno_runner.data.scan import patterns_of
+from fno_runner.data.frames import (
+    FrameBlocks,
+    Outline,
+    Scan,
+    amplitudes,
+    mean_intensity,
+    with_frames,
+)
+from fno_runner.data.recording import Recording
+from fno_runner.data.scan import patterns
 
-BLOCK = 512
-"""Frames a block; of 64 × 64 px their amplitudes take 8 MiB, their patches 16."""
+BLOCK_BYTES = 8 * 2**20
+"""Frames that are dealt with at a time have about so many bytes, their patches twice as many."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What is known of a scan before its frames are read.
+    """A scan that has a probe, and whose frames may be read again and again.
 
-    positions: float32 (F, 2), row and column of the patch's centre in the object [px].
     mean_intensity: Σ A² of a frame, mean over the scan.
     """
 
-    scan: Scan
-    positions: Float32[np.ndarray, "f 2"]
-    probe: Complex64[np.ndarray, "*m n n"]
-    mask: Bool[np.ndarray, "n n"] | None
+    scan: Outline
     mean_intensity: float
+    _frames: Callable[[], FrameBlocks]
 
     @classmethod
     def of(cls, scan: Scan) -> Stream:
-        """A scan that has a probe."""
-        patterns = patterns_of(scan)
-        total = sum(
-            float(np.square(patterns.amplitude[first : first + BLOCK]).sum(dtype=np.float64))
-            for first in range(0, len(scan), BLOCK)
-        )
-        return cls(scan, patterns.positions, patterns.probe, patterns.mask, total / len(scan))
+        """Of frames in memory."""
+        return cls(scan, mean_intensity(scan, scan.blocks()), scan.blocks)
+
+    @classmethod
+    def reading(cls, scan: Outline, recording: Recording) -> Stream:
+        """Of frames that stay in their file, which has to be open as long.
+
+        Raises:
+            UserError: frames without counts, or all alike, are no scan.
+        """
+
+        def frames() -> FrameBlocks:
+            return amplitudes(recording, scan.crop)
+
+        return cls(scan, mean_intensity(scan, frames()), frames)
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.scan)
 
-    def blocks(self) -> Iterator[Patterns]:
-        """All frames in order, `BLOCK` at a time; may be walked again."""
-        for first in range(0, len(self), BLOCK):
-            rows = slice(first, first + BLOCK)
-            yield Patterns(self.scan.amplitude[rows], self.positions[rows], self.probe, self.mask)
+    @cached_property
+    def whole(self) -> Scan:
+        """The scan with all its frames in memory, for what has to go through them at random."""
+        return self.scan if isinstance(self.scan, Scan) else with_frames(self.scan, self._frames())
+
+    def blocks(self, multiple: int = 1) -> Iterator[Patterns]:
+        """Every frame once, as many at a time as `BLOCK_BYTES` hold.
+
+        Args:
+            multiple: their number is one of it, but for the last ones'.
+        """
+        held = max(1, BLOCK_BYTES // (4 * self.scan.size**2 * multiple)) * multiple
+        rows = np.zeros(0, int)
+        amplitude = np.zeros((0, self.scan.size, self.scan.size), np.float32)
+        for more_rows, more in self._frames():
+            rows = np.concatenate([rows, more_rows])
+            amplitude = np.concatenate([amplitude, more])
+            while len(rows) >= held:
+                yield patterns(self.scan, amplitude[:held], rows[:held])
+                rows, amplitude = rows[held:], amplitude[held:]
+        if len(rows):
+            yield patterns(self.scan, amplitude, rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Complex64, Float32, Float64
+from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.config import SIZES
 from fno_runner.data.crop import (
@@ -20,6 +21,7 @@ from fno_runner.data.crop import (
     resample_probe,
     window,
 )
+from fno_runner.data.measured import frames_a_block
 from fno_runner.data.recording import Recording
 from fno_runner.errors import UserError
 
@@ -27,26 +29,31 @@ MAX_OBJECT = 16_384
 """Largest side of an object [px]: positions beyond it are not in pixels."""
 
 
-@dataclass(frozen=True)
-class Scan:
-    """Frames, where they were taken, and what is known of instrument and object.
+FrameBlocks = Iterator[tuple[Int64[np.ndarray, " b"], Float32[np.ndarray, "b n n"]]]
+"""Frames a block at a time: their numbers in `positions`, and their amplitudes."""
 
-    amplitude: float32 (F, N, N), zero frequency at [N/2, N/2]; 0 at bad pixels.
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """A scan but for its frames: where they were taken, what is known of instrument and object.
+
     mask: bool (N, N), true at good pixels; None where all are good.
     probe: complex64 (M, N, N), incoherent modes, or None where the file has none.
     positions: float64 (F, 2), row and column [px]; a patch is obj[row − N/2 : row + N/2, …].
-    pixel_size: of the object [m], where the file tells.
+    pixel_size: of the object [m]. energy: of a photon [J]. distance: of the detector [m]. Each
+        where the file tells.
     reference: complex64 (H, W), another method's object, at the same positions.
     source: which format and file.
     crop: which part of the detector these frames are. alternatives: what others would hold.
     remarks: what a user should know, a line each.
     """
 
-    amplitude: Float32[np.ndarray, "f n n"]
     mask: Bool[np.ndarray, "n n"] | None
     probe: Complex64[np.ndarray, "m n n"] | None
     positions: Float64[np.ndarray, "f 2"]
     pixel_size: float | None
+    energy: float | None = None
+    distance: float | None = None
     reference: Complex64[np.ndarray, "h w"] | None
     source: str
     crop: Crop
@@ -54,12 +61,12 @@ class Scan:
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.amplitude)
+        return len(self.positions)
 
     @property
     def size(self) -> int:
         """N, the side of a frame [px]."""
-        return self.amplitude.shape[-1]
+        return self.crop.size
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,10 +78,75 @@ class Scan:
         return int(extent[0]), int(extent[1])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scan(Outline):
+    """A scan with all its frames in memory.
+
+    amplitude: float32 (F, N, N), zero frequency at [N/2, N/2]; 0 at bad pixels.
+    """
+
+    amplitude: Float32[np.ndarray, "f n n"]
+
+    def blocks(self) -> FrameBlocks:
+        """All frames in order, a block at a time."""
+        step = frames_a_block(self.amplitude.shape, self.amplitude.dtype)
+        for rows in np.split(np.arange(len(self)), range(step, len(self), step)):
+            yield rows, self.amplitude[rows[0] : rows[-1] + 1]
+
+
 def bring_to_size(recording: Recording, size: int | None = None, binning: int = 1) -> Scan:
     """A recording as a `Scan` of N × N px: cropped or padded about its centre, or binned.
 
-    Frames are read and cropped a block at a time. Padding counts as bad pixels.
+    Frames are read and cropped a block at a time.
+
+    Args:
+        size, binning: as `outline` takes them.
+
+    Raises:
+        UserError: it cannot be a scan, or fills less than half of N; says why in one line.
+    """
+    told = outline(recording, size, binning)
+    scan = with_frames(told, amplitudes(recording, told.crop))
+    mean_intensity(scan, scan.blocks())
+    return scan
+
+
+def with_frames(
+    scan: Outline, blocks: FrameBlocks, positions: Float64[np.ndarray, "f 2"] | None = None
+) -> Scan:
+    """A scan with all its frames in memory; or others of the same, with their positions."""
+    positions = scan.positions if positions is None else positions
+    amplitude = np.zeros((len(positions), scan.size, scan.size), np.float32)
+    for rows, block in blocks:
+        amplitude[rows] = block
+    return Scan(**vars(scan) | {"positions": positions, "amplitude": amplitude})
+
+
+def mean_intensity(scan: Outline, blocks: FrameBlocks) -> float:
+    """Σ A² of a frame, mean over the scan.
+
+    Raises:
+        UserError: frames without counts, or all alike, are no scan.
+    """
+    total, first, differ = 0.0, None, False
+    for _, amplitude in blocks:
+        first = amplitude[0].copy() if first is None else first
+        differ = differ or bool((amplitude != first).any())
+        total += float(np.square(amplitude).sum(dtype=np.float64))
+    if total == 0:
+        reach = scan.crop.reach
+        raise UserError(
+            f"{scan.source}: no counts at all within the central {reach}×{reach} good pixels"
+        )
+    if not differ:
+        raise UserError(f"{scan.source}: all {len(scan)} frames are equal; a scan's are not")
+    return total / len(scan)
+
+
+def outline(recording: Recording, size: int | None = None, binning: int = 1) -> Outline:
+    """What a recording is, brought to N × N px; its frames stay where they are.
+
+    Padding counts as bad pixels.
 
     Args:
         size: N; by default `choose_size` chooses.
@@ -97,13 +169,9 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
             f"{path}: patch_size={n}{binned_by}: allowed is {' | '.join(allowed) or 'none'}, of "
             f"which frames of {height}×{width} px fill half"
         )
-    amplitude, good = amplitudes(recording, n, binning)
+    good = all_good(window(recording.mask, recording.centre, reach), binning)
     if not good.any():
         raise UserError(f"{path}: the mask hides every pixel of the central {reach}×{reach}")
-    if not amplitude.any():
-        raise UserError(f"{path}: no counts at all within the central {reach}×{reach} good pixels")
-    if (amplitude == amplitude[0]).all():
-        raise UserError(f"{path}: all {len(amplitude)} frames are equal; a scan's are not")
     remarks = [*recording.remarks, *crop.remarks(recording)]
     remarks += reason(recording, crop) if size is None else []
     scale = reach / recording.side
@@ -112,12 +180,13 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
         reference = None
         remarks.append("the file's object is sampled otherwise and left out")
     probe, pixel = recording.probe, recording.pixel_size
-    scan = Scan(
-        amplitude=amplitude,
+    scan = Outline(
         mask=None if good.all() else good,
         probe=None if probe is None else resample_probe(probe, n, binning),
         positions=recording.positions * scale,
         pixel_size=None if pixel is None else pixel / scale,
+        energy=recording.energy,
+        distance=recording.distance,
         reference=None if reference is None else reference.astype(np.complex64),
         source=f"{recording.format}: {path}",
         crop=crop,
@@ -127,19 +196,16 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
     return _placed(scan, path)
 
 
-def amplitudes(
-    recording: Recording, size: int, binning: int
-) -> tuple[Float32[np.ndarray, "f n n"], Bool[np.ndarray, "n n"]]:
-    """All frames about the detector's centre, and which of their pixels are good."""
-    centre, reach = recording.centre, size * binning
-    good = all_good(window(recording.mask, centre, reach), binning)
-    amplitude = np.empty((len(recording), size, size), np.float32)
+def amplitudes(recording: Recording, crop: Crop) -> FrameBlocks:
+    """All frames about the detector's centre; the file is read anew each time."""
+    centre, binning = recording.centre, crop.binning
+    good = all_good(window(recording.mask, centre, crop.reach), binning)
     for rows, intensity in recording.intensities():
-        amplitude[rows] = np.sqrt(binned(window(intensity, centre, reach), binning) * good)
-    return amplitude, good
+        amplitude = np.sqrt(binned(window(intensity, centre, crop.reach), binning) * good)
+        yield rows, amplitude.astype(np.float32, copy=False)
 
 
-def _placed(scan: Scan, path: Path) -> Scan:
+def _placed(scan: Outline, path: Path) -> Outline:
     """The scan with positions that fit in its object; an object that is too small is left out."""
     positions, half = scan.positions, scan.size // 2
     spread = np.ptp(positions, axis=0)

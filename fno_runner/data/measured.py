@@ -92,6 +92,7 @@ class Measured:
         λ·z / (side · detector pixel) [m] a pixel. A patch of n px is obj[row − n/2 : row + n/2, …].
     of_frame: (F,), which of the frames each position belongs to; None where they are in order.
     pixel_size: [m], of that sampling, where the file tells and where pixels are square.
+    energy: of a photon [J]. distance: from the sample to the detector [m]. Where the file tells.
     settled: whether the user said what the frames are.
     counts_if_whole: whether amplitudes that are all whole numbers can only be counts.
     background: (H, W), an intensity that is subtracted.
@@ -111,6 +112,8 @@ class Measured:
     side: int
     of_frame: np.ndarray | None = None
     pixel_size: float | None = None
+    energy: float | None = None
+    distance: float | None = None
     settled: bool = False
     counts_if_whole: bool = False
     flags: Flags | None = None

@@ -221,10 +221,11 @@ def hot(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
 
 def isolated(mean: np.ndarray) -> Bool[np.ndarray, "h w"]:
     """Pixels far brighter than those around them that hold a share of all counts by themselves."""
-    from scipy.ndimage import median_filter
-
-    around = median_filter(mean, size=NEIGHBOURHOOD, mode="nearest")
-    return (mean > HOT * around) & (mean > BRIGHT_SHARE * mean.sum())
+    padded = np.pad(mean, NEIGHBOURHOOD // 2, mode="edge")
+    bright = mean > BRIGHT_SHARE * mean.sum()
+    around = np.lib.stride_tricks.sliding_window_view(padded, (NEIGHBOURHOOD,) * 2)[bright]
+    bright[bright] = mean[bright] > HOT * np.median(around, axis=(-2, -1))
+    return bright
 
 
 def whole_numbers(frames: Frames) -> bool:

@@ -42,6 +42,7 @@ class Recording:
         A window of n detector pixels sees λ·z / (n · detector pixel) [m] a pixel of the object, so
         positions are to be multiplied by n / side, and `pixel_size` divided by it.
     pixel_size: [m], of the sampling with `side`, where the file tells.
+    energy: of a photon [J], distance: of the detector [m], where the file tells.
     probe: (M, S, S), its modes with the strongest first, S being the frames' side; None where the
         file has none.
     reference: (H', W'), another method's object, of the sampling with `side`.
@@ -57,6 +58,8 @@ class Recording:
     positions: Float64[np.ndarray, "f 2"]
     side: int
     pixel_size: float | None
+    energy: float | None
+    distance: float | None
     probe: Complex64[np.ndarray, "m s s"] | None
     reference: np.ndarray | None
     counts_held: float
@@ -185,6 +188,8 @@ def clean(measured: Measured) -> Recording:
         positions=measured.positions[left].astype(np.float64),
         side=measured.side,
         pixel_size=measured.pixel_size,
+        energy=measured.energy,
+        distance=measured.distance,
         probe=probe,
         reference=measured.reference,
         counts_held=measured.counts_held,

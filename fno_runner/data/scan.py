@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Complex64
 
 from fno_runner.config import N, centre
 from fno_runner.data.crop import Crop
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.data.formats import NONE, OpenScan, open_scan
-from fno_runner.data.frames import Scan, bring_to_size
+from fno_runner.data.frames import Outline, Scan, bring_to_size
 from fno_runner.data.recording import clean
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
@@ -81,11 +82,20 @@ def _of_hints(hints: Hints) -> str:
 
 def patterns_of(scan: Scan) -> Patterns:
     """All frames of a scan that has a probe."""
-    assert scan.probe is not None
+    return patterns(scan, scan.amplitude, np.arange(len(scan)))
+
+
+def patterns(scan: Outline, amplitude: np.ndarray, rows: np.ndarray) -> Patterns:
+    """Some frames of a scan that has a probe: those of these numbers."""
     # Patch [row − N/2, row + N/2) has its centre half a pixel before the row.
-    positions = (scan.positions - scan.size // 2 + centre(scan.size)).astype(np.float32)
-    probe = scan.probe[0] if len(scan.probe) == 1 else scan.probe
-    return Patterns(scan.amplitude, positions, np.ascontiguousarray(probe), scan.mask)
+    positions = (scan.positions[rows] - scan.size // 2 + centre(scan.size)).astype(np.float32)
+    return Patterns(amplitude, positions, beam_of(scan), scan.mask)
+
+
+def beam_of(scan: Outline) -> Complex64[np.ndarray, "*m n n"]:
+    """The probe of a scan that has one, as `Patterns` have it: (N, N) if it is one mode."""
+    assert scan.probe is not None
+    return np.ascontiguousarray(scan.probe[0] if len(scan.probe) == 1 else scan.probe)
 
 
 def hold_out(positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -85,6 +85,12 @@ def number(file: Contents, name: str, units: dict[str, float]) -> float:
     return value
 
 
+def known(value: float | None, bounds: tuple[float, float], unit: float = 1.0) -> float | None:
+    """A number that nothing depends on, in SI units; None where there is none that can be."""
+    low, high = bounds
+    return value * unit if value is not None and low <= value * unit <= high else None
+
+
 def plausible(
     file: Contents, name: str, value: float, bounds: tuple[float, float], unit: str
 ) -> float:

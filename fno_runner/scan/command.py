@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import BINNINGS, SIZES
-from fno_runner.data.formats import read_scan
+from fno_runner.data.formats import raw_npz, read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out
@@ -163,8 +163,7 @@ def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console
     }
     if scan.mask is not None:
         arrays["mask"] = scan.mask
-    if scan.pixel_size is not None:
-        arrays["pixel_size_m"] = np.array(scan.pixel_size)
+    arrays |= raw_npz.numbers(scan.pixel_size, scan.energy, scan.distance)
     write_npz(output, arrays)
     picture = output.with_suffix(".png")
     draw_fit(fit, scan, picture)

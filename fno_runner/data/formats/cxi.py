@@ -90,6 +90,8 @@ def read(source: Source) -> Measured:
         positions=_across(moved, detector) / pixel,
         side=side,
         pixel_size=square((pixel[0], pixel[1]), remarks),
+        energy=energy,
+        distance=detector.distance,
         flags=_flags(file, detector),
         background=background,
         monitor=_monitor(file, entry, frames.shape[0]),

@@ -56,6 +56,8 @@ def read(source: Source) -> Measured:
         positions=row_and_column(y, x) * 1e-6 / pixel,
         side=side,
         pixel_size=pixel,
+        energy=energy,
+        distance=distance,
         probe=probe_modes(file, remarks, "probe", "prb"),
         remarks=tuple(remarks),
     )

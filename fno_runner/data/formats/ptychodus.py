@@ -89,6 +89,10 @@ def read(source: Source) -> Measured:
         of_frame=of_frame,
         side=frames.shape[-1],
         pixel_size=square(pixel, remarks),
+        energy=units.known(
+            file.attribute("/", "probe_energy_eV"), units.PHOTON_ENERGY, units.ELECTRONVOLT
+        ),
+        distance=units.known(file.attribute("/", "detector_object_distance_m"), units.DISTANCE),
         flags=pixel_flags(patterns, bad, lambda marks: marks.astype(bool))
         if patterns.has(bad)
         else None,

@@ -70,6 +70,8 @@ def read(source: Source) -> Measured:
         positions=np.concatenate(positions) / pixel,
         side=side,
         pixel_size=square((pixel[0], pixel[1]), remarks),
+        energy=energy,
+        distance=distance,
         flags=None
         if all(isinstance(weight, InMemory) for weight in weights)
         else Flags(Chained(weights), lambda marks: marks == 0),

@@ -32,8 +32,8 @@ def read(source: Source) -> Measured:
     """`diff3d` or `diffraction` (amplitudes), `xcoords`, `ycoords` [px].
 
     Optional: `probeGuess`, `objectGuess`, `mask` (true is good), `bad_pixels` (true is bad),
-    `background` (an intensity), `pixel_size_m`, `counts_held` (the share of the detector's counts
-    that the frames have).
+    `background` (an intensity), `pixel_size_m`, `photon_energy_ev`, `detector_distance_m`,
+    `counts_held` (the share of the detector's counts that the frames have).
 
     Older files have frames (H, W, F), `xcoords_start` only, a probe (N, N, 1). ptychodus exports
     counts as they are, and `bad_pixels` beside them; its coordinates are those of pixels' centres,
@@ -64,6 +64,7 @@ def read(source: Source) -> Measured:
     elif file.has("mask"):
         flags = pixel_flags(file, "mask")
     pixel = _number(source, "pixel_size_m", units.OBJECT_PIXEL, "m")
+    energy = _number(source, "photon_energy_ev", units.PHOTON_ENERGY, "eV", units.ELECTRONVOLT)
     held = _number(source, "counts_held", (0.0, 1.0), "of 1")
     background = None
     if file.has("background"):
@@ -79,6 +80,8 @@ def read(source: Source) -> Measured:
         positions=row_and_column(rows, cols) + (0.5 if exported else 0.0),
         side=frames.shape[-1],
         pixel_size=pixel,
+        energy=energy,
+        distance=_number(source, "detector_distance_m", units.DISTANCE, "m"),
         counts_held=1.0 if held is None else held,
         flags=flags,
         background=background,
@@ -88,11 +91,27 @@ def read(source: Source) -> Measured:
     )
 
 
-def _number(source: Source, name: str, bounds: tuple[float, float], unit: str) -> float | None:
+def numbers(
+    pixel_size: float | None, energy: float | None, distance: float | None
+) -> dict[str, np.ndarray]:
+    """What `read` finds again of an object's pixel [m], a photon [J] and the detector [m]."""
+    known = {
+        "pixel_size_m": pixel_size,
+        "photon_energy_ev": None if energy is None else energy / units.ELECTRONVOLT,
+        "detector_distance_m": distance,
+    }
+    return {name: np.array(value) for name, value in known.items() if value is not None}
+
+
+def _number(
+    source: Source, name: str, bounds: tuple[float, float], unit: str, si: float = 1.0
+) -> float | None:
+    """A number in SI units, of which `unit` has `si`."""
     if not source.file.has(name):
         return None
     value = float(np.real(source.file.read(name).reshape(-1)[:1].sum()))
-    return units.plausible(source.file, name, value, bounds, unit)
+    low, high = bounds
+    return si * units.plausible(source.file, name, value, (low / si, high / si), unit)
 
 
 def _frames(source: Source, name: str, positions: int, remarks: list[str]) -> Frames:
