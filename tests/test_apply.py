@@ -25,6 +25,7 @@ from fno_runner.apply.model import find_model
 from fno_runner.config import N, RunConfig
 from fno_runner.data.formats import read_scan
 from fno_runner.data.npz import read_array
+from fno_runner.data.units import ELECTRONVOLT
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.reconstruct.weights import write_weights
@@ -33,9 +34,11 @@ from fno_runner.result import RunResult, SeedResult, run_folder, write_result
 from fno_runner.runner import run
 from fno_runner.scan.iterative import Fit, residual
 from fno_runner.scan.iterative import reconstruct as fit
-from tests.scans import PIXEL, Simulated, simulate_scan, write_cxi, write_raw
+from tests.scans import DISTANCE, PIXEL, Simulated, simulate_scan, write_cxi, write_raw
 from tests.studies import result
 
+PHOTON = 8800.0
+"""[eV]"""
 TINY: dict[str, Any] = {"width": 4, "modes": 6, "blocks": 2, "device": "cpu"}
 
 
@@ -47,7 +50,9 @@ def scan() -> Simulated:
 @pytest.fixture(scope="module")
 def scan_file(scan: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scan")
-    return write_raw(folder / "s.npz", scan, pixel_size_m=np.array(PIXEL), objectGuess=None)
+    told = {"pixel_size_m": PIXEL, "photon_energy_ev": PHOTON, "detector_distance_m": DISTANCE}
+    arrays = {name: np.array(value) for name, value in told.items()}
+    return write_raw(folder / "s.npz", scan, **arrays, objectGuess=None)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +123,12 @@ def test_every_file_says_the_same(written: Path, scan_file: Path, scan: Simulate
     np.testing.assert_allclose(product.positions, read.positions, atol=1e-6)
     np.testing.assert_allclose(product.probe, scan.probe, rtol=1e-6)
     assert product.pixel_size == pytest.approx(PIXEL)
+    assert product.energy == read.energy == pytest.approx(PHOTON * ELECTRONVOLT)
+    assert product.distance == read.distance == DISTANCE
     with h5py.File(written / "object.cxi") as file:
         image = file["entry_1/image_1"]
+        assert file["entry_1/instrument_1/source_1/energy"][()] == product.energy
+        assert file["entry_1/instrument_1/detector_1/distance"][()] == DISTANCE
         np.testing.assert_array_equal(image["data"], obj)
         seen = read_array(written / "object.npz", "object_seen")
         np.testing.assert_array_equal(image["mask"][()] == 0, seen)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Complex64, Float32, Float64
 
 from fno_runner.apply.prepared import Prepared
-from fno_runner.data.frames import Scan
+from fno_runner.data.frames import Outline
 from fno_runner.provenance import provenance
 
 
@@ -58,7 +58,7 @@ def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
     )
 
 
-def record_of_scan(scan: Scan, device: torch.device, **told: Any) -> dict[str, Any]:
+def record_of_scan(scan: Outline, device: torch.device, **told: Any) -> dict[str, Any]:
     """What reconstruction.json says of scan and machine, and what is `told`."""
     return {
         "program": f"fno-study {_version()}",
