@@ -24,7 +24,7 @@ from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.data.frames import Scan
 from fno_runner.data.scan import patterns_of
 from fno_runner.reconstruct.weights import load_weights, write_weights
-from fno_runner.reconstructor import Reconstructor, input_scale_factor
+from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RunResult
 from fno_runner.scan.choice import choose
 from fno_runner.scan.iterative import Fit, reconstruct
@@ -68,11 +68,9 @@ class Learnt:
     def prepared(self, scan: Scan, device: torch.device) -> Prepared:
         """For a scan."""
         stream = Stream.of(scan)
-        mask = None if stream.mask is None else torch.from_numpy(stream.mask)
-        scale = input_scale_factor(stream.mean_intensity, torch.from_numpy(stream.probe), mask)
         record = RunResult(run_id="0" * 12, status="finished", config=self.config.model_dump())
         model = TrainedModel(record, self.config, Path())
-        return Prepared(model, stream, self.network, scale, device, 128, None)
+        return Prepared(model, stream, self.network, stream.input_scale, device, 128, None)
 
 
 def learn(scan: Scan, device: torch.device, seed: int = 0, steps: int = STEPS) -> Learnt:

@@ -10,9 +10,8 @@ import torch
 from fno_runner.apply.compatible import check_probe
 from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.stream import Stream
-from fno_runner.data.scan import beam_of
 from fno_runner.device import allow_tf32
-from fno_runner.reconstructor import Reconstructor, input_scale_factor
+from fno_runner.reconstructor import Reconstructor
 
 log = logging.getLogger("fno_runner")
 
@@ -56,12 +55,11 @@ def prepare(
         log.warning("%s", remark)
     allow_tf32(model.config.precision == "tf32")
     mask = None if stream.scan.mask is None else torch.from_numpy(stream.scan.mask)
-    beam = torch.from_numpy(beam_of(stream.scan))
     return Prepared(
         model=model,
         stream=stream,
         network=model.load(device, subpixel=True, mask=mask),
-        scale=input_scale_factor(stream.mean_intensity, beam, mask),
+        scale=stream.input_scale,
         device=device,
         infer_batch_size=infer_batch_size or model.config.infer_batch_size,
         likeness=alike,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.frames import (
@@ -18,7 +19,8 @@ from fno_runner.data.frames import (
     with_frames,
 )
 from fno_runner.data.recording import Recording
-from fno_runner.data.scan import patterns
+from fno_runner.data.scan import beam_of, patterns
+from fno_runner.reconstructor import input_scale_factor
 
 BLOCK_BYTES = 8 * 2**20
 """Frames that are dealt with at a time have about so many bytes, their patches twice as many."""
@@ -52,6 +54,12 @@ class Stream:
             return amplitudes(recording, scan.crop)
 
         return cls(scan, mean_intensity(scan, frames()), frames)
+
+    @property
+    def input_scale(self) -> float:
+        """The input scale factor of its frames."""
+        mask = None if self.scan.mask is None else torch.from_numpy(self.scan.mask)
+        return input_scale_factor(self.mean_intensity, torch.from_numpy(beam_of(self.scan)), mask)
 
     def __len__(self) -> int:
         return len(self.scan)
