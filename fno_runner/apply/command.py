@@ -31,7 +31,7 @@ from fno_runner.apply.live import Opening
 from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import new_folder, write_product
-from fno_runner.apply.prepared import Prepared, prepare
+from fno_runner.apply.prepared import Prepared, prepare, warm_up
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.refine import refine
 from fno_runner.apply.stream import Stream
@@ -152,6 +152,7 @@ def _watch(given: argparse.Namespace) -> int:
 
     limits = Limits(given.wait, given.idle, given.frames)
     title = f"{given.scan.name}, by {model.name}"
+    warm_up(model, pick_device(given.device))
     source = arrivals(given.scan, hints_of(given))
     with (
         output_folder(wanted_folder(given)) as (folder, kept),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fno_runner.apply.compatible import check_probe
 from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.stream import Stream
+from fno_runner.data.dataset import Patterns
 from fno_runner.device import allow_tf32
+from fno_runner.provenance import provenance
+from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstructor import Reconstructor
 
 log = logging.getLogger("fno_runner")
@@ -64,3 +68,25 @@ def prepare(
         infer_batch_size=infer_batch_size or model.config.infer_batch_size,
         likeness=alike,
     )
+
+
+def warm_up(model: TrainedModel, device: torch.device, frames: int = 32) -> None:
+    """Do what takes long at the first time only, as long as nobody waits for it.
+
+    Raises:
+        UserError: the weights cannot be used.
+    """
+    import h5py  # noqa: F401
+    import PIL.Image  # noqa: F401
+    from matplotlib import colormaps  # noqa: F401
+
+    size = model.config.size
+    patterns = Patterns(
+        amplitude=np.ones((frames, size, size), np.float32),
+        positions=np.zeros((frames, 2), np.float32),
+        probe=np.ones((size, size), np.complex64),
+    )
+    network = model.load(device, subpixel=True)
+    patches = predict(network, patterns, 1.0, device, frames)
+    predicted_amplitude(patches, patterns, frames)
+    provenance(device)
