@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import h5py
 import numpy as np
@@ -22,14 +21,13 @@ from fno_runner.apply import follow, watch_file, watch_folder
 from fno_runner.apply.command import main
 from fno_runner.apply.follow import LOCK
 from fno_runner.apply.live import STATE
-from fno_runner.apply.live_page import PAGE, served
+from fno_runner.apply.live_page import PAGE
 from fno_runner.apply.watch import Arrivals
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.apply.watch_folder import Folder
 from fno_runner.data.npz import read_array
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
-from fno_runner.reconstruct.stitching import Canvas, GrowingCanvas
 from tests.scans import simulate_scan, write_raw
 from tests.test_apply import untrained
 
@@ -382,35 +380,3 @@ def test_a_file_of_a_folder_is_taken_when_it_is_whole(whole: Path, tmp_path: Pat
     (folder / "a.npz").write_bytes(content)
     assert drained(source, 5) == []
     assert any("a.npz" in remark for remark in source.remarks())
-
-
-def test_a_growing_canvas_is_a_canvas() -> None:
-    rng = np.random.default_rng(0)
-    positions = rng.uniform(20, 100, (30, 2)).astype(np.float32)
-    patches = (rng.random((30, 16, 16)) + 1j).astype(np.complex64)
-    probe = np.ones((16, 16), np.complex64)
-    fixed, grown = Canvas((128, 128)), GrowingCanvas()
-    fixed.add(patches, positions, probe)
-    for some in np.array_split(rng.permutation(30), 7):
-        grown.add(patches[some], positions[some], probe)
-    part = grown.window((11, 11), (98, 98))
-    np.testing.assert_allclose(part.total, fixed.total[11:109, 11:109], atol=1e-4)
-    np.testing.assert_allclose(part.weight, fixed.weight[11:109, 11:109], atol=1e-4)
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-
-def test_only_the_page_and_the_object_are_served(tmp_path: Path) -> None:
-    (tmp_path / PAGE).write_text("the page")
-    (tmp_path / STATE).write_text("not for others")
-    with served(tmp_path, 0) as address:
-        assert address is not None
-        assert urlopen(address).read() == b"the page"
-        port = int(address.rsplit(":", 1)[1].strip("/"))
-        for path, host in ((STATE, "localhost"), ("..", "localhost"), (PAGE, "example.org")):
-            with pytest.raises(HTTPError) as refused:
-                urlopen(Request(address + path, headers={"Host": host}))
-            refused.value.close()
-        with pytest.raises(UserError, match=str(port)), served(tmp_path, port):
-            pass

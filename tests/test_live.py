@@ -1,0 +1,44 @@
+"""The object that grows while frames arrive, and the page that shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+
+from fno_runner.apply.live import STATE
+from fno_runner.apply.live_page import PAGE, served
+from fno_runner.errors import UserError
+from fno_runner.reconstruct.stitching import Canvas, GrowingCanvas
+
+
+def test_a_growing_canvas_is_a_canvas() -> None:
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(20, 100, (30, 2)).astype(np.float32)
+    patches = (rng.random((30, 16, 16)) + 1j).astype(np.complex64)
+    probe = np.ones((16, 16), np.complex64)
+    fixed, grown = Canvas((128, 128)), GrowingCanvas()
+    fixed.add(patches, positions, probe)
+    for some in np.array_split(rng.permutation(30), 7):
+        grown.add(patches[some], positions[some], probe)
+    part = grown.window((11, 11), (98, 98))
+    np.testing.assert_allclose(part.total, fixed.total[11:109, 11:109], atol=1e-4)
+    np.testing.assert_allclose(part.weight, fixed.weight[11:109, 11:109], atol=1e-4)
+
+
+def test_only_the_page_and_the_object_are_served(tmp_path: Path) -> None:
+    (tmp_path / PAGE).write_text("the page")
+    (tmp_path / STATE).write_text("not for others")
+    with served(tmp_path, 0) as address:
+        assert address is not None
+        assert urlopen(address).read() == b"the page"
+        port = int(address.rsplit(":", 1)[1].strip("/"))
+        for path, host in ((STATE, "localhost"), ("..", "localhost"), (PAGE, "example.org")):
+            with pytest.raises(HTTPError) as refused:
+                urlopen(Request(address + path, headers={"Host": host}))
+            refused.value.close()
+        with pytest.raises(UserError, match=str(port)), served(tmp_path, port):
+            pass
