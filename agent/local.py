@@ -26,7 +26,9 @@ from agent.study.records import read_records, table
 from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Sweep, point_name, read_sweep, values_in_words
 from fno_runner.cli import Parser, command, count_of, lines_to
+from fno_runner.config import N, load_config
 from fno_runner.errors import MachineError, UserError
+from fno_runner.identity import run_id
 from fno_runner.result import SETTLED
 
 HELP = """\
@@ -83,6 +85,12 @@ def _main(args: argparse.Namespace) -> int:
     grid = named_grid(sweep) if sweep.method == "grid" else None
     check_study(folder, sweep)
     console = Console()
+    if narrower := _recorded_with_64_px(folder, grid or {}):
+        lines_to(console)(
+            f"{narrower} of the points were run with frames of {N} px, which were all that version "
+            f"0.1 knew; their scan now gets more, so they run again. To keep what there is, say "
+            f"patch_size: {{value: {N}}} in the sweep file, and --study {folder}"
+        )
     if args.dry_run:
         _list(console, sweep, folder, grid)
         return 0
@@ -158,6 +166,16 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         f"{counts['finished']} done, {_stopped(counts)}{counts['failed']} failed, "
         f"{missing} missing · study {folder}"
     )
+
+
+def _recorded_with_64_px(folder: Path, grid: Mapping[str, Point]) -> int:
+    """How many points have no record, but would have one if their scan were cut as by 0.1."""
+    if not (known := statuses(folder).keys()):
+        return 0
+    missing = [point for name, point in grid.items() if name not in known]
+    scans = [point for point in missing if "scan" in point and "patch_size" not in point]
+    return sum(run_id(load_config({**point, "patch_size": N})) in known
+               for point in scans if int(point.get("modes") or 1) <= N)  # fmt: skip
 
 
 def _summary(

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from agent import local
+from agent.study.folder import open_study
+from agent.study.sweepfile import read_sweep
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data.crop import bin_ramp
 from fno_runner.data.formats import read_scan
@@ -28,6 +32,7 @@ from fno_runner.scan.command import main
 from fno_runner.scan.iterative import reconstruct, residual
 from fno_runner.scan.orientation import orient
 from fno_runner.score.metrics import r_factor
+from tests.studies import result, save
 from tests.test_patch_size import sized
 
 # --- a scan --------------------------------------------------------------------------------------
@@ -255,3 +260,24 @@ def test_inspect_says_what_crop_and_bin_lose(
     assert "24 of 64×64 px" in " ".join(out.out.split())
     assert "2×2 pixels summed to one" in out.err
     assert main(["inspect", str(path), "--patch-size", "96"]) == 2
+
+
+def test_a_study_of_version_0_1_is_told_that_its_scan_gets_more_pixels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs have the names of 64 px, and are done where the sweep file says so."""
+    scan = str(framed(tmp_path / "s.npz", 128, 20.0))
+    study, sweep = tmp_path / "study", tmp_path / "sweep.yaml"
+    parameters = {"scan": {"value": scan}, "width": {"values": [4, 8]}}
+    for said, told, done in (({}, True, 0), ({"patch_size": {"value": 64}}, False, 2)):
+        asked = {"name": "scan", "method": "grid", "parameters": parameters | said}
+        sweep.write_text(yaml.safe_dump(asked))
+        if not study.exists():
+            open_study(study, read_sweep(sweep))
+            for width in (4, 8):
+                config = RunConfig(scan=scan, width=width, patch_size=64)
+                save(study, [result(**config.model_dump(), run_id=run_id(config))], pictures=False)
+        assert local.main([str(sweep), "--study", str(study), "--dry-run"]) == 0
+        words = " ".join(capsys.readouterr().out.split())
+        assert ("2 of the points were run with frames of 64 px" in words) == told
+        assert f"{done} done" in words
