@@ -11,6 +11,7 @@ import pytest
 from fno_runner.config import N
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
+from fno_runner.data.pixels import isolated
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from tests.layouts import cxi, npz
@@ -91,6 +92,13 @@ def test_a_hot_pixel_is_masked_and_moves_no_centre(scan: Simulated, tmp_path: Pa
 
 
 # --- masks ----------------------------------------------------------------------------------------
+
+
+def test_where_no_pixel_stands_out_none_is_isolated() -> None:
+    even = np.ones((N, N))
+    assert not isolated(even).any() and not isolated(0 * even).any()
+    even[3, 4] = 1e5
+    assert np.argwhere(isolated(even)).tolist() == [[3, 4]]
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4"])

@@ -224,7 +224,8 @@ def isolated(mean: np.ndarray) -> Bool[np.ndarray, "h w"]:
     padded = np.pad(mean, NEIGHBOURHOOD // 2, mode="edge")
     bright = mean > BRIGHT_SHARE * mean.sum()
     around = np.lib.stride_tricks.sliding_window_view(padded, (NEIGHBOURHOOD,) * 2)[bright]
-    bright[bright] = mean[bright] > HOT * np.median(around, axis=(-2, -1))
+    around = around.reshape(-1, NEIGHBOURHOOD**2)  # none, where no pixel is so bright
+    bright[bright] = mean[bright] > HOT * np.median(around, axis=1)
     return bright
 
 
