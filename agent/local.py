@@ -89,7 +89,7 @@ def _main(args: argparse.Namespace) -> int:
         lines_to(console)(
             f"{narrower} of the points were run with frames of {N} px, which were all that version "
             f"0.1 knew; their scan now gets more, so they run again. To keep what there is, say "
-            f"patch_size: {{value: {N}}} in the sweep file, and --study {folder}"
+            f"patch_size: {{value: {N}}} in the sweep file"
         )
     if args.dry_run:
         _list(console, sweep, folder, grid)

@@ -15,7 +15,7 @@ from fno_runner.data.pixels import isolated
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from tests.layouts import cxi, npz
-from tests.scans import PIXEL, Simulated, simulate_scan
+from tests.scans import DISTANCE, PITCH, PIXEL, Simulated, simulate_scan
 
 DETECTOR = "instrument_1__detector_1__"
 GAP = np.s_[:, 30:33, :]
@@ -227,6 +227,19 @@ def test_a_beam_that_fills_the_frame_may_be_a_near_field(scan: Simulated, tmp_pa
     even = np.random.default_rng(0).poisson(100, (60, N, N))
     loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": even})
     assert told(loaded, "near field")
+
+
+@pytest.mark.parametrize(("nearer", "number"), [(1, None), (100, "5.04")])
+def test_the_fresnel_number_speaks_for_a_near_field(
+    nearer: float, number: str | None, scan: Simulated, tmp_path: Path
+) -> None:
+    """A detector so much nearer, of pixels so much finer, sees the same far field: λz/pitch²."""
+    geometry = {f"{DETECTOR}distance": DISTANCE / nearer, f"{DETECTOR}x_pixel_size": PITCH / nearer,
+                f"{DETECTOR}y_pixel_size": PITCH / nearer}  # fmt: skip
+    loaded = read(tmp_path / "s", scan, **geometry)
+    assert loaded.pixel_size == pytest.approx(PIXEL)
+    assert told(loaded, "Fresnel number") == (number is not None)
+    assert number is None or told(loaded, f"Fresnel number of {number} at 0.02 m")
 
 
 def test_pixels_of_the_detector_need_not_be_square(scan: Simulated, tmp_path: Path) -> None:

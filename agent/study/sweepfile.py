@@ -15,6 +15,7 @@ from typing import Any, cast, get_args
 import yaml
 
 from fno_runner.config import (
+    N,
     RunConfig,
     allowed,
     choices,
@@ -96,9 +97,15 @@ class Sweep:
 
     @property
     def study_id(self) -> str:
-        """The name of the sweep's study: `<name>-<8 hex digits of what the sweep asks>`."""
+        """The name of the sweep's study: `<name>-<8 hex digits of what the sweep asks>`.
+
+        `patch_size: {value: 64}` changes no name, as it changes no run's: a scan's study of version
+        0.1, which cut every scan to that, goes on where the sweep file says so.
+        """
         slug = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40].strip("-")
         asked = {key: self.as_mapping()[key] for key in ("method", "metric", "parameters")}
+        if asked["parameters"].get("patch_size") == {"values": [N]}:
+            del asked["parameters"]["patch_size"]
         text = json.dumps(asked, sort_keys=True, allow_nan=False)
         return f"{slug or 'sweep'}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fno_runner.data.pixels import isolated
+from fno_runner.data.units import HC
 
 FAR_OFF_CENTRE = 1.5
 """A pattern's centre of mass further than this from the middle is told [px]."""
@@ -73,6 +74,35 @@ def tell_of_a_bright_rim(mean: np.ndarray, good: np.ndarray, remarks: list[str])
         remarks.append(
             f"the frames' rim has {share:.0%} of the mean brightness: they are cut too small, or "
             f"are of a near field, which is not modelled"
+        )
+
+
+def tell_of_a_near_field(
+    energy: float | None,
+    distance: float | None,
+    pixel_size: float | None,
+    side: int,
+    remarks: list[str],
+) -> None:
+    """The far field needs a Fresnel number a²/(λz) below 1 of the beam's width a on the sample.
+
+    A file need not say which field its frames are of. The window that they would see in the far
+    field, λz/pitch, is wider than the beam: where its number is below 1, so is the beam's.
+
+    Args:
+        energy: of a photon [J]. distance: of the detector [m]. pixel_size: of the object in the far
+            field, of `side` pixels a frame [m]. Nothing is told where one of them is not known.
+    """
+    if energy is None or distance is None or pixel_size is None:
+        return
+    first_zone = HC / energy * distance  # λz [m²]
+    window = side * pixel_size
+    number = window**2 / first_zone
+    if number > 1:
+        remarks.append(
+            f"a window of {1e6 * window:.3g} µm has a Fresnel number of {number:.3g} at "
+            f"{distance:.3g} m: a beam wider than {1e6 * first_zone**0.5:.3g} µm would leave a "
+            f"near field there, which is not modelled"
         )
 
 

@@ -19,6 +19,7 @@ from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
     tell_of_a_bright_rim,
+    tell_of_a_near_field,
     to_the_middle,
     zero_is_in_the_corner,
 )
@@ -175,6 +176,9 @@ def clean(measured: Measured) -> Recording:
     probe = _usable_probe(measured, remarks)
     centre = centre_of(mean, probe is not None, remarks)
     tell_of_a_bright_rim(mean, good, remarks)
+    tell_of_a_near_field(
+        measured.energy, measured.distance, measured.pixel_size, measured.side, remarks
+    )
     # Positions whose frames are left out go with them.
     left = np.sort(kept.position[chosen])
     position = np.full(len(chosen), -1)

@@ -9,6 +9,8 @@ from fno_runner.errors import UserError
 
 ELECTRONVOLT = 1.602176634e-19
 """[J]"""
+HC = 1.98644586e-25
+"""Planck's constant times the speed of light [J·m]."""
 
 LENGTH = {
     "m": 1.0,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fno_runner.data import units
-from fno_runner.data.formats.format import HC
 from fno_runner.data.hdf5 import Hdf5File
 from fno_runner.errors import UserError
 
@@ -79,7 +78,7 @@ def photon_energy(file: Hdf5File, entry: str) -> float:
         if name == f"{source}/energy" and value > units.PHOTON_ENERGY[1]:
             machines = value  # unless nothing else tells the photons'
             continue
-        energy = value if table is units.ENERGY else HC / max(value, 1e-30)
+        energy = value if table is units.ENERGY else units.HC / max(value, 1e-30)
         return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
     if machines is not None:
         units.plausible(file, f"{source}/energy", machines, units.PHOTON_ENERGY, "J")

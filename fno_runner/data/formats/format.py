@@ -10,10 +10,8 @@ import numpy as np
 from fno_runner.data.contents import Contents
 from fno_runner.data.measured import Flags, InMemory, Measured
 from fno_runner.data.source import Source
+from fno_runner.data.units import HC
 from fno_runner.errors import UserError
-
-HC = 1.98644586e-25
-"""Planck's constant times the speed of light [J·m]."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import numpy as np
 from fno_runner.data import units
 from fno_runner.data.contents import Contents
 from fno_runner.data.formats.format import (
-    HC,
     Format,
     far_field_pixel,
     probe_modes,
@@ -42,7 +41,7 @@ def read(source: Source) -> Measured:
     distance = units.plausible(file, "z_m", _number(file, "z_m"), units.DISTANCE, "m")
     pitch = _number(file, "ccd_pixel_um") * 1e-6
     units.plausible(file, "ccd_pixel_um", pitch, units.PITCH, "m")
-    energy = HC / max(_number(file, "lambda_nm") * 1e-9, 1e-30)
+    energy = units.HC / max(_number(file, "lambda_nm") * 1e-9, 1e-30)
     units.plausible(file, "lambda_nm", energy, units.PHOTON_ENERGY, "J")
     side = frames.shape[-1]
     pixel = far_field_pixel(energy, distance, pitch, side)
