@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import sys
 import warnings
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from types import ModuleType
@@ -93,11 +94,12 @@ def task_of(
 
 def _imported() -> tuple[Any, Any]:
     """`ptychi.api` and `ptychi.api.task`."""
-    if importlib.util.find_spec("torchvision") is None:
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         filters = ModuleType("torchvision.transforms")
         filters.GaussianBlur = None  # type: ignore[attr-defined]
-        sys.modules["torchvision"] = ModuleType("torchvision")
-        sys.modules["torchvision.transforms"] = filters
+        for module in (ModuleType("torchvision"), filters):
+            module.__spec__ = ModuleSpec(module.__name__, None)
+            sys.modules[module.__name__] = module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("ptychi").setLevel(logging.ERROR)
