@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -20,6 +20,8 @@ N = 64
 """The side where nothing else is said [px]; version 0.1 knew no other."""
 SMALLEST_GRID = 4
 """The side of the coarsest level that a hybrid may have [px]."""
+KINDS = ("lines", "discs", "textures", "stars")
+"""Kinds of simulated objects."""
 
 
 def centre(size: int) -> float:
@@ -111,7 +113,12 @@ class RunConfig(BaseModel):
         None, min_length=1, description="which entry of a scan's file (default: the first)"
     )
 
-    # --- data: simulated grid lines ----------------------------------------------------------
+    # --- data: simulated ---------------------------------------------------------------------
+    objects: str = Field(
+        "lines",
+        examples=list(KINDS),
+        description=f"kinds of simulated objects, taken in turn, with commas: {', '.join(KINDS)}",
+    )
     nimgs_train: int = Field(2, ge=1, le=64, description="simulated training objects")
     nimgs_test: int = Field(1, ge=1, le=16, description="simulated test objects")
     nphotons: float = Field(1e9, ge=1, le=1e15, description="mean number of photons in a pattern")
@@ -156,6 +163,12 @@ class RunConfig(BaseModel):
     scan: str | None = Field(
         None, min_length=1, description="an experimental scan (docs/real-data.md names the formats)"
     )
+    probe_file: str | None = Field(
+        None,
+        min_length=1,
+        description="a scan whose probe, sub-pixel positions and counts the data are simulated with"
+        " (its counts unless nphotons is given)",
+    )
     data_dir: str = Field(
         "outputs/datasets", min_length=1, description="folder that keeps simulated data"
     )
@@ -173,26 +186,48 @@ class RunConfig(BaseModel):
             raise ValueError("val_npz goes with train_npz and test_npz")
         if self.scan is not None and self.train_npz is not None:
             raise ValueError("scan and train_npz exclude each other")
-        if self.bin != 1 and self.scan is None:
+        if self.bin != 1 and self.scan_file is None:
             raise ValueError(f"bin={self.bin}: sums pixels of a scan, and there is no scan")
         for key in ("scan_data", "scan_entry"):
-            if getattr(self, key) is not None and self.scan is None:
+            if getattr(self, key) is not None and self.scan_file is None:
                 raise ValueError(f"{key}={getattr(self, key)}: there is no scan")
+        self._check_objects()
         self._check_size()
         return self
+
+    def _check_objects(self) -> None:
+        """
+        Raises:
+            ValueError: what is to be simulated is unknown, or is not simulated.
+        """
+        kinds = self.kinds
+        if not set(kinds) <= set(KINDS) or len(set(kinds)) < len(kinds):
+            raise ValueError(f"objects={self.objects!r}: allowed is {_some_of(KINDS)}")
+        if len(kinds) > self.nimgs_train:
+            raise ValueError(
+                f"nimgs_train={self.nimgs_train}: objects names {len(kinds)} kinds, "
+                f"and each needs an object to train on"
+            )
+        if not self.is_simulated:
+            for key in ("objects", "probe_file"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key}={getattr(self, key)}: the data are not simulated")
+        if self.probe_file is not None and self.nimgs_test != 1:
+            raise ValueError(f"nimgs_test={self.nimgs_test}: with probe_file allowed is 1")
 
     def _check_size(self) -> None:
         """
         Raises:
             ValueError: a key is out of the bounds that the size of a pattern sets.
         """
-        largest = self.patch_size or (N if self.is_simulated else SIZES[-1])
+        known = N if self.scan_file is None and self.is_simulated else SIZES[-1]
+        largest = self.patch_size or known
         if self.modes > largest:
             raise ValueError(
                 f"modes={self.modes}: allowed is an integer ≥ 1 and ≤ {largest} "
                 f"(patch_size={largest})"
             )
-        if self.is_simulated and self.probe_radius > largest / 2:
+        if self.is_simulated and self.probe_file is None and self.probe_radius > largest / 2:
             raise ValueError(
                 f"probe_radius={self.probe_radius:g}: allowed is a number > 1 and "
                 f"≤ {largest / 2:g} (patch_size={largest})"
@@ -206,8 +241,23 @@ class RunConfig(BaseModel):
 
     @property
     def is_simulated(self) -> bool:
-        """Whether the data are grid lines that this program makes."""
+        """Whether this program makes the data."""
         return self.scan is None and self.train_npz is None
+
+    @property
+    def scan_file(self) -> str | None:
+        """The scan that is read: as the data, or for its probe."""
+        return self.scan or self.probe_file
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of simulated objects, in the order in which they take turns."""
+        return tuple(kind.strip() for kind in self.objects.split(","))
+
+    @property
+    def is_grid_lines(self) -> bool:
+        """Whether objects are those of PtychoPINN's study, whose modulus exceeds 1."""
+        return self.kinds == ("lines",) and self.probe_file is None
 
     @property
     def size(self) -> int:
@@ -233,7 +283,7 @@ class RunConfig(BaseModel):
         return [self.model_copy(update={"seed": seed, "replicates": 1}) for seed in seeds]
 
 
-PATHS = ("train_npz", "test_npz", "val_npz", "scan", "data_dir", "output_dir")
+PATHS = ("train_npz", "test_npz", "val_npz", "scan", "probe_file", "data_dir", "output_dir")
 """Keys that say where things lie; with `device`, they decide no result."""
 
 IN_NO_RUN_ID = (*PATHS, "device")
@@ -298,6 +348,8 @@ def allowed(field: FieldInfo) -> str:
     words = choices(field)
     if words:
         return " | ".join(map(str, words))
+    if field.examples:
+        return _some_of(field.examples)
     types = value_types(field)
     # `int | None` keeps its bounds in the annotation's metadata, a plain int in the field's.
     constraints = list(field.metadata)
@@ -311,3 +363,7 @@ def allowed(field: FieldInfo) -> str:
                 bounds.append(f"{sign} {bound:g}" if abs(bound) < 1e6 else f"{sign} {bound}")
     name = "an integer" if int in types else "a number" if float in types else "a text"
     return " ".join([name, " and ".join(bounds)]).strip()
+
+
+def _some_of(words: Iterable[str]) -> str:
+    return f"one or several of {', '.join(words)}"

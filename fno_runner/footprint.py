@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fno_runner.config import RunConfig
-from fno_runner.data.gridlines import STEP, raster_starts
+from fno_runner.data.gridlines import raster_starts, step_of
 from fno_runner.device import CONTEXT_BYTES
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
@@ -51,7 +51,7 @@ def data_bytes_of(config: RunConfig) -> int:
     if (named := config.train_npz or config.scan) is not None:
         path = Path(named)
         return path.stat().st_size if path.is_file() else 0
-    patterns = config.nimgs_train * len(raster_starts(STEP["train"], config.size))
+    patterns = config.nimgs_train * len(raster_starts(step_of(config, "train"), config.size))
     return patterns * config.size**2 * 4
 
 

@@ -15,6 +15,7 @@ from fno_runner.data.npz import fingerprint
 CONTENT = {
     **dict.fromkeys(("train_npz", "test_npz", "val_npz"), fingerprint),
     "scan": fingerprint_scan,
+    "probe_file": fingerprint_scan,
 }
 """What a data file's content is, by the key that names the file."""
 

@@ -53,7 +53,7 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
     config, record = model.config, model.record
     told = config.model_dump()
     trained_on = record.provenance.get("dataset") or "unknown"
-    source = "a scan" if config.scan else "simulated grid lines"
+    source = "a scan" if config.scan else f"simulated objects ({config.objects})"
     source = "patterns of NPZ files" if config.train_npz else source
     probe = model.training_probe()
     modes = "unknown" if probe is None else str(len(probe))

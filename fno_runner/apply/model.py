@@ -80,7 +80,7 @@ class TrainedModel:
             if probe.ndim not in (2, 3) or not np.isfinite(probe).all() or not probe.any():
                 raise UserError(f"{path}: 'probe' is {probe.dtype} {probe.shape}, no probe")
             return probe if probe.ndim == 3 else probe[None]
-        if self.config.scan is None and self.config.train_npz is None:
+        if self.config.is_simulated and self.config.probe_file is None:
             return zone_plate_probe(self.config)[None]
         return None
 

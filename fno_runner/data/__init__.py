@@ -38,14 +38,14 @@ def load_dataset(config: RunConfig) -> Dataset:
 def _load(config: RunConfig) -> Dataset:
     if config.scan is not None:
         return load_scan(
-            Path(config.scan), config.data_seed, config.patch_size, config.bin, hints_of(config)
+            Path(config.scan), config.data_seed, config.patch_size, config.bin, Hints.of(config)
         )
     if config.train_npz is not None and config.test_npz is not None:
         validation = None if config.val_npz is None else Path(config.val_npz)
         return load_npz_pair(
             Path(config.train_npz), Path(config.test_npz), validation, config.patch_size
         )
-    return load_simulated(config)
+    return load_simulated(config.of_size(patch_size_of(config)))
 
 
 def patch_size_of(config: RunConfig) -> int:
@@ -56,15 +56,10 @@ def patch_size_of(config: RunConfig) -> int:
     Raises:
         UserError: the scan cannot be used.
     """
-    if config.patch_size is not None or config.scan is None:
+    if config.patch_size is not None or config.scan_file is None:
         return config.patch_size or N
-    path = Path(config.scan)
-    return _chosen(path, hints_of(config), config.bin, state_of(path))
-
-
-def hints_of(config: RunConfig) -> Hints:
-    """What a configuration says of its scan's file."""
-    return Hints(data=config.scan_data, entry=config.scan_entry)
+    path = Path(config.scan_file)
+    return _chosen(path, Hints.of(config), config.bin, state_of(path))
 
 
 @lru_cache(maxsize=64)

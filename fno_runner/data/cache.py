@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,7 +14,9 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fno_runner.config import RunConfig
+from fno_runner.data.beam import beam_of
 from fno_runner.data.dataset import Dataset, load_npz_pair
+from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.gridlines import GENERATOR_VERSION, Split, simulate
 from fno_runner.data.npz import array_names, fingerprint, read_array, write_npz
 from fno_runner.errors import Kind, UserError
@@ -38,34 +41,40 @@ PARAMETERS = (
 
 
 def load_simulated(config: RunConfig) -> Dataset:
-    """Grid lines from `data_dir`/N64/gs1, made there when missing, damaged or of other parameters.
+    """Simulated data from `data_dir`/N64/gs1, made there when missing, damaged or of other
+    parameters; from N64/scan those under the probe of a scan.
 
     Every N has a folder of its own, and keeps what is there while another N is made.
 
     The lock is held while the files are read too: another process with other parameters may
     replace them at any other moment.
     """
-    folder = make_folder(Path(config.data_dir) / f"N{config.size}" / "gs1")
+    folder = make_folder(Path(config.data_dir) / f"N{config.size}" / ("scan" if config.probe_file else "gs1"))
+    load = partial(load_npz_pair, size=config.size, freeform=config.probe_file is not None)
     train, test, validation = files = [folder / f"{split}.npz" for split in SPLITS]
     with FileLock(folder / ".lock"):
         manifest = _read_manifest(folder)
         if manifest is not None and manifest.parameters == _parameters(config):
             try:
                 if manifest.content == _content(folder):
-                    return load_npz_pair(train, test, validation, config.size)
+                    return load(train, test, validation)
             except UserError:
                 pass  # which of them, and how, is found out now
             for split, path in zip(SPLITS, files, strict=True):
                 _set_aside_if_damaged(path, manifest.content[split])
         _make(folder, config)
-        return load_npz_pair(train, test, validation, config.size)
+        return load(train, test, validation)
 
 
 def _parameters(config: RunConfig) -> dict[str, Any]:
-    return {
-        "generator_version": GENERATOR_VERSION,
-        **{key: getattr(config, key) for key in PARAMETERS},
-    }
+    parameters: dict[str, Any] = {"generator_version": GENERATOR_VERSION}
+    parameters |= {key: getattr(config, key) for key in PARAMETERS}
+    if not config.is_grid_lines:
+        parameters["objects"] = config.objects
+    if config.probe_file is not None:
+        hints = {key: getattr(config, key) for key in ("bin", "scan_data", "scan_entry")}
+        parameters |= {"probe_file": fingerprint_scan(Path(config.probe_file)), **hints}
+    return parameters
 
 
 class _Manifest(BaseModel):
@@ -73,7 +82,7 @@ class _Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    parameters: dict[str, float | int]
+    parameters: dict[str, float | int | str | None]
     content: dict[Split, str]
 
 
@@ -127,8 +136,10 @@ def _make(folder: Path, config: RunConfig) -> None:
     # Without a manifest nobody believes the files, whenever this process should die.
     (folder / "manifest.json").unlink(missing_ok=True)
     with ThreadPoolExecutor() as pool:
-        files = [folder / f"{split}.npz" for split in SPLITS]
-        list(pool.map(write_npz, files, (simulate(config, split) for split in SPLITS)))
+        files, beam = [folder / f"{split}.npz" for split in SPLITS], beam_of(config)
+        arrays = (simulate(config, split, beam=beam) for split in SPLITS)
+        list(pool.map(write_npz, files, arrays))
     manifest = {"parameters": _parameters(config), "content": _content(folder)}
     write_text_atomically(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    log.info("simulated grid lines in %.1f s: %s", perf_counter() - start, folder)
+    what = "grid lines" if config.is_grid_lines else config.objects
+    log.info("simulated %s in %.1f s: %s", what, perf_counter() - start, folder)

@@ -114,13 +114,19 @@ class Dataset:
 
 
 def load_npz_pair(
-    train_npz: Path, test_npz: Path, val_npz: Path | None = None, size: int | None = None
+    train_npz: Path,
+    test_npz: Path,
+    val_npz: Path | None = None,
+    size: int | None = None,
+    *,
+    freeform: bool = False,
 ) -> Dataset:
     """A grid-lines dataset from NPZ files in the layout of PtychoPINN's study.
 
     Args:
         val_npz: a third object, in the layout of the test file.
         size: the side that the patterns are to have [px]; by default the training file's.
+        freeform: whether positions have fractions, and the truth is the whole object.
 
     Raises:
         UserError: a file is missing or damaged, lacks a key, has another N, or holds amplitudes
@@ -128,13 +134,13 @@ def load_npz_pair(
     """
     train = _read_patterns(train_npz, size)
     trained = fingerprint(train_npz)[:16]
-    dataset = _with_objects(train, test_npz, trained)
+    dataset = _with_objects(train, test_npz, trained, freeform)
     if val_npz is None:
         return dataset
-    return replace(dataset, validation=_with_objects(train, val_npz, trained))
+    return replace(dataset, validation=_with_objects(train, val_npz, trained, freeform))
 
 
-def _with_objects(train: Patterns, path: Path, trained: str) -> Dataset:
+def _with_objects(train: Patterns, path: Path, trained: str, freeform: bool) -> Dataset:
     """The dataset whose objects to reconstruct are in `path`.
 
     Args:
@@ -145,12 +151,16 @@ def _with_objects(train: Patterns, path: Path, trained: str) -> Dataset:
     if truth.ndim != 3 or min(truth.shape) == 0:
         raise UserError(f"{path}: 'YY_ground_truth' is {truth.shape}, not (H, W, objects)")
     truth = np.ascontiguousarray(np.moveaxis(truth, -1, 0))
-    scale = float(_finite(path, "norm_Y_I").reshape(-1)[0])
+    geometry: Raster | Freeform
+    if freeform:
+        geometry = Freeform((truth.shape[1], truth.shape[2]))
+    else:
+        geometry = _raster(path, test, truth, float(_finite(path, "norm_Y_I").reshape(-1)[0]))
     return Dataset(
         train=train,
         test=test,
         held_out=np.ones(len(test), bool),
-        geometry=_raster(path, test, truth, scale),
+        geometry=geometry,
         reference=truth,
         reference_kind="truth",
         fingerprint=f"{trained}-{fingerprint(path)[:16]}",
@@ -187,8 +197,8 @@ def read_amplitude(
     return np.ascontiguousarray(amplitude, np.float32)
 
 
-def read_probe(path: Path, names: tuple[str, ...], size: int) -> Complex64[np.ndarray, "n n"]:
-    """The probe, of `size` px a side, under the first of these names that the file has.
+def read_probe(path: Path, names: tuple[str, ...], size: int) -> Complex64[np.ndarray, "*m n n"]:
+    """The probe or its modes, of `size` px a side, under the first of these names that the file has.
 
     Raises:
         UserError: none of the names, another size, not finite, or zero everywhere.
@@ -196,8 +206,8 @@ def read_probe(path: Path, names: tuple[str, ...], size: int) -> Complex64[np.nd
     present = array_names(path)
     name = next((n for n in names if n in present), names[-1])
     probe = _complex(path, name)
-    if probe.shape != (size, size):
-        raise UserError(f"{path}: '{name}' is {probe.shape}, not ({size}, {size})")
+    if probe.ndim not in (2, 3) or probe.shape[-2:] != (size, size):
+        raise UserError(f"{path}: '{name}' is {probe.shape}, not ([modes, ]{size}, {size})")
     if not probe.any():
         raise UserError(f"{path}: '{name}' is zero everywhere")
     return probe
@@ -221,7 +231,12 @@ def _read_patterns(path: Path, size: int | None) -> Patterns:
     positions = read_coordinates(path, "coords_offsets", len(amplitude))
     if positions.shape != (len(amplitude), 2):
         raise UserError(f"{path}: 'coords_offsets' is not (patterns, 1, 2, 1): gridsize 1 is read")
-    return Patterns(amplitude, positions.astype(np.float32), probe)
+    mask = None
+    if "good_pixels" in array_names(path):
+        mask = _finite(path, "good_pixels").astype(bool)
+        if mask.shape != amplitude.shape[1:]:
+            raise UserError(f"{path}: 'good_pixels' is {mask.shape}, not {amplitude.shape[1:]}")
+    return Patterns(amplitude, positions.astype(np.float32), probe, mask)
 
 
 def _raster(path: Path, test: Patterns, truth: np.ndarray, scale: float) -> Raster:
@@ -256,7 +271,7 @@ def _complex(path: Path, name: str) -> np.ndarray:
 
 def _finite(path: Path, name: str) -> np.ndarray:
     array = read_array(path, name)
-    if array.dtype.kind not in "fciu":
+    if array.dtype.kind not in "fciub":
         raise UserError(f"{path}: '{name}' is {array.dtype}, not numbers")
     if array.size == 0:
         raise UserError(f"{path}: '{name}' is empty")

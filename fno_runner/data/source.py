@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from fno_runner.config import RunConfig
 from fno_runner.data.contents import Contents, content_hash, state_of
 from fno_runner.data.hdf5 import Hdf5File, is_hdf5
 from fno_runner.data.measured import Kind
@@ -25,6 +26,11 @@ class Hints:
     data: Kind | None = None
     entry: str | None = None
     probe: str | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Hints:
+        """What a configuration says of its scan's file."""
+        return cls(data=config.scan_data, entry=config.scan_entry)
 
 
 class Source:

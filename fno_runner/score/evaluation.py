@@ -60,7 +60,7 @@ def evaluate(
     metrics = Metrics()
     of_objects: list[dict[str, Pair]] = []
     curves: dict[str, RingCurves] = {}
-    if isinstance(dataset.geometry, Freeform):
+    if isinstance(dataset.geometry, Freeform) and dataset.reference_kind != "truth":
         metrics = score_without_truth(patches, dataset, config.infer_batch_size)
         halves = correlate_halves(patches, dataset)
         add_halves(metrics, halves, dataset.pixel_size)
