@@ -94,6 +94,13 @@ class RunConfig(BaseModel):
     infer_batch_size: int = Field(
         128, ge=1, le=1_048_576, description="patterns that inference works on at a time"
     )
+    overlap_passes: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="passes of the fit without a network over overlapping patches, begun from the "
+        "stitched object, probe held",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
 
     # --- data --------------------------------------------------------------------------------

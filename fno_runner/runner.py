@@ -30,6 +30,7 @@ from fno_runner.files import make_folder
 from fno_runner.footprint import memory_need
 from fno_runner.identity import run_id
 from fno_runner.models import count_parameters
+from fno_runner.overlap import Overlap
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
 from fno_runner.reconstruct.weights import WEIGHTS, weights_of_seed, write_weights
@@ -269,7 +270,11 @@ def _evaluate(
                 if not network.history:
                     continue
             timed = "finished" not in first and network.stopped is None
-            reconstruction = evaluate(replica, dataset, device, network, seed, timed=timed)
+            passes = config.overlap_passes
+            overlap = Overlap(passes, device) if passes else None
+            reconstruction = evaluate(
+                replica, dataset, device, network, seed, timed=timed, overlap=overlap
+            )
             write_weights(folder / weights_of_seed(replica.seed), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
         if len(trained) > 1:

@@ -15,7 +15,7 @@ from fno_runner.data.probe import zone_plate_probe
 from fno_runner.data.scan import load_scan
 from fno_runner.physics import amplitude_of, far_field, local_probe, object_update
 from fno_runner.reconstruct.inference import predicted_amplitude
-from fno_runner.reconstruct.stitching import average
+from fno_runner.reconstruct.stitching import Canvas
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.score.floors import iterate
 from fno_runner.train.network import build_model
@@ -122,7 +122,8 @@ def test_a_patch_weighs_by_the_light_of_all_modes() -> None:
     first[:, : N // 2], second[:, N // 2 :] = 1, 2
     patch = np.full((1, N, N), 0.5, np.complex64)
     position = np.full((1, 2), (N - 1) / 2, np.float32)
-    stitched, weight = average(patch, position, np.stack([first, second]), (N, N))
-    np.testing.assert_allclose(stitched, 0.5, atol=1e-5)
-    np.testing.assert_allclose(weight[:, 0], 1, atol=1e-4)
-    np.testing.assert_allclose(weight[:, -1], 4, atol=1e-4)
+    canvas = Canvas((N, N))
+    canvas.add(patch, position, np.stack([first, second]))
+    np.testing.assert_allclose(canvas.mean(), 0.5, atol=1e-5)
+    np.testing.assert_allclose(canvas.weight[:, 0], 1, atol=1e-4)
+    np.testing.assert_allclose(canvas.weight[:, -1], 4, atol=1e-4)

@@ -49,7 +49,9 @@ def load_simulated(config: RunConfig) -> Dataset:
     The lock is held while the files are read too: another process with other parameters may
     replace them at any other moment.
     """
-    folder = make_folder(Path(config.data_dir) / f"N{config.size}" / ("scan" if config.probe_file else "gs1"))
+    folder = make_folder(
+        Path(config.data_dir) / f"N{config.size}" / ("scan" if config.probe_file else "gs1")
+    )
     load = partial(load_npz_pair, size=config.size, freeform=config.probe_file is not None)
     train, test, validation = files = [folder / f"{split}.npz" for split in SPLITS]
     with FileLock(folder / ".lock"):

@@ -198,7 +198,7 @@ def read_amplitude(
 
 
 def read_probe(path: Path, names: tuple[str, ...], size: int) -> Complex64[np.ndarray, "*m n n"]:
-    """The probe or its modes, of `size` px a side, under the first of these names that the file has.
+    """The probe or its modes, of `size` px a side, under the first of these names that are there.
 
     Raises:
         UserError: none of the names, another size, not finite, or zero everywhere.

@@ -1,8 +1,8 @@
 """Simulated data: grid lines or thin samples, their raster scan, their diffraction patterns.
 
-By default after PtychoPINN's grid-lines study (gridsize 1), with two differences: the phase is always on, and
-the probe is complex and asymmetric. The arrays have that study's names and layouts, so that its
-tools read these files and this program reads its own.
+By default after PtychoPINN's grid-lines study (gridsize 1), with two differences: the phase is
+always on, and the probe is complex and asymmetric. The arrays have that study's names and layouts,
+so that its tools read these files and this program reads its own.
 
 The objects, and the scan's steps, are the same for every N, as in that study: a larger pattern
 sees more of the object, and there are fewer of them.

@@ -37,7 +37,9 @@ def blurred_lines(side: int, rng: np.random.Generator, lines: int) -> Thickness:
     canvas = np.zeros((side, side))
     for r0, c0, r1, c1 in rng.integers(0, side, size=(lines, 4)):
         canvas[line(r0, c0, r1, c1)] = 1.0
-    blurred = (weight * gaussian_filter(canvas, sigma) for weight, sigma in ((1, 1), (2, 5), (5, 10)))
+    blurred = (
+        weight * gaussian_filter(canvas, sigma) for weight, sigma in ((1, 1), (2, 5), (5, 10))
+    )
     return np.asarray(sum(blurred))
 
 
@@ -58,7 +60,7 @@ def _discs(side: int, rng: np.random.Generator) -> Thickness:
 
 
 def _textures(side: int, rng: np.random.Generator) -> Thickness:
-    """Noise whose amplitude spectrum falls as |k|^−1 to |k|^−2, between its 1st and 99th per cent."""
+    """Noise whose amplitude spectrum falls as 1/|k| to 1/|k|², its middle 98 %."""
     k = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     k[0, 0] = np.inf
     noise = np.fft.rfft2(rng.standard_normal((side, side))) * k ** -rng.uniform(1, 2)

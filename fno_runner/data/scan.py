@@ -98,6 +98,21 @@ def beam_of(scan: Outline) -> Complex64[np.ndarray, "*m n n"]:
     return np.ascontiguousarray(scan.probe[0] if len(scan.probe) == 1 else scan.probe)
 
 
+def scan_of(patterns: Patterns, shape: tuple[int, int]) -> Scan:
+    """Patterns as a scan of an object of this shape: the inverse of `patterns_of`."""
+    size, probe = patterns.size, patterns.probe
+    return Scan(
+        amplitude=patterns.amplitude,
+        mask=patterns.mask,
+        probe=probe if probe.ndim == 3 else probe[None],
+        positions=patterns.positions.astype(np.float64) - centre(size) + size // 2,
+        pixel_size=None,
+        reference=np.zeros(shape, np.complex64),  # which says how large the object is
+        source="patterns",
+        crop=Crop(size=size, binning=1, counts=1.0, light=None),
+    )
+
+
 def hold_out(positions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which frames are held out, bool (F,) each: those here and there, and those of one place.
 

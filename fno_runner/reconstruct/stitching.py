@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex64, Float32
 
 from fno_runner.config import centre
-from fno_runner.data.dataset import Dataset, Raster
+from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.physics import shift_probe
 
 COVERED = 0.1
 """A pixel of a free scan counts as seen above this share of the median illumination."""
 
 
+@runtime_checkable
+class Improve(Protocol):
+    """What makes a better object of a stitched one: `fno_runner.overlap`. It keeps of each call the
+    misfit of the patterns before and after, and the time that it took [s]."""
+
+    r_before: list[float]
+    r_after: list[float]
+    seconds: list[float]
+
+    def __call__(self, obj: np.ndarray, seen: np.ndarray, patterns: Patterns, /) -> np.ndarray: ...
+
+
 def stitch(
-    patches: Complex64[np.ndarray, "b n n"], dataset: Dataset
+    patches: Complex64[np.ndarray, "b n n"], dataset: Dataset, improve: Improve | None = None
 ) -> tuple[Complex64[np.ndarray, "o h w"], np.ndarray]:
     """The objects that the patches of `dataset.test` make, and where they are known.
+
+    Args:
+        improve: what makes more of each object and all patterns of it.
 
     Returns:
         complex64 (objects, H, W), and a bool mask of the same shape.
     """
     if isinstance(dataset.geometry, Raster):
-        objects = tile(patches, dataset.geometry) * np.float32(dataset.geometry.scale)
-        return objects, np.ones(objects.shape, bool)
-    stitched, weight = average(
-        patches, dataset.test.positions, dataset.test.probe, dataset.geometry.shape
-    )
-    return stitched[None], covered(weight)[None]
+        if improve is None:
+            objects = tile(patches, dataset.geometry)
+        else:
+            objects = _improved_rasters(patches, dataset.test, dataset.geometry, improve)
+        return objects * np.float32(dataset.geometry.scale), np.ones(objects.shape, bool)
+    stitched, seen = average(patches, dataset.test, dataset.geometry.shape, improve)
+    return stitched[None], seen[None]
+
+
+def _improved_rasters(
+    patches: np.ndarray, patterns: Patterns, raster: Raster, improve: Improve
+) -> Complex64[np.ndarray, "o h w"]:
+    """The part of each object that `tile` tiles, improved as the whole that its patches cover."""
+    size = patterns.size
+    rows, cols = raster.rows * raster.step, raster.cols * raster.step
+    border = (size - raster.step) // 2
+    objects = []
+    for own in np.arange(len(patterns)).reshape(-1, raster.rows * raster.cols):
+        some = patterns.take(own)
+        some = replace(some, positions=some.positions - some.positions[0] + centre(size))
+        shape = rows + 2 * border, cols + 2 * border
+        obj, _ = average(patches[own], some, shape, improve)
+        objects.append(obj[border : border + rows, border : border + cols])
+    return np.stack(objects)
 
 
 def tile(patches: Complex64[np.ndarray, "b n n"], raster: Raster) -> Complex64[np.ndarray, "o h w"]:
@@ -43,18 +79,19 @@ def tile(patches: Complex64[np.ndarray, "b n n"], raster: Raster) -> Complex64[n
 
 def average(
     patches: Complex64[np.ndarray, "b n n"],
-    positions: Float32[np.ndarray, "b 2"],
-    probe: Complex64[np.ndarray, "*m n n"],
+    patterns: Patterns,
     shape: tuple[int, int],
-) -> tuple[Complex64[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    improve: Improve | None = None,
+) -> tuple[Complex64[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """The mean of all patches over a pixel, weighted by the intensity of each one's probe.
 
     Returns:
-        the object (zero where no patch reaches) and the summed weight.
+        the object (zero where no patch reaches), and where enough light fell for it to be known.
     """
     canvas = Canvas(shape)
-    canvas.add(patches, positions, probe)
-    return canvas.mean(), canvas.weight
+    canvas.add(patches, patterns.positions, patterns.probe)
+    obj, seen = canvas.mean(), canvas.seen()
+    return obj if improve is None else improve(obj, seen, patterns), seen
 
 
 class Canvas:

@@ -15,7 +15,7 @@ from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
 from fno_runner.reconstruct.inference import predict
-from fno_runner.reconstruct.stitching import stitch
+from fno_runner.reconstruct.stitching import Improve, stitch
 from fno_runner.result import ErrorInfo, Metrics, Pair, RingCurves, SeedResult
 from fno_runner.score.frc import as_curves
 from fno_runner.score.metrics import mean_over_objects, ring_curves, score, score_each
@@ -47,8 +47,13 @@ def evaluate(
     seed: SeedResult,
     *,
     timed: bool,
+    overlap: Improve | None = None,
 ) -> Reconstruction:
     """Reconstruct and score all test objects; fills `seed`.
+
+    Args:
+        overlap: what improves each stitched object. Its time for one is timing's overlap_time_s and
+            part of inference_time_s, as without it there is no such object.
 
     Raises:
         DivergedError: the training, a prediction or a metric is not finite.
@@ -56,13 +61,22 @@ def evaluate(
     if trained.error is not None:
         raise trained.error
     patches, timing = _predict_test(config, dataset, device, trained, timed=timed)
-    objects, mask = stitch(patches, dataset)
+    objects, mask = stitch(patches, dataset, overlap)
     metrics = Metrics()
+    improved: dict[str, float | None] = {}
+    if overlap is not None:
+        improved = {
+            "r_before": float(np.mean(overlap.r_before)),
+            "r_after": float(np.mean(overlap.r_after)),
+        }
+        timing["overlap_time_s"] = overlap.seconds[0]
+        if "inference_time_s" in timing:
+            timing["inference_time_s"] += overlap.seconds[0]
     of_objects: list[dict[str, Pair]] = []
     curves: dict[str, RingCurves] = {}
     if isinstance(dataset.geometry, Freeform) and dataset.reference_kind != "truth":
-        metrics = score_without_truth(patches, dataset, config.infer_batch_size)
-        halves = correlate_halves(patches, dataset)
+        metrics = score_without_truth(patches, dataset, config.infer_batch_size, overlap)
+        halves = correlate_halves(patches, dataset, overlap)
         add_halves(metrics, halves, dataset.pixel_size)
         if halves is not None:
             curves["halves"] = as_curves(*halves, halves[1].half_bit)
@@ -71,9 +85,11 @@ def evaluate(
         of_objects = [dict(of_object) for of_object in scores]
         metrics.pairs |= mean_over_objects(scores)
         curves[dataset.reference_kind] = ring_curves(objects, dataset.reference, mask)
+    if improved:
+        metrics.scan["overlap"] = improved
     _check_finite(metrics)
     if dataset.validation is not None:
-        seed.validation = _validate(config, dataset.validation, device, trained)
+        seed.validation = _validate(config, dataset.validation, device, trained, overlap)
     seed.metrics, seed.curves = metrics, curves
     seed.objects = of_objects if len(of_objects) > 1 else []
     if trained.stopped is None:
@@ -104,13 +120,17 @@ def _predict_test(
 
 
 def _validate(
-    config: RunConfig, validation: Dataset, device: torch.device, trained: Trained
+    config: RunConfig,
+    validation: Dataset,
+    device: torch.device,
+    trained: Trained,
+    overlap: Improve | None,
 ) -> dict[str, Pair]:
     """The metrics of the validation object, reconstructed and scored as the test object is."""
     assert validation.reference is not None
     network = (trained.model, validation.test, trained.scale, device)
     patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
-    objects, mask = stitch(patches, validation)
+    objects, mask = stitch(patches, validation, overlap)
     return dict(score(objects, validation.reference, mask))
 
 

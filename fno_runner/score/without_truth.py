@@ -10,7 +10,7 @@ from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.physics import poisson_deviance, shift_probe
 from fno_runner.reconstruct.inference import predicted_amplitude
-from fno_runner.reconstruct.stitching import COVERED, average
+from fno_runner.reconstruct.stitching import Improve, average
 from fno_runner.result import Metrics, Pair
 from fno_runner.score.frc import RingCorrelation, ring_correlation
 from fno_runner.score.metrics import align, crop_to, r_factor
@@ -20,7 +20,10 @@ KNOWN = 0.9
 
 
 def score_without_truth(
-    patches: Complex64[np.ndarray, "b n n"], dataset: Dataset, infer_batch_size: int
+    patches: Complex64[np.ndarray, "b n n"],
+    dataset: Dataset,
+    infer_batch_size: int,
+    improve: Improve | None = None,
 ) -> Metrics:
     """Scores of a scan's patches that need no truth.
 
@@ -28,14 +31,15 @@ def score_without_truth(
         the mean count, less its value at a perfect fit. Both of the network's own answers, on the
         frames that were trained on (train), on frames here and there that were not (held_out), and
         on those of one place (region); and of what the object that is stitched out of training
-        frames only predicts for the latter two (…_from_object), where it knows the place.
+        frames only, and improved on them, predicts for the latter two (…_from_object), where it
+        knows the place.
     """
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
     region = np.zeros(len(test), bool) if dataset.region is None else dataset.region
     train = ~(dataset.held_out | region)
     own = predicted_amplitude(patches, test, infer_batch_size)
-    of_object, known = from_object(patches, dataset, train, infer_batch_size)
+    of_object, known = from_object(patches, dataset, train, infer_batch_size, improve)
     r: dict[str, float | None] = {}
     deviance: dict[str, float | None] = {}
     for name, frames, predicted in (
@@ -52,7 +56,7 @@ def score_without_truth(
 
 
 def correlate_halves(
-    patches: Complex64[np.ndarray, "b n n"], dataset: Dataset
+    patches: Complex64[np.ndarray, "b n n"], dataset: Dataset, improve: Improve | None = None
 ) -> tuple[RingCorrelation, RingCorrelation] | None:
     """(amplitude, phase): the correlation of two objects, each of half the frames.
 
@@ -65,10 +69,7 @@ def correlate_halves(
     order = np.random.default_rng(0).permutation(len(test))
     halves = []
     for half in (order[::2], order[1::2]):
-        stitched, weight = average(
-            patches[half], test.positions[half], test.probe, dataset.geometry.shape
-        )
-        halves.append((stitched, _known(weight)))
+        halves.append(average(patches[half], test.take(half), dataset.geometry.shape, improve))
     mask = halves[0][1] & halves[1][1]
     if not mask.any():
         return None
@@ -108,14 +109,12 @@ def from_object(
     dataset: Dataset,
     train: Bool[np.ndarray, " b"],
     infer_batch_size: int,
+    improve: Improve | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the object of the training frames predicts for every frame, and where it knows it."""
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
-    stitched, weight = average(
-        patches[train], test.positions[train], test.probe, dataset.geometry.shape
-    )
-    seen = _known(weight)
+    stitched, seen = average(patches[train], test.take(train), dataset.geometry.shape, improve)
     size = test.size
     first = test.positions - centre(size)
     corner = np.rint(first)
@@ -126,11 +125,6 @@ def from_object(
     of_object = np.stack([stitched[window] for window in windows])
     lit = np.array([(i * seen[w]).sum() / i.sum() for i, w in zip(intensity, windows, strict=True)])
     return predicted_amplitude(of_object, test, infer_batch_size), lit >= KNOWN
-
-
-def _known(weight: np.ndarray) -> np.ndarray:
-    known: np.ndarray = weight > COVERED * np.median(weight[weight > 0])
-    return known
 
 
 def _deviance(predicted: np.ndarray, measured: np.ndarray) -> float:
