@@ -165,8 +165,15 @@ def test_a_probe_file_that_cannot_be_used_is_named(scan_npz: Path, tmp_path: Pat
 def before_the_scan(scan_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = tmp_path_factory.mktemp("before")
     return RunConfig(
-        **{"width": 4, "modes": 6, "blocks": 2, "epochs": 1, "train_patterns": 200},
-        **{"probe_file": str(scan_npz), "objects": "discs", "nimgs_train": 1, "device": "cpu"},
+        width=4,
+        modes=6,
+        blocks=2,
+        epochs=1,
+        train_patterns=200,
+        probe_file=str(scan_npz),
+        objects="discs",
+        nimgs_train=1,
+        device="cpu",
         data_dir=str(folder / "data"),
         output_dir=str(folder / "study"),
         overlap_passes=2,
@@ -182,11 +189,13 @@ def test_a_network_trained_before_the_scan_reconstructs_it(
     assert result.status in ("finished", "collapsed"), result.error
     assert result.metrics_against == "truth" and "r_factor" not in result.metrics.scan
     overlap = result.metrics.scan["overlap"]
-    assert 0 < overlap["r_after"] < overlap["r_before"]
+    after, before = overlap["r_after"], overlap["r_before"]
+    assert after is not None and before is not None and 0 < after < before
     if result.status == "collapsed":
         pytest.fail(str(result.error))
-    assert result.timing["overlap_time_s"] > 0
-    assert result.inference_time_s > result.timing["overlap_time_s"]
+    took = result.timing["overlap_time_s"]
+    assert took is not None and result.inference_time_s is not None
+    assert 0 < took < result.inference_time_s
     done = python_m(
         "fno_runner.reconstruct", str(outcome.folder), str(scan_npz), "-o", str(tmp_path / "out")
     )
