@@ -19,6 +19,7 @@ from scipy.stats import bootstrap, kendalltau, rankdata
 
 from agent import local
 from agent.analysis.configurations import CONFIGURATION, configurations
+from agent.analysis.means import CONFIDENCE
 from agent.scheduling.slots import add_slot_options, slot_words
 from agent.study.quality import numbers
 from agent.study.records import read_records, table
@@ -32,7 +33,6 @@ from fno_runner.score.quantities import QUANTITIES
 
 ROOT = Path("outputs/transfer")
 RESAMPLES = 4000
-CONFIDENCE = 0.95
 FEWEST = 4
 """Of fewer configurations no rank correlation says anything."""
 

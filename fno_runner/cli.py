@@ -93,6 +93,20 @@ def count_of(most: int | float = math.inf) -> Callable[[str], int]:
     return parse
 
 
+def number_where(allowed: Callable[[float], bool], words: str) -> Callable[[str], float]:
+    """The type of an option that is a number, such as 'a number ≥ 0'."""
+
+    def parse(text: str) -> float:
+        try:
+            if allowed(number := float(text)):
+                return number
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"'{text}': allowed is {words}")
+
+    return parse
+
+
 def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
     """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
 

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 
 from agent.analysis.configurations import COST
 from agent.analysis.recommendation import ChoiceOptions, Limit
+from fno_runner.cli import number_where
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import COSTS, QUANTITIES
+
+NOT_NEGATIVE = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
     """The options of the price and of what is paid."""
     add = parser.add_argument_group("the choice").add_argument
-    add("--price", type=positive, metavar="X",
+    add("--price", type=NOT_NEGATIVE, metavar="X",
         help="what a doubling of the cost must bring, in the quality's unit: 0 chooses the best, a "
         "high price the frugal one (default: 0.01 in phase SSIM, 0.001 in R)")  # fmt: skip
     add("--cost", choices=[cost.column for cost in COSTS], default=COST,
@@ -33,12 +36,12 @@ def add_more_choice_options(parser: argparse.ArgumentParser) -> None:
         "may be given several times")  # fmt: skip
     add("--at-most", action="append", default=[], metavar="COLUMN=X",
         help="… at most X, such as latency_s=0.005")  # fmt: skip
-    add("--equal", type=positive, metavar="X",
+    add("--equal", type=NOT_NEGATIVE, metavar="X",
         help="what differs by less is as good (default: 0.005 in SSIM, 0.0005 in R)")  # fmt: skip
     add("--best-over", metavar="KEY",
         help="each configuration counts at its best value of a key that is no question of the "
         "study, such as learning_rate, chosen for every seed by the other seeds")  # fmt: skip
-    add("--tolerance", type=positive, metavar="X",
+    add("--tolerance", type=NOT_NEGATIVE, metavar="X",
         help="in place of a price: recommend the cheapest configuration within X of the best, "
         "whatever the seeds say")  # fmt: skip
 
@@ -63,17 +66,6 @@ def choice_options(args: argparse.Namespace) -> ChoiceOptions:
         allow_collapse=args.allow_collapse,
         best_over=options.get("best_over"),
     )
-
-
-def positive(text: str) -> float:
-    """A number that is not negative, for argparse."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}': allowed is a number ≥ 0")
-    return number
 
 
 def _limits(option: str, texts: Sequence[str]) -> list[Limit]:

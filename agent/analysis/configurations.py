@@ -15,8 +15,8 @@ from scipy import stats
 
 from agent.analysis.means import CONFIDENCE, Means, known, means
 from agent.analysis.objects import interaction, object_samples
-from agent.analysis.scatter import scale_between, trend_terms
-from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, numbers
+from agent.analysis.scatter import scale_of, trend_terms
+from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, by_key, cells, numbers, words
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
 from fno_runner.score.quantities import COSTS, QUANTITIES
@@ -95,9 +95,7 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         empty = pd.DataFrame(columns=["configuration", *CONFIGURATION])
         return Configurations(empty, [], {}, np.empty((0, 0)))
     told = runs.reindex(columns=list(CONFIGURATION)).to_numpy().tolist()
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for row, values in enumerate(told):
-        groups.setdefault(tuple(map(str, values)), []).append(row)
+    groups = by_key(words(runs, CONFIGURATION))
     names = configuration_names(runs.iloc[[rows[0] for rows in groups.values()]])
     # In the order of names, so that it depends on no order of rows.
     in_order = sorted(zip(map(_natural, names), names, groups.values(), strict=True))
@@ -105,7 +103,7 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     run_ids, seed, status = (runs[key].tolist() for key in ("run_id", "seed", "status"))
     counted = [_finished_seeds(rows, run_ids, seed, status) for rows in members]
     device, on = time_device(runs), devices(runs)
-    timed = [_timed(rows, run_ids, on, device) for rows in counted]
+    timed = [timed_rows(rows, run_ids, on, device) for rows in counted]
     table: dict[str, list[Any]] = {"configuration": [name for _, name, _ in in_order]}
     for place, key in enumerate(CONFIGURATION):
         table[key] = [told[rows[0]][place] for rows in members]
@@ -115,8 +113,12 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     table["seeds"] = [" ".join(str(seed[row]) for row in rows) for rows in counted]
     table["run_ids"] = [" ".join(run_ids[row] for row in rows) for rows in counted]
     for key in (COST, FLOPS):
-        told_counts = runs[key].tolist() if key in runs else [None] * len(runs)
-        table[key] = [_first(told_counts, rows) for rows in members]
+        # A count that the configuration decides is the same in all runs: the first known one.
+        counts = cells(runs, key)
+        known_counts = [
+            [counts[row] for row in rows if counts[row] is not None] for rows in members
+        ]
+        table[key] = [own[0] if own else None for own in known_counts]
     table |= dict(zip(COLLAPSE, _collapse(statuses), strict=True))
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
@@ -202,7 +204,7 @@ def _finished_seeds(
     return list(by_seed.values())
 
 
-def _timed(rows: Sequence[int], run_ids: list[str], on: list[str], device: str) -> list[int]:
+def timed_rows(rows: Sequence[int], run_ids: list[str], on: list[str], device: str) -> list[int]:
     """The rows of one device, one a run: replicates share a clock."""
     first: dict[str, int] = {}
     for row in rows:
@@ -228,11 +230,6 @@ def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
     return counts
 
 
-def _first(values: list[Any], rows: Sequence[int]) -> Any:
-    """The first known value: a count that the configuration decides is the same in all runs."""
-    return next((values[row] for row in rows if values[row] is not None), None)
-
-
 def seed_means(
     column: str,
     values: npt.NDArray[np.float64],
@@ -256,8 +253,7 @@ def seed_means(
     for config, rows in enumerate(members):
         for number, row in enumerate(rows):
             by_seed[config, places[seeds[row]] if paired else number] = values[row]
-    quantity = QUANTITIES[column]
-    return means(by_seed, scale_between(quantity.low, quantity.high), terms, paired)
+    return means(by_seed, scale_of(QUANTITIES[column]), terms, paired)
 
 
 def _collapse(statuses: Sequence[Counter[str]]) -> tuple[list[float], list[float], list[float]]:

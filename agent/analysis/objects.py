@@ -21,6 +21,7 @@ degrees of freedom.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,13 +31,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from agent.analysis.scatter import Scale, moderated
+from agent.analysis.means import CONFIDENCE
+from agent.analysis.scatter import Scale, moderated, scale_of
 from agent.study.quality import numbers
 from fno_runner.score.quantities import Quantity, object_column
 
 Array = npt.NDArray[np.float64]
 
-CONFIDENCE = 0.95
 STATISTICS = (
     *("n_objects", "seed_sd", "object_sd", "rest_sd"),
     *("objects_low", "objects_high", "new_object_low", "new_object_high"),
@@ -164,10 +165,8 @@ def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence
 
 def object_columns(column: str, table: pd.DataFrame) -> list[str]:
     """The columns of a table of runs that have a metric of each test object, in their order."""
-    names: list[str] = []
-    while (name := object_column(column, len(names) + 1)) in table:
-        names.append(name)
-    return names
+    numbered = (object_column(column, number) for number in itertools.count(1))
+    return list(itertools.takewhile(table.__contains__, numbered))
 
 
 def object_samples(column: str, runs: pd.DataFrame, seeds: Sequence[Sequence[int]]) -> list[Array]:
@@ -194,7 +193,7 @@ def component_columns(
     """
     column, bounds = quality.column, (quality.low, quality.high)
     samples = object_samples(column, runs, seeds)
-    estimate = components(samples, _scale(quality))
+    estimate = components(samples, scale_of(quality))
     table: dict[str, list[float] | list[int]] = {
         "n_objects": [sample.shape[1] if len(sample) else 0 for sample in samples],
         "seed_sd": estimate.seed.tolist(),
@@ -206,10 +205,3 @@ def component_columns(
         "new_object_high": np.clip(estimate.new_high, *bounds).tolist(),
     }
     return pd.DataFrame({f"{column}_{key}": table[key] for key in STATISTICS}, dtype=object)
-
-
-def _scale(quality: Quantity) -> Scale:
-    """Where a quality's scatter is expected to be even."""
-    if math.isfinite(quality.high):
-        return "logit"
-    return "log" if quality.low == 0 else "linear"

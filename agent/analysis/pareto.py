@@ -18,6 +18,7 @@ from agent.analysis.configurations import (
     devices,
     seconds,
     seed_means,
+    timed_rows,
 )
 from agent.analysis.means import Means
 from agent.analysis.probabilities import front_probabilities, on_front
@@ -192,10 +193,7 @@ def _timed(
 ) -> Means:
     """Times on one device, each run once."""
     names = runs["run_id"].tolist()
-    members = []
-    for mine in configs.seeds:
-        once = {names[row]: row for row in reversed(mine) if on[row] == device}
-        members.append(list(once.values()))
+    members = [timed_rows(mine, names, on, device) for mine in configs.seeds]
     return seed_means(column, seconds(runs, column), runs["seed"].tolist(), members, configs.terms)
 
 

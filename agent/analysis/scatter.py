@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from fno_runner.score.quantities import Quantity
+
 Array = npt.NDArray[np.float64]
 Scale = Literal["linear", "log", "logit"]
 """Where scatter is expected to be even: in the number itself, in its logarithm (what is positive
@@ -103,11 +105,11 @@ def moderated(
     return Scatter(own, np.sqrt(expected), np.sqrt(variance), total, prior)
 
 
-def scale_between(low: float, high: float) -> Scale:
-    """Where a quantity with these bounds is expected to scatter evenly."""
-    if (low, high) == (-1, 1):
+def scale_of(quantity: Quantity) -> Scale:
+    """Where a quantity is expected to scatter evenly, by its bounds."""
+    if (quantity.low, quantity.high) == (-1, 1):
         return "logit"
-    return "log" if (low, high) == (0, np.inf) else "linear"
+    return "log" if (quantity.low, quantity.high) == (0, np.inf) else "linear"
 
 
 def trend_terms(

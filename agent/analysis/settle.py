@@ -18,7 +18,7 @@ from agent.analysis.series import comparable
 from agent.study.coverage import attempts
 from agent.study.quality import cells, numbers, words
 from agent.study.sweepfile import Point, Sweep, points
-from fno_runner.cli import count_of
+from fno_runner.cli import count_of, number_where
 from fno_runner.config import load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -210,7 +210,8 @@ def settling_of(
 def add_settle_options(parser: argparse.ArgumentParser) -> None:
     """The options of settling a choice."""
     add = parser.add_argument_group("settling the choice").add_argument
-    add("--settle", type=_probability, metavar="P",
+    probability = number_where(lambda p: 0 < p < 1, "a probability above 0 and below 1")
+    add("--settle", type=probability, metavar="P",
         help="when the grid is done, add seeds where they would change the choice, until it is the "
         "right one with probability P, such as 0.9")  # fmt: skip
     add("--most-seeds", type=count_of(), default=MOST_SEEDS, metavar="K",
@@ -235,13 +236,3 @@ def describe(settling: Settling, added: Collection[str]) -> list[str]:
             sure = f"{100 * standing.probability:.0f} % sure"
             lines.append(f"{name}{standing.choice} is the choice, {sure}")
     return lines
-
-
-def _probability(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': allowed is a probability above 0 and below 1")
-    return number

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agent.report.figures import OKABE_ITO
-from agent.report.gallery import NAMED_ROLES, Gallery, seed_record
+from agent.report.gallery import Gallery, seed_record
 from fno_runner.result import RingCurves
 from fno_runner.score.frc import HALF, SEVENTH, last_crossing, smooth
 
@@ -33,9 +33,7 @@ def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
         for shown_run in gallery.representatives:
             record = seed_record(study, shown_run.run)
             if record is not None and record.curves:
-                name = str(gallery.series.configs["configuration"][shown_run.config])
-                named = f"{name} ({shown_run.role})" if shown_run.role in NAMED_ROLES else name
-                told.append((named, record.curves))
+                told.append((gallery.name(shown_run), record.curves))
     kind = next((kind for kind in KINDS if any(kind in curves for _, curves in told)), None)
     if kind is None:
         return None

@@ -61,6 +61,11 @@ class Gallery:
     reconstructions: dict[int, Reconstruction]
     remarks: list[tuple[Path, str]]
 
+    def name(self, of: Representative) -> str:
+        """A configuration's name, with its role where a reader should know it."""
+        name = str(self.series.configs["configuration"][of.config])
+        return f"{name} ({of.role})" if of.role in NAMED_ROLES else name
+
     @property
     def shown(self) -> list[Representative]:
         """For reconstructions.png: some of the front, else of the best, by cost; then the worst."""

@@ -17,7 +17,7 @@ from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_ordered, note
 from agent.report.figures import MAX_SERIES, OKABE_ITO
-from agent.report.gallery import NAMED_ROLES, Gallery, seed_record
+from agent.report.gallery import Gallery, seed_record
 from agent.report.pareto_plot import COLOURS, SHAPES, floors, quality_label
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
@@ -262,10 +262,9 @@ def _losses(gallery: Gallery, study: Path) -> list[Json]:
         if record is None or not record.history:
             continue
         epochs = record.history
-        name = str(gallery.series.configs["configuration"][picture.config])
         curves.append(
             {
-                "label": f"{name} ({picture.role})" if picture.role in NAMED_ROLES else name,
+                "label": gallery.name(picture),
                 "epochs": [epoch.get("epoch") for epoch in epochs],
                 "train": [epoch.get("train_loss") for epoch in epochs],
                 "validation": [epoch.get("val_loss") for epoch in epochs],
