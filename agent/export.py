@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from agent.analysis.choice_options import (
+    ChoiceOptions,
     add_choice_options,
     add_more_choice_options,
     choice_options,
 )
 from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
-from agent.analysis.recommendation import ChoiceOptions
 from agent.analysis.series import configuration_table, series
 from agent.report.recommendation_json import to_json
 from agent.report.terminal import (

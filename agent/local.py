@@ -15,8 +15,7 @@ import sqlalchemy
 from rich.console import Console
 from rich.table import Table
 
-from agent.analysis.choice_options import add_choice_options
-from agent.analysis.settle import add_settle_options, describe, settling_of
+from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
 from agent.scheduling.driver import Driver, drive, early_end, named_grid, statuses
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import Queue, check_storage, open_queue
@@ -115,7 +114,7 @@ def _main(args: argparse.Namespace) -> int:
     )  # fmt: skip
     everything = _summary(console, folder, grid, queue, driver)
     if settling is not None:
-        lines_to(console)("\n".join(describe(settling, driver.ended.keys() - (grid or {}).keys())))
+        lines_to(console)("\n".join(settling.describe(driver.ended.keys() - (grid or {}).keys())))
     if (status := early_end(driver, stopped)) is not None:
         return status
     if settling is not None:

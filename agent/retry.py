@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.analysis.choice_options import add_choice_options
-from agent.analysis.settle import Settling, add_settle_options, describe, settling_of
+from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
 from agent.scheduling.driver import drive, early_end, named_grid
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
@@ -32,6 +31,11 @@ from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.cli import Parser, command, lines_to
 from fno_runner.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from agent.analysis.settle import Settling
 
 HELP = """\
 List the points of a sweep's grid that have no finished run on the server, and what became of them.
@@ -141,7 +145,7 @@ def _main(args: argparse.Namespace) -> int:
         missing = find_missing(sweep, server.runs(place), folder)
         _list(console, place, sweep, missing, folder)
     elif settling is not None:
-        lines_to(console)("\n".join(describe(settling, ())))
+        lines_to(console)("\n".join(settling.describe(())))
     if not args.run and (wanted or settling is not None):
         lines_to(console)("--run runs what is to run, on this machine")
     return 1 if missing or (settling is not None and not settling.is_settled) else 0
@@ -167,7 +171,7 @@ def _run(
         given=variables, more=more, retry_failed=True,
     )  # fmt: skip
     if settling is not None:
-        lines_to(console)("\n".join(describe(settling, driver.ended.keys() - grid.keys())))
+        lines_to(console)("\n".join(settling.describe(driver.ended.keys() - grid.keys())))
     return early_end(driver, stopped) or 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.analysis.best_over import cross_fitted
-from agent.analysis.recommendation import ChoiceOptions
+from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.series import series
 from agent.export import main
 from agent.report.terminal import RECOMMENDATION

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.recommendation import ChoiceOptions, Limit
+from agent.analysis.choice_options import ChoiceOptions, Limit
 from agent.analysis.series import Series, series
 from agent.report.recommendation_json import to_json
 from agent.report.words import advice

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from agent.analysis.recommendation import ChoiceOptions, Limit
+from agent.analysis.choice_options import ChoiceOptions, Limit
 from agent.analysis.series import series
 from agent.export import export, read_local
 from agent.report.write import PAGE

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agent.analysis.recommendation import ChoiceOptions
+from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.settle import Settling
 from agent.study.records import table
 from agent.study.sweepfile import Point, parse_sweep

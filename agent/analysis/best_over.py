@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agent.analysis.configurations import CONFIGURATION, COST, FLOPS
+from agent.analysis.choice_options import COST
+from agent.analysis.configurations import CONFIGURATION, FLOPS
 from agent.study.quality import cells, numbers, words
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError

@@ -1,19 +1,67 @@
-"""What a command line asks of the choice: options that commands share."""
+"""What one may ask of the choice, and the options of command lines that ask it."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from agent.analysis.configurations import COST
-from agent.analysis.recommendation import ChoiceOptions, Limit
-from fno_runner.cli import number_where
+from fno_runner.cli import count_of, number_where
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import COSTS, QUANTITIES
 
+if TYPE_CHECKING:  # what takes seconds to import, and who only starts others needs none
+    import pandas as pd
+
+    from agent.analysis.settle import Settling
+    from agent.study.sweepfile import Sweep
+
+COST = "model_params"
+"""What the recommendation saves unless told otherwise: trainable parameters, as real numbers."""
+MOST_SEEDS = 10
+
 NOT_NEGATIVE = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A condition that a configuration must meet: the mean of a column, at least or at most."""
+
+    column: str
+    bound: float
+    least: bool
+
+    @property
+    def words(self) -> str:
+        """'phase SSIM at least 0.93'."""
+        quantity = QUANTITIES[self.column]
+        unit = f" {quantity.unit}" if quantity.unit else ""
+        return f"{quantity.label} at {'least' if self.least else 'most'} {self.bound:g}{unit}"
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """What a user asks of the choice; None where the default of the criterion holds.
+
+    price: what a doubling of the cost must bring, in the criterion's unit.
+    tolerance: in place of a price: choose the cheapest within it of the best, as version 0.1 did.
+    cost: the column of what is paid.
+    equal: a difference within it does not matter.
+    limits: conditions on what is chosen.
+    allow_collapse: choose also what collapsed or diverged in some seed.
+    best_over: a key of which each configuration counts at its best value.
+    """
+
+    price: float | None = None
+    tolerance: float | None = None
+    cost: str = COST
+    equal: float | None = None
+    limits: tuple[Limit, ...] = ()
+    allow_collapse: bool = False
+    best_over: str | None = None
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
@@ -82,3 +130,30 @@ def _limits(option: str, texts: Sequence[str]) -> list[Limit]:
             raise UserError(f"{option} {text}: allowed is {column}=NUMBER")
         limits.append(Limit(column, bound, option == "--at-least"))
     return limits
+
+
+def add_settle_options(parser: argparse.ArgumentParser) -> None:
+    """The options of settling a choice."""
+    add = parser.add_argument_group("settling the choice").add_argument
+    probability = number_where(lambda p: 0 < p < 1, "a probability above 0 and below 1")
+    add("--settle", type=probability, metavar="P",
+        help="when the grid is done, add seeds where they would change the choice, until it is the "
+        "right one with probability P, such as 0.9")  # fmt: skip
+    add("--most-seeds", type=count_of(), default=MOST_SEEDS, metavar="K",
+        help=f"with --settle: at most K seeds a configuration (default: {MOST_SEEDS})")  # fmt: skip
+
+
+def settling_of(
+    args: argparse.Namespace, sweep: Sweep, runs: Callable[[], pd.DataFrame]
+) -> Settling | None:
+    """What adds seeds to a sweep's grid, if the options ask for it; arguments as of `Settling`.
+
+    Raises:
+        UserError: the sweep has no choice to settle.
+    """
+    if args.settle is None:
+        return None
+    # It takes seconds to import, and few ask for it.
+    from agent.analysis.settle import Settling
+
+    return Settling(sweep, choice_options(args), args.settle, args.most_seeds, runs)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from agent.analysis.choice_options import COST
 from agent.analysis.means import CONFIDENCE, Means, known, means
 from agent.analysis.objects import interaction, object_samples
 from agent.analysis.scatter import scale_of, trend_terms
@@ -31,8 +32,6 @@ CONFIGURATION = tuple(
 NAMED = ("architecture", "input_transform", "modes", "width")
 """What a configuration is called by; others are added where they vary."""
 
-COST = "model_params"
-"""What the recommendation saves: trainable parameters, counted as real numbers."""
 FLOPS = "flops_per_pattern"
 TIME = "inference_time_s"
 TIMES = tuple(cost.column for cost in COSTS if cost.unit == "s")

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from agent.analysis.choice_options import COST
 from agent.analysis.configurations import (
-    COST,
     FLOPS,
     TIME,
     Configurations,

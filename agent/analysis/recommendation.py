@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agent.analysis.configurations import COST, Configurations
+from agent.analysis.choice_options import COST, ChoiceOptions, Limit
+from agent.analysis.configurations import Configurations
 from agent.analysis.differences import Difference, differences
 from agent.analysis.means import Means
 from agent.analysis.pareto import front
@@ -50,44 +51,6 @@ class Choice:
     def equal(self) -> float:
         """A difference within it does not matter unless asked otherwise: 0.005 in phase SSIM."""
         return self.by.tolerance / 4
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A condition that a configuration must meet: the mean of a column, at least or at most."""
-
-    column: str
-    bound: float
-    least: bool
-
-    @property
-    def words(self) -> str:
-        """'phase SSIM at least 0.93'."""
-        quantity = QUANTITIES[self.column]
-        unit = f" {quantity.unit}" if quantity.unit else ""
-        return f"{quantity.label} at {'least' if self.least else 'most'} {self.bound:g}{unit}"
-
-
-@dataclass(frozen=True)
-class ChoiceOptions:
-    """What a user asks of the choice; None where the default of the criterion holds.
-
-    price: what a doubling of the cost must bring, in the criterion's unit.
-    tolerance: in place of a price: choose the cheapest within it of the best, as version 0.1 did.
-    cost: the column of what is paid.
-    equal: a difference within it does not matter.
-    limits: conditions on what is chosen.
-    allow_collapse: choose also what collapsed or diverged in some seed.
-    best_over: a key of which each configuration counts at its best value.
-    """
-
-    price: float | None = None
-    tolerance: float | None = None
-    cost: str = COST
-    equal: float | None = None
-    limits: tuple[Limit, ...] = ()
-    allow_collapse: bool = False
-    best_over: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.best_over import BestOver, at_best, check_key
-from agent.analysis.configurations import CONFIGURATION, COST, Configurations, configurations
+from agent.analysis.choice_options import COST, ChoiceOptions
+from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
 from agent.analysis.effects import Effect, effects
 from agent.analysis.objects import component_columns
 from agent.analysis.pareto import Front, fronts

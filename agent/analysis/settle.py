@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -11,19 +10,16 @@ import numpy as np
 import pandas as pd
 
 from agent.analysis.allocation import next_seed
-from agent.analysis.choice_options import choice_options
+from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
-from agent.analysis.recommendation import ChoiceOptions, Recommendation, choose_by, recommend
+from agent.analysis.recommendation import Recommendation, choose_by, recommend
 from agent.analysis.series import comparable
 from agent.study.coverage import attempts
 from agent.study.quality import cells, numbers, words
 from agent.study.sweepfile import Point, Sweep, points
-from fno_runner.cli import count_of, number_where
 from fno_runner.config import load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
-
-MOST_SEEDS = 10
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,25 @@ class Settling:
         mine = table[table["run_id"].isin(list(added))]
         seconds = np.nansum(numbers(mine, "train_time_s"))
         return f"{len(added)} seeds added, {seconds:.0f} s of training"
+
+    def describe(self, added: Collection[str]) -> list[str]:
+        """How sure each choice is now, a line each, and what it took.
+
+        Args:
+            added: run_ids of the runs beyond the grid.
+        """
+        self.more(())
+        lines = [self.spent(added)]
+        for standing in self.standings:
+            name = f"{standing.series}: " if standing.series else ""
+            if standing.why_not:
+                lines.append(f"{name}no choice: {standing.why_not}")
+            elif math.isnan(standing.probability):
+                lines.append(f"{name}{standing.choice} so far; no configuration has two seeds")
+            else:
+                sure = f"{100 * standing.probability:.0f} % sure"
+                lines.append(f"{name}{standing.choice} is the choice, {sure}")
+        return lines
 
     def more(self, under_way: Collection[str]) -> dict[str, Point]:
         """The run that would tell most now, by its run_id; none where all is settled or spent.
@@ -192,47 +207,3 @@ def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
             config.seeds.update(recorded.get(told[row], ()))
             of_row[row] = config
     return of_row
-
-
-def settling_of(
-    args: argparse.Namespace, sweep: Sweep, runs: Callable[[], pd.DataFrame]
-) -> Settling | None:
-    """What adds seeds to a sweep's grid, if the options ask for it; arguments as of `Settling`.
-
-    Raises:
-        UserError: the sweep has no choice to settle.
-    """
-    if args.settle is None:
-        return None
-    return Settling(sweep, choice_options(args), args.settle, args.most_seeds, runs)
-
-
-def add_settle_options(parser: argparse.ArgumentParser) -> None:
-    """The options of settling a choice."""
-    add = parser.add_argument_group("settling the choice").add_argument
-    probability = number_where(lambda p: 0 < p < 1, "a probability above 0 and below 1")
-    add("--settle", type=probability, metavar="P",
-        help="when the grid is done, add seeds where they would change the choice, until it is the "
-        "right one with probability P, such as 0.9")  # fmt: skip
-    add("--most-seeds", type=count_of(), default=MOST_SEEDS, metavar="K",
-        help=f"with --settle: at most K seeds a configuration (default: {MOST_SEEDS})")  # fmt: skip
-
-
-def describe(settling: Settling, added: Collection[str]) -> list[str]:
-    """How sure each choice is now, a line each, and what it took.
-
-    Args:
-        added: run_ids of the runs beyond the grid.
-    """
-    settling.more(())
-    lines = [settling.spent(added)]
-    for standing in settling.standings:
-        name = f"{standing.series}: " if standing.series else ""
-        if standing.why_not:
-            lines.append(f"{name}no choice: {standing.why_not}")
-        elif math.isnan(standing.probability):
-            lines.append(f"{name}{standing.choice} so far; no configuration has two seeds")
-        else:
-            sure = f"{100 * standing.probability:.0f} % sure"
-            lines.append(f"{name}{standing.choice} is the choice, {sure}")
-    return lines

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agent.analysis.configurations import CONFIGURATION, COST
+from agent.analysis.choice_options import COST
+from agent.analysis.configurations import CONFIGURATION
 from agent.analysis.series import Series
 from agent.report.reconstructions import (
     RECON,

@@ -15,7 +15,8 @@ import pandas as pd
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from agent.analysis.configurations import COST, TIME, label
+from agent.analysis.choice_options import COST
+from agent.analysis.configurations import TIME, label
 from agent.analysis.series import Series
 from agent.report.gallery import NAMED_ROLES, Gallery
 from agent.report.page_data import is_reference, page_data, thumbnails

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.analysis.configurations import COLLAPSE, CONFIGURATION, COST, FLOPS, STATISTICS
+from agent.analysis.choice_options import COST
+from agent.analysis.configurations import COLLAPSE, CONFIGURATION, FLOPS, STATISTICS
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Recommendation
 from agent.analysis.series import Series

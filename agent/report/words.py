@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agent.analysis.configurations import COLLAPSE, COST, TIME
+from agent.analysis.choice_options import COST
+from agent.analysis.configurations import COLLAPSE, TIME
 from agent.analysis.pareto import Front
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation

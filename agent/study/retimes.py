@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.study.records import one_line
 from fno_runner.files import write_text_atomically
 from fno_runner.result import BESIDE_COLUMN
+
+if TYPE_CHECKING:  # takes a second to import, and who starts others needs none
+    import pandas as pd
 
 RETIMED = "retime.json"
 MAX_BYTES = 64 * 2**20
@@ -151,6 +153,8 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     Returns:
         the table, and what there is to say of it, a line each.
     """
+    import pandas as pd
+
     models, remarks = _read(studies)
     known = {run_id for run_id, _ in models}
     count = len(table)
