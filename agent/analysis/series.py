@@ -19,7 +19,6 @@ from agent.analysis.objects import component_columns
 from agent.analysis.pareto import Front, fronts
 from agent.analysis.recommendation import (
     Choice,
-    ChoiceOptions,
     Recommendation,
     choose_by,
     recommend,
