@@ -114,13 +114,6 @@ class Means:
         freedom = np.square(squares.sum()) / parts if parts > 0 else math.inf
         return float(self.mean[rows].mean()), math.sqrt(variance) / len(rows), float(freedom)
 
-    def probability_above(self, row: int, threshold: float) -> float:
-        """How probably a configuration's mean is at least a threshold; NaN where unknown."""
-        error = self.error[row]
-        if error == 0:
-            return float(self.mean[row] >= threshold)
-        return float(stats.t.cdf((self.mean[row] - threshold) / error, self.freedom[row]))
-
 
 def count_of_draws(rows: int) -> int:
     """So many draws are made of so many configurations."""
