@@ -113,8 +113,8 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
         head.append(f"Missing: {some_of(result.missing, MOST_VALUES)}.")
     head += [f"{remark}." for remark in material.remarks]
     if len(result.series) > 1:
-        head.append("Runs that differ in input, training effort or data are not compared: "
-                    f"there are {len(result.series)} series.")  # fmt: skip
+        head.append("Runs that differ in input, training effort or data are not compared with each "
+                    f"other: there are {len(result.series)} series.")  # fmt: skip
     refused = [(str(record.path), record.reason) for record in material.rejected]
     refused += [(str(path), reason) for gallery in galleries for path, reason in gallery.remarks]
     return {
@@ -276,31 +276,36 @@ def _notes(result: ExportResult) -> Json:
         else "for this test object only"
     )
     return {
-        "tradeoff": "A point is a configuration, the mean of its seeds; bars are 95 % intervals of "
-        "the mean where there are several seeds. The line is the front: nothing cheaper is better. "
-        "Point at one to see it, click to keep it. Ask for a quality and a cost: a square marks "
-        "the configuration that has both and is worth its cost by the rule of the recommendation.",
-        "ladder": "The more a doubling of the cost must bring, the smaller the network that is "
-        "worth it. A bar spans the prices at which its configuration is the choice.",
+        "tradeoff": "Each point is a configuration, at the mean of its seeds. Bars are 95 % "
+        "intervals of the mean, where there are several seeds. The line is the Pareto front: no "
+        "configuration is both cheaper and better than one on it. Point at a configuration to "
+        "see its numbers, and click to keep them. If you ask for a quality and a cost, a square "
+        "marks the configuration that has both and is worth its cost by the rule of the "
+        "recommendation.",
+        "ladder": "The price is what a doubling of the cost must bring. The higher it is, the "
+        "smaller is the network that is worth its cost. A bar spans the prices at which its "
+        "configuration is the choice.",
         "table": " ".join(
             [
                 *against,
-                f"Small print: 95 % interval of the mean over seeds, {of_objects}.",
-                "A heading sorts, a row opens above.",
+                f"In small print is the 95 % interval of the mean over seeds, {of_objects}.",
+                "Click a heading to sort, and a row to open it above.",
             ]
         ),
-        "effects": "The mean of all configurations with a value, whatever else they have; bars are "
-        "the 95 % intervals that seeds leave. Importance: the part of the variance between "
-        "configurations that a key explains (fANOVA). Not balanced: its values did not meet the "
-        "same values of the others, which may share in the effect.",
-        "reconstructions": "Phases [rad] on one colour scale; global phase and plane removed. "
-        "reconstructions.png has them in full, with errors, amplitudes and a colour bar.",
-        "losses": "Loss of held-out patterns (solid) and of training patterns (dotted), of the "
-        "configurations pictured above, one seed each.",
-        "correlations": "Fourier ring correlation of the phase: 1 where detail of this frequency "
-        "is right, 0 where it has nothing in common. A ring marks the last crossing of the "
-        "threshold (of halves, the half-bit curve): finer detail is not resolved. A dip before it "
-        "is a band in which the object has little detail. The configurations are those pictured "
-        "above, one seed each.",
-        "failures": "They stay in study_results.csv and enter no mean and no front.",
+        "effects": "Each point is the mean of all configurations with that value, whatever else "
+        "they have. Bars are the 95 % intervals that the seeds leave. Importance is the part of "
+        "the variance between configurations that a key explains (fANOVA). Not balanced means "
+        "that the values of a key did not meet the same values of the other keys, which may "
+        "share in its effect.",
+        "reconstructions": "All phases [rad] are on one colour scale, without their global "
+        "phase and plane. reconstructions.png shows them in full, with errors, amplitudes and a "
+        "colour bar.",
+        "losses": "The loss of held-out patterns is solid, that of training patterns is dotted. "
+        "The curves are of the configurations pictured above, one seed each.",
+        "correlations": "The Fourier ring correlation of the phase is 1 where detail of this "
+        "frequency is right, and 0 where it has nothing in common with the truth. A ring marks "
+        "where it last crosses the threshold (of halves, the half-bit curve): finer detail is "
+        "not resolved. A dip before it is a band of frequencies in which the object has little "
+        "detail. The curves are of the configurations pictured above, one seed each.",
+        "failures": "These runs stay in study_results.csv, and enter no mean and no front.",
     }
