@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from fno_runner.apply.live import STATE, Kept, Live, Opening
 from fno_runner.apply.live_page import Shown, write_page
-from fno_runner.apply.outputs import sketch, write_object, write_product, write_record
+from fno_runner.apply.outputs import draw, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.apply.watch_folder import Folder
@@ -25,7 +25,7 @@ from fno_runner.stop import heard
 
 log = logging.getLogger("fno_runner")
 
-OPENING = 64
+OPENING = 32
 """Frames from which mask, centre and scale are found."""
 POLL_S, WRITE_S, SHOW_S, SAVE_S = 0.1, 0.3, 2.0, 5.0
 """How often is looked for frames, the object written, a picture with its page, and what a restart
@@ -229,7 +229,7 @@ class _Writer:
         if self._is_due(SHOW_S):
             product = self._live.product("arriving")
             write_record(product, self._folder)
-            sketch(product, self._folder)
+            draw(product, self._folder)
             self._page("arriving", True)
         if self._is_due(SAVE_S):
             self._live.save(self._folder, self._source.left_out)

@@ -21,7 +21,7 @@ from fno_runner.data.formats import raw_npz
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import MachineError
 from fno_runner.files import write_atomically, write_text_atomically
-from fno_runner.pictures import draw_object, sketch_object
+from fno_runner.pictures import draw_object
 from fno_runner.score.metrics import align
 
 CXI_VERSION = 160
@@ -50,7 +50,7 @@ def write_product(product: Product, folder: Path) -> list[str]:
             left_out.append(name)
         else:
             write_atomically(folder / name, partial(write, product))
-    draw_object(folder / PICTURE, product.title, product.obj, product.seen, product.pixel_size)
+    draw(product, folder)
     write_record(product, folder)
     return left_out
 
@@ -64,9 +64,9 @@ def write_object(product: Product, folder: Path) -> None:
     write_npz(folder / OBJECT, _arrays(product))
 
 
-def sketch(product: Product, folder: Path) -> None:
-    """object.png in a hurry."""
-    sketch_object(folder / PICTURE, product.obj, product.seen)
+def draw(product: Product, folder: Path) -> None:
+    """object.png alone."""
+    draw_object(folder / PICTURE, product.title, product.obj, product.seen, product.pixel_size)
 
 
 def write_record(product: Product, folder: Path) -> None:

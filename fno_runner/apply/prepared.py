@@ -78,7 +78,6 @@ def warm_up(model: TrainedModel, device: torch.device, frames: int = 32) -> None
     """
     import h5py  # noqa: F401
     import PIL.Image  # noqa: F401
-    from matplotlib import colormaps  # noqa: F401
 
     size = model.config.size
     patterns = Patterns(
