@@ -109,9 +109,10 @@ def drained(source: Arrivals, polls: int = 12) -> list[int]:
 
 
 def test_what_was_watched_is_what_the_whole_file_gives(
-    network: Path, whole: Path, tmp_path: Path
+    network: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With all positions there from the start, the end is known; all frames are the opening."""
+    monkeypatch.setattr(follow, "OPENING", FRAMES)
     target, out = tmp_path / "scan.h5", tmp_path / "out"
     with writer("declared", whole, target, 100) as process:
         assert main(options(network, target, out, "--idle=20")) == 0
@@ -252,8 +253,10 @@ def test_the_page_is_served_and_a_file_that_goes_leaves_a_whole_result(
         assert process.wait() == 0
     with watcher(network, target, out, f"--serve={port}") as watching:
         wait_for_frames(out, FRAMES)
-        text = urlopen(f"http://127.0.0.1:{port}/").read().decode()
-        assert f"{FRAMES} frames" in text and "object.png?" in text
+        end_of_wait = time.monotonic() + 20
+        while f"{FRAMES} frames" not in urlopen(f"http://127.0.0.1:{port}/").read().decode():
+            assert time.monotonic() < end_of_wait
+            time.sleep(0.1)
         shown = urlopen(f"http://127.0.0.1:{port}/object.png?{FRAMES}")
         assert shown.read().startswith(b"\x89PNG")
         if end == "deleted":
