@@ -30,8 +30,8 @@ AT_ONCE = 64
 """Frames a piece, so that a signal is soon heard and the object soon told."""
 EMPTY_S = 5.0
 """An empty frame with others behind it is waited for so long, and then left out [s]."""
-UNCHANGED_S = 1.0
-"""A file that is not in SWMR mode is opened after so long without a change [s]."""
+UNCHANGED_S, CLOSED_S = 1.0, 0.2
+"""A file that is not in SWMR mode is opened after so long without a change; one that was [s]."""
 FLAGS_AT, SWMR_WRITE = 11, 0x04
 """Of a superblock of version 3: where its file consistency flags are, and that of SWMR writing."""
 
@@ -50,6 +50,7 @@ class GrowingFile(Arrivals):
         self._state: tuple[int, ...] = ()
         self._changed = 0.0
         self._exhausted: tuple[int, ...] | None = None
+        self._was_swmr = False
 
     @property
     def complete(self) -> bool:
@@ -74,8 +75,10 @@ class GrowingFile(Arrivals):
         if state != self._state:
             self._state, self._changed = state, monotonic()
         swmr = _is_written(self.path)
+        self._was_swmr = self._was_swmr or swmr
+        wait_s = CLOSED_S if self._was_swmr else UNCHANGED_S
         seen = state == self._exhausted and self._empty_since is None
-        if not swmr and (seen or monotonic() - self._changed < UNCHANGED_S):
+        if not swmr and (seen or monotonic() - self._changed < wait_s):
             return
         with self._opened(swmr) as measured:
             if not swmr:  # whatever is in it, there is no more until it changes
