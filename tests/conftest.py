@@ -19,9 +19,10 @@ import torch
 from hypothesis import settings
 
 from fno_runner.config import N, RunConfig
-from fno_runner.data.dataset import Dataset, load_npz_pair
+from fno_runner.data.dataset import Dataset
 from fno_runner.data.gridlines import STEP, diffract, grid_lines_object, simulate
 from fno_runner.data.npz import write_npz
+from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.physics import shift_probe
 from fno_runner.score.timing import timed_predict

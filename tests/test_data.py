@@ -15,9 +15,10 @@ import pytest
 
 from fno_runner.config import N, RunConfig
 from fno_runner.data import load_dataset
-from fno_runner.data.dataset import Freeform, Raster, load_npz_pair
+from fno_runner.data.dataset import Freeform, Raster
 from fno_runner.data.gridlines import OBJECT, STEP, grid_lines_object, raster_starts, simulate
 from fno_runner.data.npz import fingerprint, read_array, write_npz
+from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.data.scan import load_scan
 from fno_runner.errors import UserError

@@ -22,7 +22,7 @@ from agent.study.records import read_records, table
 from agent.study.retimes import RETIMED, is_settled, prefer_retimed, read_retiming
 from fno_runner.config import RunConfig
 from fno_runner.data import NOT_OF_DATA
-from fno_runner.data.dataset import load_npz_pair
+from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.reconstruct.inference import predict

@@ -10,8 +10,8 @@ import pytest
 from agent.server.rows import server_row
 from agent.study.records import read_record, row
 from fno_runner.config import RunConfig
-from fno_runner.data.dataset import load_npz_pair
 from fno_runner.data.gridlines import simulate
+from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.provenance import code

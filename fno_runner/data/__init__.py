@@ -10,8 +10,9 @@ from time import perf_counter
 from fno_runner.config import N, RunConfig
 from fno_runner.data.cache import load_simulated
 from fno_runner.data.contents import state_of
-from fno_runner.data.dataset import Dataset, load_npz_pair
+from fno_runner.data.dataset import Dataset
 from fno_runner.data.formats import size_of_scan
+from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.data.scan import load_scan
 from fno_runner.data.source import Hints
 

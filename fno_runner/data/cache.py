@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fno_runner.config import RunConfig
 from fno_runner.data.beam import beam_of
-from fno_runner.data.dataset import Dataset, load_npz_pair
+from fno_runner.data.dataset import Dataset
 from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.gridlines import GENERATOR_VERSION, Split, simulate
 from fno_runner.data.npz import array_names, fingerprint, read_array, write_npz
+from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.errors import Kind, UserError
 from fno_runner.files import make_folder, set_aside, write_text_atomically
 
