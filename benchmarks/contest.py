@@ -100,12 +100,11 @@ def measured(
     if photons is not None:
         counts = np.rint(np.square(scan.amplitude)).astype(np.int64)
         thinned = rng.binomial(counts, min(1.0, photons / counts.sum((1, 2)).mean()))
-        assert scan.probe is not None
-        dimmer = float(np.sqrt(thinned.sum() / counts.sum()))
+        dimmer = np.float32(np.sqrt(thinned.sum() / counts.sum()))
         scan = replace(
             scan,
             amplitude=np.sqrt(thinned).astype(np.float32),
-            probe=scan.probe * np.float32(dimmer),
+            probe=None if scan.probe is None else scan.probe * dimmer,
         )
     if everything:
         every = np.ones(count, bool)

@@ -156,8 +156,10 @@ def _sides(
     given: argparse.Namespace, contest: Contest, device: torch.device
 ) -> tuple[dict[str, list[Entry]], dict[str, float]]:
     """All sides that this contest can have, and how long networks learnt before [s]."""
-    assert contest.kept.probe is not None
     sides = dict(fits(contest, device))
+    if contest.kept.probe is None:
+        print(f"note: {given.scan} has no probe: only a blind fit can race", file=sys.stderr)
+        return sides, {}
     if reason := pty_chi.missing():
         print(f"note: {reason}", file=sys.stderr)
     elif len(contest.kept.probe) > 1:

@@ -179,7 +179,7 @@ class Verdict:
     """Who is best in a cell after a time: by how much the network's R is above the fit's.
 
     ratio: mean over draws of ln(R of the network / R of the fit). half: of its 95 % interval.
-    Either is NaN where a side has no answer by then.
+    Either is NaN where a side has no answer by then, or times were not measured.
     """
 
     ratio: float
@@ -188,7 +188,9 @@ class Verdict:
 
 def verdict(output: Path, cell: Cell, seconds: float) -> Verdict:
     """Of the efforts that end in time the longest counts; of a fit none beyond what was chosen."""
-    times = _read(output / "timings" / f"{cell.timing}.json") or {}
+    times = _read(output / "timings" / f"{cell.timing}.json")
+    if times is None:  # the seconds in a cell may be of a busy machine
+        return Verdict(math.nan, math.nan)
     ratios = []
     for points in points_of(output, cell):
         fit = [p for p in points if p["side"] == FIT and p["effort"] <= p["passes"]]
@@ -219,8 +221,7 @@ def points_of(output: Path, cell: Cell) -> list[list[dict[str, Any]]]:
 
 
 def _time(times: dict[str, float], point: dict[str, Any]) -> float:
-    found: float = times.get(f"{point['side']} {point['effort']}", point["seconds"])
-    return found
+    return times.get(f"{point['side']} {point['effort']}", math.inf)
 
 
 def _read(place: Path) -> Any:

@@ -117,23 +117,27 @@ def answer(learnt: Learnt, scan: Scan, device: torch.device) -> Fit:
 def fits(
     contest: Contest, device: torch.device, passes: tuple[int, ...] = PASSES
 ) -> Mapping[str, list[Entry]]:
-    """The fit: the probe held, fitted, blind; plain, with total variation, and with all chosen."""
+    """The fit: the probe held, fitted, blind, and held with weight and passes chosen.
+
+    Of a scan without a probe only blind.
+    """
     scan = contest.kept
-    assert scan.probe is not None
-    modes = len(scan.probe)
+    modes = 1 if scan.probe is None else len(scan.probe)
     blind = replace(scan, probe=None)
     held = partial(reconstruct, modes=modes, fit_probe=False, device=device)
     fitted = partial(reconstruct, modes=modes, device=device)
 
-    def ladder(fit: Callable[..., Fit], of: Scan, smooth: float = 0.0) -> list[Entry]:
-        return [(f"{n} passes", partial(fit, of, iterations=n, smooth=smooth)) for n in passes]
+    def ladder(fit: Callable[..., Fit], of: Scan) -> list[Entry]:
+        return [(f"{n} passes", partial(fit, of, iterations=n)) for n in passes]
 
-    return {
-        "fit, probe held": ladder(held, scan),
-        "fit, probe fitted": ladder(fitted, scan),
-        "fit, blind": ladder(fitted, blind),
-        "fit, probe held, all chosen": [("chosen", partial(chosen, held, scan))],
-    }
+    sides = {"fit, blind": ladder(fitted, blind)}
+    if scan.probe is not None:
+        sides |= {
+            "fit, probe held": ladder(held, scan),
+            "fit, probe fitted": ladder(fitted, scan),
+            "fit, probe held, all chosen": [("chosen", partial(chosen, held, scan))],
+        }
+    return sides
 
 
 def chosen(fit: Callable[..., Fit], scan: Scan) -> Fit:

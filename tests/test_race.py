@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.contest import measured, simulated, training_frames
-from benchmarks.race import Point, race, table
+from benchmarks.race import Point, main, race, table
 from benchmarks.race_map import Cell, verdict
 from benchmarks.race_picture import who
 from benchmarks.sides import answer, learn
@@ -108,3 +108,15 @@ def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
         place = tmp_path / "cells" / f"x.{draw}.json"
         place.write_text(place.read_text().replace("0.1,", f"{0.09 + 0.03 * draw},"))
     assert who(verdict(tmp_path, cell, 1.0)) == "open"
+
+
+def test_without_a_probe_only_a_blind_fit_races(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = simulate_scan(frames=20)
+    path = write_raw(tmp_path / "s.npz", made, probeGuess=None, objectGuess=None)
+    assert main([str(path), "--output", str(tmp_path / "out"), "--turns", "1"]) == 0
+    told = capsys.readouterr()
+    assert "has no probe" in told.err and "| fit, blind |" in told.out
+    names = {"race.json", "race.csv", "race.md", "race.png"}
+    assert {place.name for place in (tmp_path / "out").iterdir()} == names
