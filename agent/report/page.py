@@ -303,7 +303,7 @@ def _notes(result: ExportResult) -> Json:
         "losses": "The loss of held-out patterns is solid, that of training patterns is dotted. "
         "The curves are of the configurations pictured above, one seed each.",
         "correlations": "The Fourier ring correlation of the phase is 1 where detail of this "
-        "frequency is right, and 0 where it has nothing in common with the truth. A ring marks "
+        "frequency is right, and 0 where it has nothing in common. A ring marks "
         "where it last crosses the threshold (of halves, the half-bit curve): finer detail is "
         "not resolved. A dip before it is a band of frequencies in which the object has little "
         "detail. The curves are of the configurations pictured above, one seed each.",

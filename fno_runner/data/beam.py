@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Complex64, Float32
 
 from fno_runner.config import RunConfig
@@ -15,7 +14,6 @@ from fno_runner.data.formats import read_scan
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
-from fno_runner.physics import shift_probe
 
 log = logging.getLogger("fno_runner")
 
@@ -48,6 +46,11 @@ class Beam:
         """The probe, moved by these: (N, N), or (b, N, N), or (b, M, N, N)."""
         if remainders is None:
             return self.probe
+        # PyTorch takes seconds to import, and who starts others only knows of beams.
+        import torch
+
+        from fno_runner.physics import shift_probe
+
         return shift_probe(torch.from_numpy(self.probe), torch.from_numpy(remainders)).numpy()
 
 
