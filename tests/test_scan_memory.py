@@ -127,7 +127,7 @@ def test_ten_thousand_frames_are_inspected_and_trained_on(tmp_path: Path) -> Non
 def test_twenty_thousand_frames_are_reconstructed_within_a_gibibyte(tmp_path: Path) -> None:
     """The whole process, interpreter and libraries included, less the object."""
     write_large(tmp_path / "s.cxi", 20_000, detector=N)
-    run = untrained(tmp_path / "study", width=16, infer_batch_size=32)
+    run = untrained(tmp_path / "study")
     peak, obj = measured("reconstruct", tmp_path / "s.cxi", run)
     assert obj > 700 * 700 * 8
     assert peak < obj + GIB

@@ -13,7 +13,7 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from fno_runner.apply.live import STATE, Kept, Live, Opening
-from fno_runner.apply.live_page import Shown, write_page
+from fno_runner.apply.live_page import PAGE, Shown, write_page
 from fno_runner.apply.outputs import draw, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece
 from fno_runner.apply.watch_file import GrowingFile
@@ -88,8 +88,9 @@ def output_folder(wanted: Path) -> Iterator[tuple[Path, Kept | None]]:
             kept = None
         yield folder, kept
     finally:
-        if not any(path.name != LOCK for path in folder.iterdir()):  # nothing came
-            (folder / LOCK).unlink(missing_ok=True)
+        if {path.name for path in folder.iterdir()} <= {LOCK, PAGE}:  # nothing came
+            for name in (LOCK, PAGE):
+                (folder / name).unlink(missing_ok=True)
             folder.rmdir()
         lock.release()
 
@@ -126,6 +127,7 @@ def follow(
 
     with heard(on_signal):
         if kept is None:
+            write_page(folder, Shown(title, "waiting for frames", 0, limits.frames, None, True))
             pieces = _first(source, limits, stop)
             if stop.is_set():
                 return Watched(signals[0], 0, None, "stopped before there were enough frames")

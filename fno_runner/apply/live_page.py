@@ -56,6 +56,9 @@ def write_page(folder: Path, shown: Shown) -> None:
     table = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
     # A name of its own for each, so that no browser shows an old one.
     picture = f"{PICTURE}?{shown.frames}{'' if shown.arriving else '-all'}"
+    figure = f"""<figure><img src="{picture}" alt="Amplitude and phase">
+<figcaption>Amplitude, left, and phase without its offset and its plane, after {shown.frames:,}
+frames.</figcaption></figure>"""
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in shown.remarks)
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{reload}
@@ -71,9 +74,7 @@ td {{ font-variant-numeric: tabular-nums }} img {{ max-width: 100% }} figure {{ 
 <h1>{escape(shown.title)}</h1>
 <table>{table}</table>
 <p id="late"></p>
-<figure><img src="{picture}" alt="Amplitude and phase">
-<figcaption>Amplitude, left, and phase without its offset and its plane, after {shown.frames:,}
-frames.</figcaption></figure>
+{figure if shown.frames else ""}
 <ul>{remarks}</ul>
 {_late(now) if shown.arriving else ""}
 </body></html>
