@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,14 @@ print(runner.run(parse_config(sys.argv[2:], "test", "")).result.to_json())
 
 
 def run_capped(config: RunConfig, headroom_mib: int) -> RunResult:
-    """A real run whose process may take only so much more memory in inference."""
+    """A real run whose process may take only so much more memory in inference.
+
+    It has one heap: each thread's own would take 64 MiB of addresses whenever the thread first asks
+    for memory, before the cap or after it.
+    """
     done = subprocess.run(
         [sys.executable, "-c", RUN_IN, str(headroom_mib * 2**20), *arguments(config)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_ARENA_MAX": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return RunResult.model_validate(json.loads(done.stdout))

@@ -39,19 +39,25 @@ def test_make_targets_exist(target: str) -> None:
 MODULES = sorted({m for c in ALL for m in re.findall(r"python -m ([a-z_.]+)", c)} - {"venv", "pip"})
 
 
+OTHER_HELP = "--iterative"
+"""An option that makes another command of `fno_runner.reconstruct`, with options of its own."""
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_exist_and_know_the_options(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for command in ALL:
-        if f"python -m {module} " in f"{command} ":
-            for option in re.findall(r" (--[a-z_-]+)", command.split(module, 1)[1]):
-                assert option in done.stdout, f"{command}: {option}"
+    commands = [command for command in ALL if f"python -m {module} " in f"{command} "]
+    for of_other in {OTHER_HELP in command for command in commands}:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *([OTHER_HELP] if of_other else []), "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for command in commands:
+            if (OTHER_HELP in command) == of_other:
+                for option in re.findall(r" (--[a-z_-]+)", command.split(module, 1)[1]):
+                    assert option in done.stdout, f"{command}: {option}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)

@@ -55,7 +55,8 @@ Reconstruct a scan with a network that was trained before.
   python -m fno_runner.reconstruct STUDY scan.npz --refine 5 --compare
   python -m fno_runner.reconstruct STUDY scan.npz --adapt 3
   python -m fno_runner.reconstruct STUDY scan.h5 --watch       while it is being written
-  python -m fno_runner.reconstruct --iterative scan.npz        without a network; --help tells more
+  python -m fno_runner.reconstruct --iterative scan.npz        without a network
+  python -m fno_runner.reconstruct --iterative --help          … and the options of that
 
 {FILES}"""
 
