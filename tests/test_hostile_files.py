@@ -116,6 +116,7 @@ HEADER = "{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
 
 
 @fuzzing
+@example(descr="'<U0'", order="False", shape="(4000000000,)", data=b"")
 @given(
     descr=st.sampled_from(
         ["'<f4'", "'|O'", "'V0'", "'<U0'", "[('a', '<f4')]", "'x'", "3", "(" * 99]
