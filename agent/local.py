@@ -169,12 +169,14 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
 
 def _recorded_with_64_px(folder: Path, grid: Mapping[str, Point]) -> int:
     """How many points have no record, but would have one if their scan were cut as by 0.1."""
-    if not (known := statuses(folder).keys()):
+    scans = {n: p for n, p in grid.items() if "scan" in p and "patch_size" not in p}
+    if not scans or not (known := statuses(folder).keys()):
         return 0
-    missing = [point for name, point in grid.items() if name not in known]
-    scans = [point for point in missing if "scan" in point and "patch_size" not in point]
-    return sum(run_id(load_config({**point, "patch_size": N})) in known
-               for point in scans if int(point.get("modes") or 1) <= N)  # fmt: skip
+    return sum(
+        name not in known and run_id(load_config({**point, "patch_size": N})) in known
+        for name, point in scans.items()
+        if int(point.get("modes") or 1) <= N
+    )
 
 
 def _summary(

@@ -104,7 +104,8 @@ def table(points: Sequence[Point], training: Mapping[str, float]) -> str:
             )
             for near in WITHIN
         ]
-        before = next((f"{s:.0f}" for name, s in training.items() if side.startswith(name)), "0")
+        took = next((s for name, s in training.items() if side.startswith(name)), 0.0)
+        before = "in an earlier call" if math.isnan(took) else f"{took:.0f}"
         lines.append(
             f"| {side} | {_r(top):.4f} | {top.time:.2f} | {' | '.join(cells)} | {before} |"
         )
@@ -227,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     title = f"{Path(given.scan).stem}: {len(contest.kept)} frames kept, {len(contest.judged)} judge"
     record: dict[str, Any] = {
         "title": title,
-        "training_s": training,
+        "training_s": {name: None if math.isnan(s) else s for name, s in training.items()},
         "provenance": provenance(device),
         "points": [vars(p) for p in points],
     }

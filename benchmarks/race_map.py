@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from scipy import stats
 
 from benchmarks.contest import Contest, measured, simulated, training_frames
 from benchmarks.sides import FOR_UNKNOWN, Learnt, answer, learn, learnt_before
@@ -31,8 +32,6 @@ FRAMES, SHARES = (1, 16, 64, 256), (1.0, 0.5, 0.25, 0.125, 0.0625)
 SEEDS, DRAWS = 3, 5
 PASSES, AFTER = (1, 2, 3, 5, 10, 20, 40), (2, 5)
 PLAIN, FIT, NETWORK, OWN = "fit, plain", "fit", "network", "network of this scan"
-T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t of so many draws: the 95 % interval of their mean."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +161,11 @@ def _times(cell: Cell, contest: Contest, output: Path, device: torch.device) -> 
     """side and effort -> seconds, the median of three after one that warms up."""
     network = _network(cell, contest, output, device)
     fit, choice = _fit_and_choice(contest, device)
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for _ in range(4):
         for told, _fit in _points(contest, network, choice, fit, device):
-            found.setdefault(f"{told['side']} {told['effort']}", []).append(told["seconds"])
-    return {key: median(values[1:]) for key, values in found.items()}
+            seconds.setdefault(f"{told['side']} {told['effort']}", []).append(told["seconds"])
+    return {key: median(values[1:]) for key, values in seconds.items()}
 
 
 def _write(place: Path, what: Any) -> None:
@@ -205,18 +204,24 @@ def verdict(output: Path, cell: Cell, seconds: float) -> Verdict:
             ratios.append(math.log(error[1] / error[0]))
     if not ratios:
         return Verdict(math.nan, math.nan)
-    if len(ratios) == 1:
-        return Verdict(ratios[0], math.nan)
-    return Verdict(mean(ratios), T_95[len(ratios)] * stdev(ratios) / math.sqrt(len(ratios)))
+    return Verdict(mean(ratios), half_interval(ratios))
+
+
+def half_interval(values: list[float]) -> float:
+    """Half of the 95 % interval of a mean (Student's t); NaN for a single value."""
+    if len(values) < 2:
+        return math.nan
+    reach = float(stats.t.ppf(0.975, len(values) - 1))
+    return reach * stdev(values) / math.sqrt(len(values))
 
 
 def points_of(output: Path, cell: Cell) -> list[list[dict[str, Any]]]:
     """Of each draw that is there all efforts of all sides."""
     places = [f"{cell.name}.{draw}.json" for draw in range(cell.draws)]
     return [
-        found + (_read(output / "own" / place) or [])
+        points + (_read(output / "own" / place) or [])
         for place in places
-        if (found := _read(output / "cells" / place)) is not None
+        if (points := _read(output / "cells" / place)) is not None
     ]
 
 

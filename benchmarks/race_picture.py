@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from benchmarks.race_map import (
     PHOTONS,
     PLAIN,
     SHARES,
-    T_95,
     Cell,
     Verdict,
     cells,
+    half_interval,
     points_of,
     verdict,
 )
@@ -68,9 +68,7 @@ def interval(draws: Sequence[Sequence[dict[str, Any]]], chosen: Chosen) -> tuple
     errors = [error_of(p) for points in draws for p in points if chosen(p)]
     if not errors:
         return math.nan, math.nan
-    half = (
-        T_95[len(errors)] * stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
-    )
+    half = half_interval(errors)
     return mean(errors), half
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,7 +46,7 @@ Entry = tuple[str, Callable[[], Fit]]
 
 
 def network_config(device: torch.device, frames: int, seed: int, steps: int = STEPS) -> RunConfig:
-    """The small `fno` of REFERENCE's race, for about so many steps."""
+    """The small `fno` that races, for about so many steps."""
     return RunConfig(
         width=16,
         modes=12,
@@ -59,7 +60,7 @@ def network_config(device: torch.device, frames: int, seed: int, steps: int = ST
 
 @dataclass(frozen=True)
 class Learnt:
-    """A network, and how long it learnt [s]."""
+    """A network, and how long it learnt [s]; NaN where it learnt in an earlier call."""
 
     network: Reconstructor
     config: RunConfig
@@ -97,7 +98,7 @@ def learnt_before(place: Path, frames: Callable[[], Scan], device: torch.device)
         config = network_config(device, 1600, 0)
         model = Reconstructor(config, subpixel=True)
         load_weights(place, model)
-        return Learnt(model.to(device), config, 0.0)
+        return Learnt(model.to(device), config, math.nan)
     learnt = learn(frames(), device)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_weights(place, learnt.network, 1.0)

@@ -169,3 +169,9 @@ def test_what_the_command_cannot_know_is_told(
     path = write_raw(tmp_path / "fewer.npz", simulate_scan(frames=9))
     assert main([str(path), "--device=cpu"]) == 2
     assert "at least 16" in capsys.readouterr().err
+
+
+def test_a_fit_that_diverged_is_no_answer(scan: Scan) -> None:
+    fit = reconstruct(scan, iterations=1)
+    with pytest.raises(UserError, match="diverged"):
+        residual(replace(fit, obj=np.full_like(fit.obj, np.nan)), scan)

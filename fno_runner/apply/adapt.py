@@ -21,7 +21,7 @@ from fno_runner.apply.prepared import Prepared
 from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.npz import write_npz
-from fno_runner.data.scan import beam_of, hold_out, patterns_of
+from fno_runner.data.scan import hold_out, patterns_of, probe_of
 from fno_runner.data.source import Hints
 from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
@@ -194,5 +194,5 @@ def write_adapted(
         },
     )
     write_weights(folder / WEIGHTS, adapted.network, prepared.scale)
-    write_npz(folder / RECON, {"probe": beam_of(prepared.stream.scan)})
+    write_npz(folder / RECON, {"probe": probe_of(prepared.stream.scan)})
     write_result(record, folder)

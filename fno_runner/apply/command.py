@@ -26,11 +26,12 @@ from fno_runner.apply.given import (
     positive,
     tell_left_out,
     wanted_folder,
+    write_new,
 )
 from fno_runner.apply.live import Opening
 from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.model import TrainedModel, find_model
-from fno_runner.apply.outputs import new_folder, write_product
+from fno_runner.apply.outputs import write_product
 from fno_runner.apply.prepared import Prepared, prepare, warm_up
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.refine import refine
@@ -106,11 +107,9 @@ def _reconstruct(given: argparse.Namespace) -> None:
                 positions=given.refine_positions,
                 compare=given.compare,
             )
-    left_out: list[str] = []
-    wanted = wanted_folder(given)
 
-    def fill(place: Path) -> None:
-        left_out.extend(write_product(product, place))
+    def fill(place: Path) -> list[str]:
+        left_out = write_product(product, place)
         if adapted is not None:
             place = place / "network"
             write_adapted(
@@ -122,12 +121,10 @@ def _reconstruct(given: argparse.Namespace) -> None:
                 given.adapt_layers,
                 place,
             )
+        return left_out
 
-    folder = new_folder(wanted, fill)
+    folder = write_new(given, fill)
     seconds = perf_counter() - start
-    tell_left_out(left_out)
-    if folder != wanted:
-        log.warning("%s is there already and is left as it is", wanted)
     # With a training or a fit in it, the time is no rate of frames.
     plain = given.adapt is None and given.refine is None
     rate = f": {len(stream) / seconds:.0f} frames/s" if plain else ""

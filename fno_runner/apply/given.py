@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from fno_runner.apply.model import find_model
+from fno_runner.apply.outputs import new_folder
 from fno_runner.cli import Parser
 from fno_runner.config import BINNINGS
 from fno_runner.data.formats import read_scan
@@ -75,6 +76,20 @@ def wanted_folder(given: argparse.Namespace) -> Path:
     """Where the products shall go."""
     scan: Path = given.scan
     return given.output or scan.with_name(f"{scan.stem}.reconstruction")
+
+
+def write_new(given: argparse.Namespace, fill: Callable[[Path], Sequence[str]]) -> Path:
+    """A new folder of products, told what it lacks and where it does not lie as wanted.
+
+    Args:
+        fill: writes into the folder; returns the names of what it did not write.
+    """
+    wanted, left_out = wanted_folder(given), list[str]()
+    folder = new_folder(wanted, lambda place: left_out.extend(fill(place)))
+    tell_left_out(left_out)
+    if folder != wanted:
+        log.warning("%s is there already and is left as it is", wanted)
+    return folder
 
 
 def tell_left_out(names: Sequence[str]) -> None:

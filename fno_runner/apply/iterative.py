@@ -19,10 +19,9 @@ from fno_runner.apply.given import (
     as_told,
     hints_of,
     positive,
-    tell_left_out,
-    wanted_folder,
+    write_new,
 )
-from fno_runner.apply.outputs import new_folder, write_product
+from fno_runner.apply.outputs import write_product
 from fno_runner.apply.product import Product, record_of_scan
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import SIZES
@@ -72,12 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = pick_device(given.device)
     choice, fit = _fit(given, scan, device)
     product = _product(given, scan, choice, fit, device)
-    left_out: list[str] = []
-    wanted = wanted_folder(given)
-    folder = new_folder(wanted, lambda place: left_out.extend(write_product(product, place)))
-    tell_left_out(left_out)
-    if folder != wanted:
-        log.warning("%s is there already and is left as it is", wanted)
+    folder = write_new(given, partial(write_product, product))
     others = "" if np.isnan(choice.r_left_out) else f", {choice.r_left_out:.4f} of frames left out"
     print(
         f"R {product.record['r']:.4f} of the object{others} · {len(scan)} frames, {choice.passes} "

@@ -19,7 +19,7 @@ from fno_runner.data.frames import (
     with_frames,
 )
 from fno_runner.data.recording import Recording
-from fno_runner.data.scan import beam_of, patterns
+from fno_runner.data.scan import patterns, probe_of
 from fno_runner.reconstructor import input_scale_factor
 
 BLOCK_BYTES = 8 * 2**20
@@ -59,7 +59,7 @@ class Stream:
     def input_scale(self) -> float:
         """The input scale factor of its frames."""
         mask = None if self.scan.mask is None else torch.from_numpy(self.scan.mask)
-        return input_scale_factor(self.mean_intensity, torch.from_numpy(beam_of(self.scan)), mask)
+        return input_scale_factor(self.mean_intensity, torch.from_numpy(probe_of(self.scan)), mask)
 
     def __len__(self) -> int:
         return len(self.scan)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Complex64, Float32
 from fno_runner.config import RunConfig
 from fno_runner.data.formats import read_scan
 from fno_runner.data.probe import zone_plate_probe
+from fno_runner.data.scan import probe_of
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 
@@ -78,5 +79,4 @@ def beam_of(config: RunConfig) -> Beam:
     log.info("%s: its probe lights simulated samples, %.4g photons a frame", path, photons)
     first = scan.positions - scan.size // 2
     remainders = (first - np.rint(first)).clip(-INSIDE, INSIDE).astype(np.float32)
-    probe = scan.probe[0] if len(scan.probe) == 1 else scan.probe
-    return Beam(np.ascontiguousarray(probe), photons, remainders, scan.mask)
+    return Beam(probe_of(scan), photons, remainders, scan.mask)

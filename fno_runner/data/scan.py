@@ -89,10 +89,10 @@ def patterns(scan: Outline, amplitude: np.ndarray, rows: np.ndarray) -> Patterns
     """Some frames of a scan that has a probe: those of these numbers."""
     # Patch [row − N/2, row + N/2) has its centre half a pixel before the row.
     positions = (scan.positions[rows] - scan.size // 2 + centre(scan.size)).astype(np.float32)
-    return Patterns(amplitude, positions, beam_of(scan), scan.mask)
+    return Patterns(amplitude, positions, probe_of(scan), scan.mask)
 
 
-def beam_of(scan: Outline) -> Complex64[np.ndarray, "*m n n"]:
+def probe_of(scan: Outline) -> Complex64[np.ndarray, "*m n n"]:
     """The probe of a scan that has one, as `Patterns` have it: (N, N) if it is one mode."""
     assert scan.probe is not None
     return np.ascontiguousarray(scan.probe[0] if len(scan.probe) == 1 else scan.probe)

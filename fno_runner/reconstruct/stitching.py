@@ -163,15 +163,14 @@ class GrowingCanvas(Canvas):
         if self.total.size:
             low = np.minimum(low, self.origin)
             high = np.maximum(high, self.origin + self.total.shape)
-        old = Canvas((0, 0))
-        old.total, old.weight = self.total, self.weight
+        total, weight = self.total, self.weight
         shape = tuple(int(side) for side in high - low)
-        if shape == old.total.shape:
+        if shape == total.shape:
             return
-        row, col = self.origin - low if old.total.size else (0, 0)
-        window = slice(row, row + old.total.shape[0]), slice(col, col + old.total.shape[1])
+        row, col = self.origin - low if total.size else (0, 0)
+        window = slice(row, row + total.shape[0]), slice(col, col + total.shape[1])
         self.total, self.weight = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
-        self.total[window], self.weight[window] = old.total, old.weight
+        self.total[window], self.weight[window] = total, weight
         self.origin = low
 
     def window(self, low: tuple[int, int], shape: tuple[int, int]) -> Canvas:

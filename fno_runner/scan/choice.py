@@ -8,6 +8,7 @@ left out, and decides.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,21 +74,23 @@ def choose(
         log.info("smooth %g, %d passes: R of frames left out %.4f", weight, iterations, r)
         return r
 
-    best = r = float("inf")
+    best = math.inf
     if smooth is None:
         for weight in WEIGHTS:
             r = r_of(weight, passes or FOR_WEIGHTS)
             if r >= best:
                 break
             best, smooth = r, weight
-        assert smooth is not None, "R is no number"
+        assert smooth is not None
+    elif passes is not None:
+        best = r_of(smooth, passes)
     if passes is not None:
-        return Choice(smooth, passes, best if best < r else r_of(smooth, passes))
-    best = float("inf")
+        return Choice(smooth, passes, best)
+    best = math.inf
     for iterations in PASSES:
         r = r_of(smooth, iterations)
         if r >= best * (1 - GAIN):
             break
         best, passes = r, iterations
-    assert passes is not None, "R is no number"
+    assert passes is not None
     return Choice(smooth, passes, best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Complex64, Float64
 from torch import Tensor
 
 from fno_runner.data.frames import Scan
+from fno_runner.errors import UserError
 from fno_runner.physics import amplitude_of, local_probe, near_field
 from fno_runner.scan.descent import Descent, Sought
 from fno_runner.score.metrics import r_factor
@@ -110,7 +112,11 @@ def reconstruct(
 
 @torch.inference_mode()
 def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None) -> float:
-    """R = Σ|predicted − measured| / Σ measured of a fit, on some frames or on all."""
+    """R = Σ|predicted − measured| / Σ measured of a fit, on some frames or on all.
+
+    Raises:
+        UserError: it is no number: the fit diverged.
+    """
     chosen = np.arange(len(scan)) if frames is None else np.flatnonzero(frames)
     size = scan.size
     first = fit.positions[chosen] - size // 2
@@ -124,7 +130,10 @@ def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None)
     amplitude = np.concatenate(predicted)
     if scan.mask is not None:
         amplitude *= scan.mask
-    return r_factor(amplitude, scan.amplitude[chosen])
+    r = r_factor(amplitude, scan.amplitude[chosen])
+    if not math.isfinite(r):
+        raise UserError(f"{scan.source}: the fit without a network diverged: R is {r}")
+    return r
 
 
 def orthogonal_modes(probe: Complex64[np.ndarray, "m n n"]) -> Complex64[np.ndarray, "m n n"]:
