@@ -132,6 +132,7 @@ def _r(point: Point) -> float:
 def draw(points: Sequence[Point], title: str, path: Path) -> None:
     """R against wall time, one line a side; told apart in grey by marker and dashes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8.2, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -145,7 +146,8 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
     best = min(_r(p) for p in points)
     axes.set(xscale="log", yscale="log", xlabel="wall time [s]", ylabel="R of judging frames")
     axes.set_ylim(best * 0.97, min(best * 2.2, 1.03 * max(_r(p) for p in points)))
-    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7, 8, 9), numticks=20))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:.2g}")
     axes.axhline(best * 1.02, color="0.6", linewidth=0.8)
     axes.set_title(title, fontsize=10)
