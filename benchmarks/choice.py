@@ -1,6 +1,6 @@
 """How far the statistics of a study can be trusted: simulated studies, of which the truth is known.
 
-    python -m benchmarks.choice [--studies 2000] [--settled 60]
+    python -m benchmarks.choice [--studies 2000] [--settled 60] [--most-seeds 10]
 
 Prints what docs/statistics.md quotes: coverage of the intervals and their width against version
 0.1's, the calibration of the probability of the choice, the runs that settling takes, and the made
@@ -37,7 +37,6 @@ SCATTER = 0.006
 OLD_WIDTHS = {2: 5.89, 3: 2.22, 5: 1.23}
 """Median half width of version 0.1's intervals of n normal seeds, in standard deviations of a seed,
 measured with its code (agent.bootstrap.mean_intervals of commit 1526a4b, 4,000 samples of each)."""
-MOST_SEEDS = 10
 
 
 @cache
@@ -132,18 +131,23 @@ def calibration(n: int, studies: int, rng: np.random.Generator) -> tuple[Array, 
 
 
 def settled(
-    truth: Array, first: int, target: float, rng: np.random.Generator, price: float = 0.01
+    truth: Array,
+    first: int,
+    target: float,
+    rng: np.random.Generator,
+    most_seeds: int,
+    price: float = 0.01,
 ) -> tuple[int, bool, bool]:
     """Runs until the choice has the probability, whether it got there, whether it is right."""
-    drawn = truth[:, None] + SCATTER * rng.standard_normal((54, MOST_SEEDS))
-    values = np.where(np.arange(MOST_SEEDS) < first, drawn, math.nan)
+    drawn = truth[:, None] + SCATTER * rng.standard_normal((54, most_seeds))
+    values = np.where(np.arange(most_seeds) < first, drawn, math.nan)
     while True:
         probability, quality = choice(values, price)
         best = int(np.argmax(np.nan_to_num(probability)))
         reached = bool(np.nan_to_num(probability)[best] >= target)
         value = quality.mean - price * np.log2(parameters())
         row = None if reached else next_seed(
-            probability, value, quality.counts, quality.counts < MOST_SEEDS
+            probability, value, quality.counts, quality.counts < most_seeds
         )  # fmt: skip
         if row is None:
             runs = int(np.isfinite(values).sum())
@@ -187,6 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.choice", description=__doc__)
     parser.add_argument("--studies", type=count_of(), default=2000, help="of coverage")
     parser.add_argument("--settled", type=count_of(), default=60, help="studies that are settled")
+    parser.add_argument(
+        "--most-seeds", type=count_of(), default=10, help="of a configuration that is settled"
+    )
     args: argparse.Namespace = parser.parse_args(argv)
     print(f"coverage of 95 % intervals, {args.studies} studies of 54 configurations")
     for name, draw in scatters().items():
@@ -212,12 +219,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"  every configuration the same: median {np.median(equal):.0f}, mean {equal.mean():.0f}")
     for first in (1, 2):
-        told = [settled(t, first, 0.9, np.random.default_rng(1000 + s))
+        told = [settled(t, first, 0.9, np.random.default_rng(1000 + s), args.most_seeds)
                 for s, t in enumerate(truths)]  # fmt: skip
         runs, reached, right = (np.array(part) for part in zip(*told, strict=True))
         got = reached.astype(bool)
         print(
-            f"  settled from {first} seed{'s' if first > 1 else ''} each, at most {MOST_SEEDS}: "
+            f"  settled from {first} seed{'s'[: first - 1]} each, at most {args.most_seeds}: "
             f"median {np.median(runs):.0f}, mean {runs.mean():.0f}; reached in {got.sum()}, of "
             f"which the choice is the true one in {right[got].sum()}; where reached median "
             f"{np.median(runs[got]):.0f} against {np.median(equal[got]):.0f}",
