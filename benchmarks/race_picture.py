@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.race_map import (
+    CHOSEN,
     FIT,
     NETWORK,
+    NETWORK_CHOSEN,
     OVERLAPS,
     OWN,
     PHOTONS,
@@ -21,6 +23,7 @@ from benchmarks.race_map import (
     Cell,
     Verdict,
     cells,
+    error_of,
     half_interval,
     points_of,
     verdict,
@@ -32,9 +35,10 @@ TIMES = (0.1, 1.0, 10.0)
 Chosen = Callable[[dict[str, Any]], bool]
 LINES: dict[str, Chosen] = {
     "fit, no term, 10 passes": lambda p: p["side"] == PLAIN and p["effort"] == 10,
-    "fit, term and passes chosen": lambda p: p["side"] == FIT and p["effort"] == p["passes"],
+    "fit, a usual weight, 10 passes": lambda p: p["side"] == FIT and p["effort"] == 10,
+    "fit, weight and passes chosen": lambda p: p["side"] == CHOSEN,
     "network of simulated objects": lambda p: p["side"] == NETWORK and p["effort"] == 0,
-    "the same, then 5 passes": lambda p: p["side"] == NETWORK and p["effort"] == 5,
+    "the same, then 5 passes": lambda p: p["side"] == NETWORK_CHOSEN and p["effort"] == 5,
     "network trained on these frames": lambda p: p["side"] == OWN,
 }
 
@@ -72,12 +76,6 @@ def interval(draws: Sequence[Sequence[dict[str, Any]]], chosen: Chosen) -> tuple
     return mean(errors), half
 
 
-def error_of(point: dict[str, Any]) -> float:
-    """R of frames left out; of a single frame 1 − the phase's correlation with the truth."""
-    error: float = 1 - point["pearson"] if point["r"] is None else point["r"]
-    return error
-
-
 def who(found: Verdict) -> str:
     """'fit 12 % ± 3', 'network 5 % ± 2', or that it is open."""
     if math.isnan(found.ratio):
@@ -105,7 +103,9 @@ def _draw_overlap(output: Path, by_name: dict[str, Cell]) -> None:
         shade = np.full((len(PHOTONS), len(OVERLAPS)), np.nan)
         for row, photons in enumerate(PHOTONS):
             for col, overlap in enumerate(OVERLAPS):
-                found = verdict(output, by_name[f"overlap-{overlap:g}-{photons:.0e}"], seconds)
+                found = verdict(
+                    output, by_name[f"lines-overlap-{overlap:g}-{photons:.0e}"], seconds
+                )
                 told = who(found).replace(" by ", "\n")
                 decided = told not in ("open", "–")
                 shade[row, col] = (found.ratio < 0) + 1.0 if decided else 0.0
@@ -126,7 +126,7 @@ def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    styles = ("o:", "s-", "^--", "v-.", "D-")
+    styles = ("o:", "P:", "s-", "^--", "v-.", "D-")
     for axes, kind in zip(panels, ("random", "coarse"), strict=True):
         for i, (label, chosen) in enumerate(LINES.items()):
             there = []
@@ -134,7 +134,7 @@ def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
                 cell = by_name[f"star-{kind}-{share:g}"]
                 middle, half = interval(points_of(output, cell), chosen)
                 if not math.isnan(middle):
-                    there.append((share * (1 + 0.02 * (i - 2)), middle, half))
+                    there.append((share * (1 + 0.02 * (i - 2.5)), middle, half))
             if there:
                 x, y, error = zip(*there, strict=True)
                 axes.errorbar(x, y, error, fmt=styles[i], color=f"C{i}", label=label,

@@ -38,8 +38,6 @@ AFTER = (2, 5, 10)
 """Passes of the fit from a network's object."""
 STEPS, BATCH = 400, 16
 """Of a network's training."""
-FOR_UNKNOWN = 0.01
-"""The weight of the total variation where there are too few frames to choose one by."""
 
 Entry = tuple[str, Callable[[], Fit]]
 """An effort in words, and the work: its `seconds` are what the race counts."""

@@ -87,17 +87,17 @@ def test_sides_take_turns_and_the_table_says_how_soon() -> None:
 
 
 def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
-    """Of the fit's passes only those count that end in time and that were chosen."""
+    """Of each side's efforts the last to end in time counts, what was chosen among them."""
     cell = Cell("x", lambda draw: simulated(0.75, 1e6, 16, draw), 3, "x", "x")
     (tmp_path / "cells").mkdir()
     (tmp_path / "timings").mkdir()
     (tmp_path / "timings" / "x.json").write_text(
-        json.dumps({"fit 1": 0.05, "fit 5": 0.5, "fit 9": 0.9, "network 0": 0.3})
+        json.dumps({"fit 1": 0.05, "fit, chosen": 0.5, "fit, plain 9": 0.9, "network 0": 0.3})
     )
     for draw, noise in enumerate((0.98, 1.0, 1.02)):
         points = [
-            {"side": "fit", "effort": e, "passes": 5, "r": r, "seconds": 9.0}
-            for e, r in ((1, 0.2), (5, 0.1), (9, 0.01))
+            {"side": side, "effort": e, "r": r, "seconds": 9.0}
+            for side, e, r in (("fit", 1, 0.2), ("fit, chosen", 5, 0.1), ("fit, plain", 9, 0.01))
         ]
         points.append({"side": "network", "effort": 0, "r": 0.12 * noise, "seconds": 9.0})
         (tmp_path / "cells" / f"x.{draw}.json").write_text(json.dumps(points))
