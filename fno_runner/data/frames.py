@@ -138,7 +138,7 @@ def mean_intensity(scan: Outline, blocks: FrameBlocks) -> float:
         raise UserError(
             f"{scan.source}: no counts at all within the central {reach}×{reach} good pixels"
         )
-    if not differ:
+    if not differ and len(scan) > 1:
         raise UserError(f"{scan.source}: all {len(scan)} frames are equal; a scan's are not")
     return total / len(scan)
 
