@@ -1,7 +1,7 @@
 """The race along three axes: overlap, photons a frame, frames. Cell by cell, so that it can go on.
 
-Qualities do not depend on how busy the machine is, times do: they are measured apart, once for each
-number of frames (`timings`), and looked up.
+Qualities do not depend on how busy the machine is, times do: they are measured apart, of the
+first draw of each cell (`timings`), and looked up.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ WEIGHT = 0.01
 
 @dataclass(frozen=True)
 class Cell:
-    """A place of the map. timing: whose times it has. network: which one learnt before."""
+    """A place of the map. network: which one learnt before."""
 
     name: str
     contest: Callable[[int], Contest]
     draws: int
-    timing: str
     network: str
 
 
@@ -54,24 +53,24 @@ def cells(scan: Path) -> Iterator[Cell]:
         for coarse in (False, True):
             kind = "coarse" if coarse else "random"
             contest = partial(_star, scan, share, None, coarse)
-            yield Cell(f"star-{kind}-{share:g}", contest, DRAWS, f"star-{share:g}", "star")
+            yield Cell(f"star-{kind}-{share:g}", contest, DRAWS, "star")
     for frames in FRAMES:
         for photons in PHOTONS[::2] if frames != 64 else ():
             contest = partial(simulated, 0.75, photons, frames)
             draws = DRAWS if frames == 1 else SEEDS
             name = f"lines-frames-{frames}-{photons:.0e}"
-            yield Cell(name, contest, draws, f"lines-{frames}", f"lines-{photons:.0e}")
+            yield Cell(name, contest, draws, f"lines-{photons:.0e}")
     for photons in PHOTONS:
         for overlap in OVERLAPS:
             contest = partial(simulated, overlap, photons, 64)
             name = f"lines-overlap-{overlap:g}-{photons:.0e}"
-            yield Cell(name, contest, SEEDS, "lines-64", f"lines-{photons:.0e}")
+            yield Cell(name, contest, SEEDS, f"lines-{photons:.0e}")
     for photons in (1e5, 1e4):
         for share in (0.25, 1.0):
             contest = partial(_star, scan, share, photons, False)
             name = f"star-photons-{photons:.0e}-{share:g}"
-            yield Cell(name, contest, SEEDS, f"star-{share:g}", f"star-{photons:.0e}")
-    yield Cell("star-all", partial(_star, scan, 1.0, None, False), SEEDS, "star-1", "star")
+            yield Cell(name, contest, SEEDS, f"star-{photons:.0e}")
+    yield Cell("star-all", partial(_star, scan, 1.0, None, False), SEEDS, "star")
 
 
 def _star(scan: Path, share: float, photons: float | None, coarse: bool, draw: int) -> Contest:
@@ -96,9 +95,9 @@ def make_map(
     end = perf_counter() + seconds
     for draw, cell in product(range(DRAWS), cells(scan)):
         kind = "timings" if timings else "own" if own else "cells"
-        name = cell.timing if timings else f"{cell.name}.{draw}"
+        name = cell.name if timings else f"{cell.name}.{draw}"
         place = output / kind / f"{name}.json"
-        lacks = own and not cell.timing.startswith("star")
+        lacks = own and not cell.name.startswith("star")
         if only not in cell.name or draw >= cell.draws or lacks or place.exists():
             continue
         if perf_counter() > end:
@@ -171,8 +170,7 @@ def _network(cell: Cell, contest: Contest, output: Path, device: torch.device) -
 def _times(cell: Cell, contest: Contest, output: Path, device: torch.device) -> dict[str, float]:
     """side and effort -> seconds, the median of three after one that warms up.
 
-    Choosing counts in what is chosen; it is timed once. Its passes differ between cells that share
-    these times: they count as the ones of this cell do.
+    Choosing counts in what is chosen; it is timed once.
     """
     network = _network(cell, contest, output, device)
     start = perf_counter()
@@ -205,7 +203,7 @@ class Verdict:
 
 def verdict(output: Path, cell: Cell, seconds: float) -> Verdict:
     """Of the efforts that end in time the last to end counts, never the best."""
-    times = _read(output / "timings" / f"{cell.timing}.json")
+    times = _read(output / "timings" / f"{cell.name}.json")
     if times is None:  # the seconds in a cell may be of a busy machine
         return Verdict(math.nan, math.nan)
     ratios = []

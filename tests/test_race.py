@@ -88,7 +88,7 @@ def test_sides_take_turns_and_the_table_says_how_soon() -> None:
 
 def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
     """Of each side's efforts the last to end in time counts, what was chosen among them."""
-    cell = Cell("x", lambda draw: simulated(0.75, 1e6, 16, draw), 3, "x", "x")
+    cell = Cell("x", lambda draw: simulated(0.75, 1e6, 16, draw), 3, "x")
     (tmp_path / "cells").mkdir()
     (tmp_path / "timings").mkdir()
     (tmp_path / "timings" / "x.json").write_text(
