@@ -93,14 +93,23 @@ def task_of(
 
 
 def _imported() -> tuple[Any, Any]:
-    """`ptychi.api` and `ptychi.api.task`."""
+    """`ptychi.api` and `ptychi.api.task`; what stands in for torchvision is gone afterwards.
+
+    Torchmetrics would take it for the real one.
+    """
+    stand_in: dict[str, ModuleType] = {}
     if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         filters = ModuleType("torchvision.transforms")
         filters.GaussianBlur = None  # type: ignore[attr-defined]
         for module in (ModuleType("torchvision"), filters):
             module.__spec__ = ModuleSpec(module.__name__, None)
-            sys.modules[module.__name__] = module
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("ptychi").setLevel(logging.ERROR)
-        return importlib.import_module("ptychi.api"), importlib.import_module("ptychi.api.task")
+            stand_in[module.__name__] = module
+    sys.modules.update(stand_in)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.getLogger("ptychi").setLevel(logging.ERROR)
+            return importlib.import_module("ptychi.api"), importlib.import_module("ptychi.api.task")
+    finally:
+        for name in stand_in:
+            del sys.modules[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ def test_its_amplitudes_are_ours(tmp_path: Path) -> None:
     ours = amplitude_of(patches[:, None], light)[:, 0]
     theirs = torch.fft.fftshift(theirs, dim=(-2, -1))
     assert float((theirs - ours).abs().max() / ours.max()) < 1e-4
+    assert "torchvision" not in sys.modules or find_spec("torchvision")  # torchmetrics asks, too
 
 
 def test_it_is_told_when_it_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
