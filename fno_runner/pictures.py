@@ -16,9 +16,13 @@ from fno_runner.score.metrics import align
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure
 
 DPI = 150
+IMAGE, LEFT, BOTTOM, AROUND, BAR, TITLE, CORRELATION = 2.85, 0.75, 0.5, 0.8, 0.95, 0.4, 2.9
+"""Of recon.png [in]: an image's longer side; what its labels take left of it, below it, and both
+below and above; a bar of colours with its label; the title; the correlations. To find room by
+drawing first (matplotlib's constrained layout) took longer than all else."""
 RANGE = (0.002, 0.998)
 """The quantiles that a scale of colours begins and ends at."""
 PANEL, MARGIN = 640, 24
@@ -56,42 +60,63 @@ def draw_reconstruction(
     apart = "error" if reference_kind == "truth" else "difference"
     names = [reference_kind, "reconstruction", apart] if reference is not None else ["object"]
     below = 2.9 if curves else 0.0
-    figure = Figure(figsize=(4.1 * len(names) + 0.4, 7.6 + below), layout="constrained")
+    images = 1 if reference is None else 2
+    bars = [images - 1] if reference is None else [images - 1, images]
+    width = len(names) * (LEFT + IMAGE) + len(bars) * BAR
+    below = CORRELATION if curves else 0.0
+    shape = np.array(seen.shape)
+    high_in, wide_in = IMAGE * shape / shape.max()
+    height = high_in + AROUND
+    figure = Figure(figsize=(width, TITLE + 2 * height + below))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
-    objects: FigureBase = figure
-    if curves:
-        parts = figure.subfigures(2, 1, height_ratios=(7.6, below), squeeze=False)
-        objects, correlations = parts[:, 0]
-        panels = correlations.subplots(1, len(curves), squeeze=False)[0]
-        for axis, (kind, correlation) in zip(panels, curves.items(), strict=True):
-            draw_correlation(axis, kind, correlation)
-    axes = objects.subplots(2, len(names), squeeze=False)
-    labels = ("amplitude", "phase [rad]")
+    top = 1 - 0.1 / figure.get_figheight()
+    figure.suptitle(title, fontsize=11 if reference is not None else 8, y=top, va="top")
     for row, (label, (predicted, true)) in enumerate(
-        zip(labels, (amplitudes, phases), strict=True)
+        zip(("amplitude", "phase [rad]"), (amplitudes, phases), strict=True)
     ):
         low, high = np.quantile(true[seen], RANGE)
-        images = [true, predicted] if reference is not None else [predicted]
-        for axis, image in zip(axes[row], images, strict=False):
-            shown = axis.imshow(np.where(seen, image, np.nan), cmap="cividis", vmin=low, vmax=high)
-        objects.colorbar(shown, ax=axes[row, : len(images)], label=label, shrink=0.85)
-        if reference is not None:
-            # The error's scale is half the truth's range either way: the same weight of colour.
-            span = (high - low) / 2
-            error = axes[row, 2].imshow(
-                np.where(seen, predicted - true, np.nan), cmap="RdBu_r", vmin=-span, vmax=span
+        # The error's scale is half the truth's range either way: the same weight of colour.
+        span = (high - low) / 2
+        shown = [predicted] if reference is None else [true, predicted, predicted - true]
+        left, bottom = 0.0, below + (1 - row) * height + BOTTOM
+        for column, (image, name) in enumerate(zip(shown, names, strict=True)):
+            left += LEFT
+            axis = _axes(figure, left + (IMAGE - wide_in) / 2, bottom, wide_in, high_in)
+            errs = column >= images
+            drawn = axis.imshow(
+                np.where(seen, image, np.nan),
+                cmap="RdBu_r" if errs else "cividis",
+                vmin=-span if errs else low,
+                vmax=span if errs else high,
             )
-            objects.colorbar(error, ax=axes[row, 2], label=f"Δ {label}", shrink=0.85)
-        for axis, name in zip(axes[row], names, strict=True):
             axis.set_title(f"{name}, {label.split(' ')[0]}", fontsize=10)
-            axis.set_xlabel("x [px]")
-            axis.set_ylabel("y [px]")
+            axis.set(xlabel="x [px]", ylabel="y [px]")
+            left += IMAGE
+            if column in bars:
+                beside = _axes(figure, left + 0.1, bottom, 0.14, high_in)
+                figure.colorbar(drawn, cax=beside, label=f"Δ {label}" if errs else label)
+                left += BAR
+    for number, (kind, correlation) in enumerate(curves.items()):
+        each = width / len(curves)
+        place = number * each + LEFT, 0.55, each - LEFT - 0.2, CORRELATION - 0.95
+        draw_correlation(_axes(figure, *place), kind, correlation)
     # No time stamp, no version: the same run gives the same file.
     write_atomically(
         path,
-        lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),
+        lambda stream: figure.savefig(
+            stream,
+            format="png",
+            dpi=DPI,
+            metadata={"Software": None},
+            pil_kwargs={"compress_level": 3},
+        ),
     )
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """At a place that is told in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
