@@ -34,7 +34,7 @@ def new_figure(width: float, height: float, pad: float = 0.08) -> Iterator[Figur
         figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
         yield figure
-        figure.draw_without_rendering()
+        layout.execute(figure)
         figure.set_layout_engine("none")
 
 
