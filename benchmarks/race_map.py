@@ -118,9 +118,20 @@ def _qualities(
 
 
 def _own(cell: Cell, contest: Contest, output: Path, device: torch.device) -> list[dict[str, Any]]:
+    """A network that learns from the frames kept, alone and then with passes of the fit."""
     learnt = learn(contest.kept, device)
-    told = {"side": OWN, "effort": 0, "training_s": learnt.seconds}
-    return [told | contest.scores(answer(learnt, contest.kept, device))]
+    fit, choice = _fit_and_choice(contest, device)
+    first = answer(learnt, contest.kept, device)
+    made = [(0, first)] + [
+        (n, fit(contest.kept, iterations=n, smooth=choice.smooth, first_object=first.obj))
+        for n in AFTER
+    ]
+    return [
+        _told(OWN, passes, choice.smooth, one.seconds)
+        | {"training_s": learnt.seconds}
+        | contest.scores(one)
+        for passes, one in made
+    ]
 
 
 def _points(

@@ -39,7 +39,8 @@ LINES: dict[str, Chosen] = {
     "fit, weight and passes chosen": lambda p: p["side"] == CHOSEN,
     "network of simulated objects": lambda p: p["side"] == NETWORK and p["effort"] == 0,
     "the same, then 5 passes": lambda p: p["side"] == NETWORK_CHOSEN and p["effort"] == 5,
-    "network trained on these frames": lambda p: p["side"] == OWN,
+    "network trained on these frames": lambda p: p["side"] == OWN and p["effort"] == 0,
+    "that one, then 5 passes": lambda p: p["side"] == OWN and p["effort"] == 5,
 }
 
 
@@ -127,7 +128,7 @@ def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    styles = ("o:", "P:", "s-", "^--", "v-.", "D-")
+    styles = ("o:", "P:", "s-", "^--", "v-.", "D-", "X-")
     for axes, kind in zip(panels, ("random", "coarse"), strict=True):
         for i, (label, chosen) in enumerate(LINES.items()):
             there = []
@@ -135,7 +136,7 @@ def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
                 cell = by_name[f"star-{kind}-{share:g}"]
                 middle, half = interval(points_of(output, cell), chosen)
                 if not math.isnan(middle):
-                    there.append((share * (1 + 0.02 * (i - 2.5)), middle, half))
+                    there.append((share * (1 + 0.02 * (i - 3)), middle, half))
             if there:
                 x, y, error = zip(*there, strict=True)
                 axes.errorbar(x, y, error, fmt=styles[i], color=f"C{i}", label=label,
