@@ -205,7 +205,8 @@ class Verdict:
     """Who is best in a cell after a time: by how much the network's R is above the fit's.
 
     ratio: mean over draws of ln(R of the network / R of the fit). half: of its 95 % interval.
-    Either is NaN where a side has no answer by then, or times were not measured.
+    Both are NaN where nobody has an answer by then, or times were not measured; the ratio is
+    infinite where only one has.
     """
 
     ratio: float
@@ -219,14 +220,17 @@ def verdict(output: Path, cell: Cell, seconds: float) -> Verdict:
         return Verdict(math.nan, math.nan)
     ratios = []
     for points in points_of(output, cell):
-        in_time = [p for p in points if times.get(_key(p), math.inf) <= seconds]
+        in_time = [p for p in points if _key(p) in times and times[_key(p)] <= seconds]
         in_time.sort(key=lambda p: times[_key(p)])
         last = [
             next((p for p in reversed(in_time) if p["side"] in sides), None)
             for sides in ((FIT, CHOSEN), (NETWORK, NETWORK_CHOSEN))
         ]
-        if last[0] is not None and last[1] is not None:
-            ratios.append(math.log(error_of(last[1]) / error_of(last[0])))
+        if last[0] is None and last[1] is None:
+            return Verdict(math.nan, math.nan)
+        if last[0] is None or last[1] is None:
+            return Verdict(math.inf if last[1] is None else -math.inf, math.nan)
+        ratios.append(math.log(error_of(last[1]) / error_of(last[0])))
     if not ratios:
         return Verdict(math.nan, math.nan)
     return Verdict(mean(ratios), half_interval(ratios))

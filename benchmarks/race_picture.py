@@ -78,11 +78,14 @@ def interval(draws: Sequence[Sequence[dict[str, Any]]], chosen: Chosen) -> tuple
 
 
 def who(found: Verdict) -> str:
-    """'fit 12 % ± 3', 'network 5 % ± 2', or that it is open."""
+    """'fit by 12 %', 'network by 5 %', 'fit alone' has an answer, or that it is open."""
     if math.isnan(found.ratio):
         return "–"
     better = "fit" if found.ratio > 0 else "network"
-    by = f"{100 * (math.exp(abs(found.ratio)) - 1):.0f} %"
+    if math.isinf(found.ratio):
+        return f"{better} alone"
+    worse = 100 * (math.exp(abs(found.ratio)) - 1)
+    by = f"{worse:.0f} %" if worse >= 2 else f"{worse:.1f} %"
     if math.isnan(found.half):
         return f"{better} by {by} (one draw)"
     return "open" if abs(found.ratio) <= found.half else f"{better} by {by}"
@@ -107,7 +110,7 @@ def _draw_overlap(output: Path, by_name: dict[str, Cell]) -> None:
                 found = verdict(
                     output, by_name[f"lines-overlap-{overlap:g}-{photons:.0e}"], seconds
                 )
-                told = who(found).replace(" by ", "\n")
+                told = who(found).replace(" by ", "\n").replace(" alone", "\nalone")
                 decided = told not in ("open", "–")
                 shade[row, col] = (found.ratio < 0) + 1.0 if decided else 0.0
                 dark = shade[row, col] == 2

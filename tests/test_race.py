@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,10 +101,13 @@ def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
             for side, e, r in (("fit", 1, 0.2), ("fit, chosen", 5, 0.1), ("fit, plain", 9, 0.01))
         ]
         points.append({"side": "network", "effort": 0, "r": 0.12 * noise, "seconds": 9.0})
+        points.append({"side": "network of this scan", "effort": 0, "r": 0.01, "seconds": 9.0})
         (tmp_path / "cells" / f"x.{draw}.json").write_text(json.dumps(points))
-    assert who(verdict(tmp_path, cell, 0.1)) == "–"
+    assert who(verdict(tmp_path, cell, 0.01)) == "–"
+    assert who(verdict(tmp_path, cell, 0.1)) == "fit alone"
     assert who(verdict(tmp_path, cell, 0.4)) == "network by 67 %"
     assert who(verdict(tmp_path, cell, 1.0)) == "fit by 20 %"
+    assert who(verdict(tmp_path, cell, math.inf)) == "fit by 20 %"
     for draw in (0, 1, 2):
         place = tmp_path / "cells" / f"x.{draw}.json"
         place.write_text(place.read_text().replace("0.1,", f"{0.09 + 0.03 * draw},"))

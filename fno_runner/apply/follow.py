@@ -12,7 +12,7 @@ from time import monotonic
 
 from filelock import FileLock, Timeout
 
-from fno_runner.apply.live import STATE, Kept, Live, Opening
+from fno_runner.apply.live import STATE, WatchState, Live, Opening
 from fno_runner.apply.live_page import PAGE, Shown, write_page
 from fno_runner.apply.outputs import draw, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece
@@ -61,7 +61,7 @@ def arrivals(path: Path, hints: Hints) -> Arrivals:
 
 
 @contextmanager
-def output_folder(wanted: Path) -> Iterator[tuple[Path, Kept | None]]:
+def output_folder(wanted: Path) -> Iterator[tuple[Path, WatchState | None]]:
     """The folder that a watch writes into, held by it alone, and what is there to go on from.
 
     It is `wanted`, or `wanted`-2, -3, …: the first that is not there, is empty, or is a watch's.
@@ -81,7 +81,7 @@ def output_folder(wanted: Path) -> Iterator[tuple[Path, Kept | None]]:
         raise UserError(f"{folder}: another watch writes there; -o names another folder") from None
     try:
         try:
-            kept = Kept.read(folder)
+            kept = WatchState.read(folder)
         except UserError as error:
             aside = set_aside(folder / STATE, "torn")
             log.warning("%s; kept as %s, and begun anew", error, aside.name)
@@ -106,7 +106,7 @@ def follow(
     source: Arrivals,
     begin: Callable[[list[Piece]], Opening],
     folder: Path,
-    kept: Kept | None,
+    kept: WatchState | None,
     limits: Limits,
     title: str,
 ) -> Watched:

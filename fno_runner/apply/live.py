@@ -219,7 +219,7 @@ class Live:
         }
         write_npz(folder / STATE, arrays)
 
-    def go_on(self, kept: Kept) -> None:
+    def go_on(self, kept: WatchState) -> None:
         """Begin with what was kept.
 
         Raises:
@@ -239,8 +239,8 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What `Live.save` kept, checked: of one shape, finite, and of this version."""
+class WatchState:
+    """What `Live.save` wrote, checked: of one shape, finite, and of this version."""
 
     path: Path
     about: dict[str, Any]
@@ -250,7 +250,7 @@ class Kept:
     positions: np.ndarray
 
     @classmethod
-    def read(cls, folder: Path) -> Kept | None:
+    def read(cls, folder: Path) -> WatchState | None:
         """None where there is none.
 
         Raises:

@@ -25,7 +25,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptFrames:
     """position: (F',), which of the positions each stored frame belongs to, −1 if it is left out.
 
     scale: (F',), by what a frame's intensities are multiplied to be of the same beam as others'.
@@ -39,7 +39,7 @@ class Kept:
 
 def kept_frames(
     measured: Measured, counts: np.ndarray, mean: np.ndarray, whole: bool, remarks: list[str]
-) -> Kept:
+) -> KeptFrames:
     """Leave out frames that are empty, that lost the beam, or that lack much of their pattern.
 
     Args:
@@ -93,7 +93,7 @@ def kept_frames(
         raise UserError(
             f"{measured.path}: {left} frames{reasons}; at least {MIN_FRAMES} are needed"
         )
-    return Kept(position, scale, filling)
+    return KeptFrames(position, scale, filling)
 
 
 def _lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
-from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, Kept, kept_frames
+from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
@@ -66,7 +66,7 @@ class Recording:
     counts_held: float
     remarks: tuple[str, ...]
     _measured: Measured = field(repr=False)
-    _kept: Kept = field(repr=False)
+    _kept: KeptFrames = field(repr=False)
     _in_the_corner: bool = False
 
     def __len__(self) -> int:
@@ -139,14 +139,14 @@ class Recording:
             path=later.path,
             positions=later.positions.astype(np.float64),
             _measured=replace(mine, frames=later.frames, flags=flags, positions=later.positions),
-            _kept=Kept(np.arange(stored), scale, mean),
+            _kept=KeptFrames(np.arange(stored), scale, mean),
         )
         counts = np.zeros(stored)
         for rows, intensity in whole.intensities():
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
         lit = counts > LOST_BEAM * self.mean.sum()
         position = np.where(lit, np.cumsum(lit) - 1, -1)
-        return replace(whole, positions=whole.positions[lit], _kept=Kept(position, scale, mean))
+        return replace(whole, positions=whole.positions[lit], _kept=KeptFrames(position, scale, mean))
 
 
 def clean(measured: Measured) -> Recording:
