@@ -12,7 +12,7 @@ from time import monotonic
 
 from filelock import FileLock, Timeout
 
-from fno_runner.apply.live import STATE, WatchState, Live, Opening
+from fno_runner.apply.live import STATE, Live, Opening, WatchState
 from fno_runner.apply.live_page import PAGE, Shown, write_page
 from fno_runner.apply.outputs import draw, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece

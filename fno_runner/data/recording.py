@@ -146,7 +146,8 @@ class Recording:
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
         lit = counts > LOST_BEAM * self.mean.sum()
         position = np.where(lit, np.cumsum(lit) - 1, -1)
-        return replace(whole, positions=whole.positions[lit], _kept=KeptFrames(position, scale, mean))
+        kept = KeptFrames(position, scale, mean)
+        return replace(whole, positions=whole.positions[lit], _kept=kept)
 
 
 def clean(measured: Measured) -> Recording:
