@@ -2,7 +2,8 @@
 
     python -m benchmarks.race SCAN [--output OUT] [--everything] [--share S] [--photons P]
     python -m benchmarks.race simulated [--overlap O] [--photons P] [--frames F]
-    python -m benchmarks.race map SCAN --output OUT [--timings | --own | --draw] [--only WORDS]
+    python -m benchmarks.race map SCAN --output OUT [--timings | --own | --hindsight | --draw]
+        [--only WORDS]
 
 Every side gets the same frames and the same probe, and is judged by frames that none gets: R =
 Σ|predicted − measured| / Σ measured, as its object predicts them. With --everything all get all
@@ -152,7 +153,7 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
     axes.axhline(best * 1.02, color="0.6", linewidth=0.8)
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
 def _sides(
@@ -212,8 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given.output,
             device,
             given.only,
-            timings=given.timings,
-            own=given.own,
+            kind=given.kind,
             seconds=given.seconds,
         )
         return 0
@@ -265,8 +265,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, help="a run's folder: its network races, too")
     add("--sides", default="", help="only those whose name holds one of these words, a,b,c")
     add("--no-networks", action="store_true")
-    add("--timings", action="store_true", help="of the map: measure the times, on a quiet machine")
-    add("--own", action="store_true", help="of the map: networks that learn from the star's frames")
+    for kind, words in (
+        ("timings", "measure the times, on a quiet machine"),
+        ("own", "networks that learn from the star's frames"),
+        ("hindsight", "the star's best fit, of all weights and passes"),
+    ):
+        add(f"--{kind}", dest="kind", action="store_const", const=kind, default="cells",
+            help=f"of the map: {words}")  # fmt: skip
     add("--seconds", type=float, default=math.inf, help="of the map: begin nothing after so many")
     add("--draw", action="store_true", help="of the map: what is there already")
     add("--only", default="", help="of the map: cells whose name holds this")

@@ -33,8 +33,12 @@ SEEDS, DRAWS = 3, 5
 PASSES, AFTER = (1, 2, 3, 5, 10, 20, 40), (2, 5)
 PLAIN, FIT, CHOSEN = "fit, plain", "fit", "fit, chosen"
 NETWORK, NETWORK_CHOSEN, OWN = "network", "network, chosen", "network of this scan"
+HINDSIGHT = "fit, in hindsight"
 WEIGHT = 0.01
-"""Of the total variation, where nothing chooses it: it was near the best on many scans."""
+"""Of the total variation, where there is no time or are no frames to choose it by: it lies between
+those that are chosen, 0 for many photons and 0.3 for few."""
+WEIGHTS, LONG = (0.01, 0.03, 0.1, 0.2, 0.3, 0.6, 1.0), (10, 20, 40, 80, 160)
+"""Among which hindsight looks."""
 
 
 @dataclass(frozen=True)
@@ -83,28 +87,28 @@ def make_map(
     device: torch.device,
     only: str = "",
     *,
-    timings: bool = False,
-    own: bool = False,
+    kind: str = "cells",
     seconds: float = math.inf,
 ) -> None:
     """Make what is not there yet, and begin nothing new after so many seconds.
 
-    By default qualities; or times; or the star's cells with networks that learn from the frames
-    kept, which takes a minute each.
+    Args:
+        kind: "cells", qualities; "timings"; of the star's cells only, and about a minute each,
+            "own", networks that learn from the frames kept, or "hindsight", the fit with every
+            weight and number of passes.
     """
+    timings = kind == "timings"
     end = perf_counter() + seconds
     for draw, cell in product(range(DRAWS), cells(scan)):
-        kind = "timings" if timings else "own" if own else "cells"
         name = cell.name if timings else f"{cell.name}.{draw}"
         place = output / kind / f"{name}.json"
-        lacks = own and not cell.name.startswith("star")
+        lacks = kind in ("own", "hindsight") and not cell.name.startswith("star")
         if only not in cell.name or draw >= cell.draws or lacks or place.exists():
             continue
         if perf_counter() > end:
             print("more remains: the same command goes on", file=sys.stderr)
             return
-        make = _times if timings else _own if own else _qualities
-        _write(place, make(cell, cell.contest(0 if timings else draw), output, device))
+        _write(place, MAKERS[kind](cell, cell.contest(0 if timings else draw), output, device))
         print(place, file=sys.stderr)
 
 
@@ -134,11 +138,23 @@ def _own(cell: Cell, contest: Contest, output: Path, device: torch.device) -> li
     ]
 
 
+def _hindsight(
+    cell: Cell, contest: Contest, output: Path, device: torch.device
+) -> list[dict[str, Any]]:
+    """What the fit could reach if the judging frames had chosen: no fair side, a bound of it."""
+    fit = _fit(contest, device)
+    told = []
+    for weight, passes in product(WEIGHTS, LONG):
+        made = fit(contest.kept, iterations=passes, smooth=weight)
+        told.append(_told(HINDSIGHT, passes, weight, made.seconds) | contest.scores(made))
+    return told
+
+
 def _points(
     contest: Contest, network: Learnt, choice: Choice, fit: Callable[..., Fit], device: torch.device
 ) -> Iterator[tuple[dict[str, Any], Fit]]:
-    """Every effort of the fit, without a smooth term, with a usual and with the chosen one, and of
-    the network.
+    """Every effort of the fit, with no smooth term, a fixed one and the chosen one, and of the
+    network.
     """
     scan = contest.kept
     for weight, side in ((0.0, PLAIN), (WEIGHT, FIT)):
@@ -159,10 +175,15 @@ def _told(side: str, passes: int, weight: float, seconds: float) -> dict[str, An
     return {"side": side, "effort": passes, "weight": weight, "seconds": seconds}
 
 
+def _fit(contest: Contest, device: torch.device) -> Callable[..., Fit]:
+    """With the probe held."""
+    assert contest.kept.probe is not None
+    modes = len(contest.kept.probe)
+    return partial(reconstruct, modes=modes, fit_probe=False, device=device)
+
+
 def _fit_and_choice(contest: Contest, device: torch.device) -> tuple[Callable[..., Fit], Choice]:
-    scan = contest.kept
-    assert scan.probe is not None
-    fit = partial(reconstruct, modes=len(scan.probe), fit_probe=False, device=device)
+    scan, fit = contest.kept, _fit(contest, device)
     if len(scan) < DETERMINED:
         return fit, Choice(WEIGHT, PASSES[-1], math.nan)
     return fit, choose(fit, scan, None, None)
@@ -193,6 +214,14 @@ def _times(cell: Cell, contest: Contest, output: Path, device: torch.device) -> 
             took = told["seconds"] + (choosing if told["side"] in (CHOSEN, NETWORK_CHOSEN) else 0)
             seconds.setdefault(_key(told), []).append(took)
     return {key: median(values[1:]) for key, values in seconds.items()}
+
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    "cells": _qualities,
+    "timings": _times,
+    "own": _own,
+    "hindsight": _hindsight,
+}
 
 
 def _write(place: Path, what: Any) -> None:
@@ -254,7 +283,7 @@ def points_of(output: Path, cell: Cell) -> list[list[dict[str, Any]]]:
     """Of each draw that is there all efforts of all sides."""
     places = [f"{cell.name}.{draw}.json" for draw in range(cell.draws)]
     return [
-        points + (_read(output / "own" / place) or [])
+        points + (_read(output / "own" / place) or []) + (_read(output / "hindsight" / place) or [])
         for place in places
         if (points := _read(output / "cells" / place)) is not None
     ]

@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.race_map import (
     CHOSEN,
     FIT,
+    HINDSIGHT,
     NETWORK,
     NETWORK_CHOSEN,
     OVERLAPS,
@@ -20,6 +21,7 @@ from benchmarks.race_map import (
     PHOTONS,
     PLAIN,
     SHARES,
+    WEIGHT,
     Cell,
     Verdict,
     cells,
@@ -35,13 +37,14 @@ TIMES = {0.1: "after 0.1 s", 1.0: "after 1 s", 10.0: "after 10 s", math.inf: "in
 Chosen = Callable[[dict[str, Any]], bool]
 LINES: dict[str, Chosen] = {
     "fit, no term, 10 passes": lambda p: p["side"] == PLAIN and p["effort"] == 10,
-    "fit, a usual weight, 10 passes": lambda p: p["side"] == FIT and p["effort"] == 10,
+    f"fit, weight {WEIGHT}, 10 passes": lambda p: p["side"] == FIT and p["effort"] == 10,
     "fit, weight and passes chosen": lambda p: p["side"] == CHOSEN,
     "network of simulated objects": lambda p: p["side"] == NETWORK and p["effort"] == 0,
     "the same, then 5 passes": lambda p: p["side"] == NETWORK_CHOSEN and p["effort"] == 5,
     "network trained on these frames": lambda p: p["side"] == OWN and p["effort"] == 0,
     "that one, then 5 passes": lambda p: p["side"] == OWN and p["effort"] == 5,
 }
+AGAINST = "network trained on these frames", "fit, weight and passes chosen"
 
 
 def draw_map(scan: Path, output: Path) -> None:
@@ -55,14 +58,16 @@ def draw_map(scan: Path, output: Path) -> None:
 def table(output: Path, every: Sequence[Cell]) -> str:
     """Markdown: each side's error in each cell, with its 95 % interval, and who is best when."""
     lines = [
-        f"| cell | draws | {' | '.join(LINES)} | best {' | '.join(TIMES.values())} |",
-        "| --- " * (2 + len(TIMES) + len(LINES)) + "|",
+        f"| cell | draws | {' | '.join(LINES)} | fit, best in hindsight "
+        f"| {' against '.join(AGAINST)} | best {' | '.join(TIMES.values())} |",
+        "| --- " * (4 + len(TIMES) + len(LINES)) + "|",
     ]
     for cell in every:
         draws = points_of(output, cell)
         if draws:
             values = [interval(draws, chosen) for chosen in LINES.values()]
             told = [_words(v) for v in values]
+            told += [_hindsight(draws), against(draws, *(LINES[name] for name in AGAINST))]
             best = [who(verdict(output, cell, seconds)) for seconds in TIMES]
             lines.append(f"| {cell.name} | {len(draws)} | {' | '.join(told + best)} |")
     return "\n".join(lines) + "\n"
@@ -73,8 +78,29 @@ def interval(draws: Sequence[Sequence[dict[str, Any]]], chosen: Chosen) -> tuple
     errors = [error_of(p) for points in draws for p in points if chosen(p)]
     if not errors:
         return math.nan, math.nan
-    half = half_interval(errors)
-    return mean(errors), half
+    return mean(errors), half_interval(errors)
+
+
+def against(draws: Sequence[Sequence[dict[str, Any]]], ours: Chosen, theirs: Chosen) -> str:
+    """By how much one side's error is above another's, draw by draw: mean and 95 % interval."""
+    ratios = [
+        math.log(error_of(a) / error_of(b))
+        for points in draws
+        for a in points
+        for b in points
+        if ours(a) and theirs(b)
+    ]
+    if not ratios:
+        return "–"
+    middle, half = mean(ratios), half_interval(ratios)
+    by = [f"{100 * (math.exp(x) - 1):+.1f}" for x in (middle, middle - half, middle + half)]
+    return f"{by[0]} % ({by[1]} … {by[2]})" if len(ratios) > 1 else f"{by[0]} %"
+
+
+def _hindsight(draws: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """The fit's smallest error in each draw, at whatever weight and passes."""
+    tried = [[error_of(p) for p in points if p["side"] == HINDSIGHT] for points in draws]
+    return ", ".join(f"{min(errors):.4f}" for errors in tried if errors) or "–"
 
 
 def who(found: Verdict) -> str:
@@ -123,7 +149,7 @@ def _draw_overlap(output: Path, by_name: dict[str, Cell]) -> None:
         below.set_xlabel("overlap")
         left.set_yticks(range(len(PHOTONS)), [f"{p:.0e}" for p in PHOTONS])
         left.set_ylabel("photons a frame")
-    figure.savefig(output / "map_overlap.png", dpi=130)
+    figure.savefig(output / "map_overlap.png", dpi=130, metadata={"Software": None})
 
 
 def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
@@ -153,4 +179,4 @@ def _draw_frames(output: Path, by_name: dict[str, Cell]) -> None:
         )
     panels[0].set_ylabel("R of the frames left out")
     panels[0].legend(fontsize=7)
-    figure.savefig(output / "map_frames.png", dpi=130)
+    figure.savefig(output / "map_frames.png", dpi=130, metadata={"Software": None})

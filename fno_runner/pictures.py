@@ -59,7 +59,6 @@ def draw_reconstruction(
     # From another method's object one differs; one errs from a truth only.
     apart = "error" if reference_kind == "truth" else "difference"
     names = [reference_kind, "reconstruction", apart] if reference is not None else ["object"]
-    below = 2.9 if curves else 0.0
     images = 1 if reference is None else 2
     bars = [images - 1] if reference is None else [images - 1, images]
     width = len(names) * (LEFT + IMAGE) + len(bars) * BAR

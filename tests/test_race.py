@@ -15,7 +15,7 @@ import torch
 from benchmarks.contest import measured, simulated, training_frames
 from benchmarks.race import Point, main, race, table
 from benchmarks.race_map import Cell, verdict
-from benchmarks.race_picture import who
+from benchmarks.race_picture import against, who
 from benchmarks.sides import answer, learn
 from fno_runner.data.frames import beam_diameter
 from fno_runner.scan.inspection import poisson_floor, step
@@ -63,6 +63,8 @@ def test_a_network_learns_on_simulated_frames_and_answers(tmp_path: Path) -> Non
     learnt = learn(frames, CPU, steps=2)
     fit = answer(learnt, contest.kept, CPU)
     assert fit.obj.shape == contest.kept.shape and 0 < (contest.scores(fit)["r"] or 0) < 1
+    alone = simulated(0.75, 1e6, 1, 0)  # a frame without others is no scan of equal frames
+    assert -1 <= (alone.scores(answer(learnt, alone.kept, CPU))["pearson"] or 0) <= 1
 
 
 def test_sides_take_turns_and_the_table_says_how_soon() -> None:
@@ -85,6 +87,14 @@ def test_sides_take_turns_and_the_table_says_how_soon() -> None:
     lines = table(made, {"b": 60.0}).splitlines()
     assert "| a | 0.1000 | 4.00 | 2.00 | 4.00 | 4.00 | 0 |" in lines
     assert "| b | 0.2000 | 0.50 | – | – | – | 60 |" in lines
+
+
+def test_sides_are_compared_draw_by_draw() -> None:
+    """Draws differ more than the sides do: their ratio is told all the same."""
+    draws = [[{"side": "a", "r": 0.9 * r}, {"side": "b", "r": r}] for r in (0.1, 0.2, 0.4)]
+    told = against(draws, lambda p: p["side"] == "a", lambda p: p["side"] == "b")
+    assert told == "-10.0 % (-10.0 … -10.0)"
+    assert against(draws, lambda p: p["side"] == "c", lambda p: p["side"] == "b") == "–"
 
 
 def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:

@@ -292,8 +292,7 @@ def _read_header(path: Path, name: str, stream: zipfile.ZipExtFile) -> _Header:
         raise UserError(f"{path}: '{name}' has an unknown NPY version {version}")
     if dtype.hasobject:
         raise UserError(f"{path}: '{name}' holds Python objects; only numbers are read")
-    if (
-        dtype.itemsize == 0
-    ):  # of which NumPy makes arrays of larger elements: memory without a bound
+    # NumPy makes arrays of larger elements of it: memory without a bound.
+    if dtype.itemsize == 0:
         raise UserError(f"{path}: '{name}' is {dtype}, whose elements hold nothing")
     return _Header(tuple(int(n) for n in shape), fortran, dtype)
