@@ -2,7 +2,7 @@
 
     python -m benchmarks.race SCAN [--output OUT] [--everything] [--share S] [--photons P]
     python -m benchmarks.race simulated [--overlap O] [--photons P] [--frames F]
-    python -m benchmarks.race map SCAN --output OUT [--timings | --own | --hindsight | --draw]
+    python -m benchmarks.race map SCAN --output OUT [--timings | --own | --others | --hindsight | --draw]
         [--only WORDS]
 
 Every side gets the same frames and the same probe, and is judged by frames that none gets: R =
@@ -269,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         ("timings", "measure the times, on a quiet machine"),
         ("own", "networks that learn from the star's frames"),
         ("hindsight", "the star's best fit, of all weights and passes"),
+        ("others", "the same networks with other seeds and sizes, where frames are few"),
     ):
         add(f"--{kind}", dest="kind", action="store_const", const=kind, default="cells",
             help=f"of the map: {words}")  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -34,6 +34,15 @@ PASSES, AFTER = (1, 2, 3, 5, 10, 20, 40), (2, 5)
 PLAIN, FIT, CHOSEN = "fit, plain", "fit", "fit, chosen"
 NETWORK, NETWORK_CHOSEN, OWN = "network", "network, chosen", "network of this scan"
 HINDSIGHT = "fit, in hindsight"
+OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "seed 1": {"seed": 1},
+    "seed 2": {"seed": 2},
+    "width 32": {"width": 32},
+    "hybrid": {"architecture": "hybrid"},
+}
+"""Networks of the frames kept that are not the one of seed 0."""
+FEW = 0.125
+"""The share of frames from which on networks win or are open: others are tried there."""
 WEIGHT = 0.01
 """Of the total variation, where there is no time or are no frames to choose it by: it lies between
 those that are chosen, 0 for many photons and 0.3 for few."""
@@ -43,12 +52,13 @@ WEIGHTS, LONG = (0.01, 0.03, 0.1, 0.2, 0.3, 0.6, 1.0), (10, 20, 40, 80, 160)
 
 @dataclass(frozen=True)
 class Cell:
-    """A place of the map. network: which one learnt before."""
+    """A place of the map. network: which one learnt before. few: frames kept of the star."""
 
     name: str
     contest: Callable[[int], Contest]
     draws: int
     network: str
+    few: bool = False
 
 
 def cells(scan: Path) -> Iterator[Cell]:
@@ -57,7 +67,7 @@ def cells(scan: Path) -> Iterator[Cell]:
         for coarse in (False, True):
             kind = "coarse" if coarse else "random"
             contest = partial(_star, scan, share, None, coarse)
-            yield Cell(f"star-{kind}-{share:g}", contest, DRAWS, "star")
+            yield Cell(f"star-{kind}-{share:g}", contest, DRAWS, "star", share <= FEW)
     for frames in FRAMES:
         for photons in PHOTONS[::2] if frames != 64 else ():
             contest = partial(simulated, 0.75, photons, frames)
@@ -95,21 +105,53 @@ def make_map(
     Args:
         kind: "cells", qualities; "timings"; of the star's cells only, and about a minute each,
             "own", networks that learn from the frames kept, or "hindsight", the fit with every
-            weight and number of passes.
+            weight and number of passes; "others", of those with few frames, networks that learn
+            from the frames kept with other seeds and sizes.
+        only: of `Cell.name`, or, of "others", also of a network.
     """
-    timings = kind == "timings"
     end = perf_counter() + seconds
-    for draw, cell in product(range(DRAWS), cells(scan)):
-        name = cell.name if timings else f"{cell.name}.{draw}"
-        place = output / kind / f"{name}.json"
-        lacks = kind in ("own", "hindsight") and not cell.name.startswith("star")
-        if only not in cell.name or draw >= cell.draws or lacks or place.exists():
+    for place, make in _work(scan, output, device, kind):
+        if only not in place.name or place.exists():
             continue
         if perf_counter() > end:
             print("more remains: the same command goes on", file=sys.stderr)
             return
-        _write(place, MAKERS[kind](cell, cell.contest(0 if timings else draw), output, device))
+        _write(place, make())
         print(place, file=sys.stderr)
+
+
+def _work(
+    scan: Path, output: Path, device: torch.device, kind: str
+) -> Iterator[tuple[Path, Callable[[], Any]]]:
+    """Each file of a kind, and what it is to hold."""
+    for draw, cell in product(range(DRAWS), cells(scan)):
+        star = cell.name.startswith("star")
+        if draw >= cell.draws or (kind in ("own", "hindsight") and not star):
+            continue
+        if kind == "others":
+            for name, changes in OTHERS.items() if cell.few else ():
+                place = output / kind / f"{cell.name}.{draw}.{name}.json"
+                yield place, partial(_other, cell, draw, name, changes, device)
+        elif kind != "timings":
+            place = output / kind / f"{cell.name}.{draw}.json"
+            yield place, partial(_made, MAKERS[kind], cell, draw, output, device)
+        elif draw == 0:
+            place = output / kind / f"{cell.name}.json"
+            yield place, partial(_made, _times, cell, draw, output, device)
+
+
+def _made(make: Callable[..., Any], cell: Cell, draw: int, *where: Any) -> Any:
+    return make(cell, cell.contest(draw), *where)
+
+
+def _other(
+    cell: Cell, draw: int, name: str, changes: Mapping[str, Any], device: torch.device
+) -> list[dict[str, Any]]:
+    contest = cell.contest(draw)
+    learnt = learn(contest.kept, device, **changes)
+    first = answer(learnt, contest.kept, device)
+    told = _told(f"{OWN}, {name}", 0, 0.0, first.seconds)
+    return [told | {"training_s": learnt.seconds} | contest.scores(first)]
 
 
 def _qualities(

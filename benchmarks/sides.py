@@ -9,6 +9,7 @@ from functools import partial
 from math import ceil
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,17 +44,17 @@ Entry = tuple[str, Callable[[], Fit]]
 """An effort in words, and the work: its `seconds` are what the race counts."""
 
 
-def network_config(device: torch.device, frames: int, seed: int, steps: int = STEPS) -> RunConfig:
-    """The small `fno` that races, for about so many steps."""
-    return RunConfig(
-        width=16,
-        modes=12,
-        learning_rate=5e-3,
-        batch_size=BATCH,
-        epochs=ceil(steps / ceil(0.95 * frames / BATCH)),
-        seed=seed,
-        device="cuda" if device.type == "cuda" else "cpu",
-    )
+def network_config(device: torch.device, frames: int, **changes: Any) -> RunConfig:
+    """The small `fno` that races, for about `STEPS` steps, but for changes."""
+    usual = {
+        "width": 16,
+        "modes": 12,
+        "learning_rate": 5e-3,
+        "batch_size": BATCH,
+        "epochs": ceil(STEPS / ceil(0.95 * frames / BATCH)),
+        "device": "cuda" if device.type == "cuda" else "cpu",
+    }
+    return RunConfig(**(usual | changes))
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Learnt:
         return Prepared(model, stream, self.network, stream.input_scale, device, 128, None)
 
 
-def learn(scan: Scan, device: torch.device, seed: int = 0, steps: int = STEPS) -> Learnt:
-    """A network that learnt from a scan's frames, without labels."""
+def learn(scan: Scan, device: torch.device, **changes: Any) -> Learnt:
+    """A network that learnt from a scan's frames, without labels; changes: of the usual one."""
     frames = patterns_of(scan)
     dataset = Dataset(
         train=frames,
@@ -84,7 +85,7 @@ def learn(scan: Scan, device: torch.device, seed: int = 0, steps: int = STEPS) -
         reference_kind=None,
         fingerprint="race",
     )
-    config = network_config(device, len(scan), seed, steps)
+    config = network_config(device, len(scan), **changes)
     start = perf_counter()
     trained = train(config, dataset, device)[0]
     return Learnt(trained.model, config, perf_counter() - start)
@@ -93,7 +94,7 @@ def learn(scan: Scan, device: torch.device, seed: int = 0, steps: int = STEPS) -
 def learnt_before(place: Path, frames: Callable[[], Scan], device: torch.device) -> Learnt:
     """The same, kept in a file, so that it learns once."""
     if place.exists():
-        config = network_config(device, 1600, 0)
+        config = network_config(device, 1600)
         model = Reconstructor(config, subpixel=True)
         load_weights(place, model)
         return Learnt(model.to(device), config, math.nan)
