@@ -1,15 +1,16 @@
 """A network against a fit without one: quality against wall time, at equal knowledge.
 
-    python -m benchmarks.race SCAN [--output OUT] [--everything] [--share S] [--photons P]
-    python -m benchmarks.race simulated [--overlap O] [--photons P] [--frames F]
-    python -m benchmarks.race map SCAN --output OUT [--timings | --own | --others | --hindsight | --draw]
-        [--only WORDS]
+    python -m benchmarks.race SCAN [--draws D] [--everything] [--share S] [--photons P]
+    python -m benchmarks.race simulated [--draws D] [--overlap O] [--photons P] [--frames F]
+    python -m benchmarks.race map SCAN --output OUT [--only WORDS]
+        [--timings | --own | --others | --hindsight | --draw]
 
 Every side gets the same frames and the same probe, and is judged by frames that none gets: R =
 Σ|predicted − measured| / Σ measured, as its object predicts them. With --everything all get all
-frames and are judged by them. The sides take turns; times are medians. OUT gets race.json,
-race.csv, race.png, race.md. The map goes on where it stopped; its qualities may be made on a busy
-machine, its times (--timings) may not.
+frames and are judged by them. The sides take turns; times are medians. Of several draws R has its
+mean and 95 % interval, a time its median and range. OUT gets race.json, race.csv, race.png and
+race.md. The map goes on where it stopped; its qualities may be made on a busy machine, its times
+(--timings) may not.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -31,37 +30,22 @@ from benchmarks import pty_chi
 from benchmarks.contest import Contest, measured, simulated, training_frames
 from benchmarks.race_map import make_map
 from benchmarks.race_picture import draw_map
+from benchmarks.race_report import Point, curves, draw_curves, table
 from benchmarks.sides import Entry, Learnt, fits, learn, learnt_before, networks, others
 from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.cli import command, count_of
 from fno_runner.device import pick_device
+from fno_runner.errors import UserError
 from fno_runner.files import write_text_atomically
 from fno_runner.provenance import provenance
-
-WITHIN = (0.10, 0.05, 0.02)
-"""Of the best R that any side reaches."""
-
 
 LONG = 4.0
 """[s]."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """One effort of a side: its times in each turn [s], and the scores of its object."""
-
-    side: str
-    effort: str
-    seconds: tuple[float, ...]
-    scores: Mapping[str, float | None]
-
-    @property
-    def time(self) -> float:
-        """The median."""
-        return median(self.seconds)
-
-
-def race(sides: Mapping[str, Sequence[Entry]], contest: Contest, turns: int) -> list[Point]:
+def race(
+    sides: Mapping[str, Sequence[Entry]], contest: Contest, turns: int, draw: int = 0
+) -> list[Point]:
     """All efforts of all sides, in turns, each side warmed up by its first effort.
 
     What takes longer than `LONG` is timed once.
@@ -82,82 +66,11 @@ def race(sides: Mapping[str, Sequence[Entry]], contest: Contest, turns: int) -> 
                     scores[key] = contest.scores(fit)
                     told = scores[key]["r"] or scores[key]["r_kept"] or float("nan")
                     print(f"{side}, {effort}: R {told:.4f}, {fit.seconds:.2f} s", file=sys.stderr)
-    return [Point(*key, tuple(seconds[key]), scores[key]) for key in scores]
-
-
-def table(points: Sequence[Point], training: Mapping[str, float]) -> str:
-    """Markdown: how soon each side is within 10, 5 and 2 % of the best R anybody reaches."""
-    best = min(r for p in points if (r := _r(p)) is not None)
-    lines = [
-        f"The best R that any side reaches: {best:.4f}.",
-        "",
-        "| side | best R | its time [s] | to within 10 % [s] | 5 % | 2 % | training before [s] |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for side in dict.fromkeys(p.side for p in points):
-        ours = [p for p in points if p.side == side]
-        top = min(ours, key=_r)
-        cells = [
-            min(
-                (f"{p.time:.2f}" for p in ours if _r(p) <= best * (1 + near)),
-                key=float,
-                default="–",
-            )
-            for near in WITHIN
-        ]
-        took = next((s for name, s in training.items() if side.startswith(name)), 0.0)
-        before = "in an earlier call" if math.isnan(took) else f"{took:.0f}"
-        lines.append(
-            f"| {side} | {_r(top):.4f} | {top.time:.2f} | {' | '.join(cells)} | {before} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def curves(points: Sequence[Point]) -> str:
-    """Markdown: R and time of each effort."""
-    lines = ["| side | effort: R (s) |", "| --- | --- |"]
-    for side in dict.fromkeys(p.side for p in points):
-        told = ", ".join(
-            f"{p.effort}: {_r(p):.4f} ({p.time:.2f})" for p in points if p.side == side
-        )
-        lines.append(f"| {side} | {told} |")
-    return "\n".join(lines) + "\n"
-
-
-def _r(point: Point) -> float:
-    r = point.scores["r"]
-    assert r is not None
-    return r
-
-
-def draw(points: Sequence[Point], title: str, path: Path) -> None:
-    """R against wall time, one line a side; told apart in grey by marker and dashes."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    axes = figure.subplots()
-    markers, dashes = "osD^v<>P*Xhd", ("-", "--", ":", "-.")
-    for i, side in enumerate(dict.fromkeys(p.side for p in points)):
-        ours = sorted((p.time, _r(p)) for p in points if p.side == side)
-        axes.plot(
-            *zip(*ours, strict=True), label=side, marker=markers[i % len(markers)], markersize=5,
-            linestyle=dashes[i % 4], color=f"C{i % 10}", linewidth=1.3,
-        )  # fmt: skip
-    best = min(_r(p) for p in points)
-    axes.set(xscale="log", yscale="log", xlabel="wall time [s]", ylabel="R of judging frames")
-    axes.set_ylim(best * 0.97, min(best * 2.2, 1.03 * max(_r(p) for p in points)))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7, 8, 9), numticks=20))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter("{x:.2g}")
-    axes.axhline(best * 1.02, color="0.6", linewidth=0.8)
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    return [Point(draw, *key, tuple(seconds[key]), scores[key]) for key in scores]
 
 
 def _sides(
-    given: argparse.Namespace, contest: Contest, device: torch.device
+    given: argparse.Namespace, contest: Contest, device: torch.device, draw: int
 ) -> tuple[dict[str, list[Entry]], dict[str, float]]:
     """All sides that this contest can have, and how long networks learnt before [s]."""
     sides = dict(fits(contest, device))
@@ -181,11 +94,11 @@ def _sides(
     photons = float((contest.kept.amplitude**2).sum((1, 2)).mean())
     weak = given.scan != "simulated"
     before = learnt_before(
-        given.output / f"network-{'weak' if weak else 'lines'}-{photons:.3g}.safetensors",
+        given.output / f"network-{'weak' if weak else 'lines'}-{photons:.2g}.safetensors",
         lambda: training_frames(contest.kept, photons, 8, 1600, 1, weak=weak),
         device,
     )
-    on_it = learn(contest.kept, device)
+    on_it = learn(contest.kept, device, seed=draw)
     for name, learnt in (("network of simulated objects", before), ("network of this scan", on_it)):
         training[name] = learnt.seconds
         sides |= dict(networks(name, learnt, contest, device, adapted=learnt is before))
@@ -208,43 +121,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.draw:
             draw_map(given.of, given.output)
             return 0
-        make_map(
-            given.of,
-            given.output,
-            device,
-            given.only,
-            kind=given.kind,
-            seconds=given.seconds,
-        )
+        make_map(given.of, given.output, device, given.only, kind=given.kind, seconds=given.seconds)
         return 0
+    points: list[Point] = []
+    training: dict[str, float] = {}
+    for draw in range(given.draws):
+        contest = _contest(given, draw)
+        sides, learnt = _sides(given, contest, device, draw)
+        words = given.sides.split(",")
+        sides = {name: side for name, side in sides.items() if any(word in name for word in words)}
+        points += race(sides, contest, given.turns, draw)
+        training = learnt | training
+    _write(given.output, _title(given, contest), points, training, device)
+    return 0
+
+
+def _contest(given: argparse.Namespace, draw: int) -> Contest:
     if given.scan == "simulated":
-        contest = simulated(given.overlap, given.photons or 1e9, given.frames, 0)
-    else:
-        contest = measured(
-            Path(given.scan), share=given.share, photons=given.photons, everything=given.everything
+        return simulated(given.overlap, given.photons or 1e9, given.frames, draw)
+    if given.everything and given.draws > 1:
+        raise UserError(
+            f"--draws {given.draws}: with --everything nothing is drawn, so only 1 is allowed"
         )
-    sides, training = _sides(given, contest, device)
-    words = given.sides.split(",")
-    sides = {name: side for name, side in sides.items() if any(word in name for word in words)}
-    points = race(sides, contest, given.turns)
+    return measured(
+        Path(given.scan),
+        share=given.share,
+        photons=given.photons,
+        draw=draw,
+        everything=given.everything,
+    )
+
+
+def _title(given: argparse.Namespace, contest: Contest) -> str:
     title = f"{Path(given.scan).stem}: {len(contest.kept)} frames kept, {len(contest.judged)} judge"
+    return title if given.draws == 1 else f"{title}, {given.draws} draws"
+
+
+def _write(
+    output: Path,
+    title: str,
+    points: Sequence[Point],
+    training: Mapping[str, float],
+    device: torch.device,
+) -> None:
+    """race.json, race.csv, race.md and race.png."""
     record: dict[str, Any] = {
         "title": title,
         "training_s": {name: None if math.isnan(s) else s for name, s in training.items()},
         "provenance": provenance(device),
         "points": [vars(p) for p in points],
     }
-    write_text_atomically(given.output / "race.json", json.dumps(record, indent=1) + "\n")
-    names = list(points[0].scores)
-    with (given.output / "race.csv").open("w", newline="") as stream:
+    write_text_atomically(output / "race.json", json.dumps(record, indent=1) + "\n")
+    with (output / "race.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["side", "effort", "seconds", *names])
-        writer.writerows([p.side, p.effort, p.time, *p.scores.values()] for p in points)
+        writer.writerow(["draw", "side", "effort", "seconds", *points[0].scores])
+        writer.writerows([p.draw, p.side, p.effort, p.time, *p.scores.values()] for p in points)
     text = f"{title}\n\n{table(points, training)}\n{curves(points)}"
-    write_text_atomically(given.output / "race.md", text)
-    draw(points, title, given.output / "race.png")
+    write_text_atomically(output / "race.md", text)
+    draw_curves(points, title, output / "race.png")
     print(text)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -262,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--overlap", type=float, default=0.75, help="of the simulated raster")
     add("--frames", type=count_of(), default=64, help="of the simulated raster")
     add("--turns", type=count_of(), default=3)
+    words = "of frames that judge (simulated: of the object), each with another seed of the network"
+    add("--draws", type=count_of(), default=1, help=words)
     add("--model", type=Path, help="a run's folder: its network races, too")
     add("--sides", default="", help="only those whose name holds one of these words, a,b,c")
     add("--no-networks", action="store_true")

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from benchmarks.contest import measured, simulated, training_frames
-from benchmarks.race import Point, main, race, table
+from benchmarks.race import main, race
 from benchmarks.race_map import Cell, verdict
 from benchmarks.race_picture import against, who
+from benchmarks.race_report import Point, curves, table
 from benchmarks.sides import answer, learn
 from fno_runner.data.frames import beam_diameter
 from fno_runner.scan.inspection import poisson_floor, step
@@ -60,7 +61,7 @@ def test_a_network_learns_on_simulated_frames_and_answers(tmp_path: Path) -> Non
     contest = simulated(0.75, 1e6, 16, 0)
     frames = training_frames(contest.kept, 1e6, 2, 32, 0, weak=True)
     assert len(frames) == 32
-    learnt = learn(frames, CPU, steps=2)
+    learnt = learn(frames, CPU, epochs=1, seed=1)
     fit = answer(learnt, contest.kept, CPU)
     assert fit.obj.shape == contest.kept.shape and 0 < (contest.scores(fit)["r"] or 0) < 1
     alone = simulated(0.75, 1e6, 1, 0)  # a frame without others is no scan of equal frames
@@ -80,13 +81,31 @@ def test_sides_take_turns_and_the_table_says_how_soon() -> None:
     assert order == [1, 3] * 4  # each warmed up once
     assert [len(p.seconds) for p in points] == [3, 3]
     made = [
-        Point("a", "1", (1.0, 3.0, 2.0), {"r": 0.109}),
-        Point("a", "2", (4.0,), {"r": 0.1}),
-        Point("b", "1", (0.5,), {"r": 0.2}),
+        Point(0, "a", "1", (1.0, 3.0, 2.0), {"r": 0.109}),
+        Point(0, "a", "2", (4.0,), {"r": 0.1}),
+        Point(0, "b", "1", (0.5,), {"r": 0.2}),
     ]
     lines = table(made, {"b": 60.0}).splitlines()
     assert "| a | 0.1000 | 4.00 | 2.00 | 4.00 | 4.00 | 0 |" in lines
     assert "| b | 0.2000 | 0.50 | – | – | – | 60 |" in lines
+
+
+def test_draws_give_intervals_and_each_has_its_own_best() -> None:
+    made = [
+        Point(draw, side, "1", (seconds,), {"r": r})
+        for draw, side, seconds, r in (
+            (0, "a", 1.0, 0.10), (0, "b", 0.5, 0.108),
+            (1, "a", 3.0, 0.20), (1, "b", 0.7, 0.23),
+            (2, "a", 2.0, 0.15), (2, "b", 0.6, 0.15),
+        )
+    ]  # fmt: skip
+    lines = table(made, {}).splitlines()
+    # Student's t of three draws: 4.303 · 0.05 / √3.
+    assert lines[0] == "The best R that any side reaches: 0.1500 ± 0.1242."
+    assert "| 2.00 (1.00 … 3.00) | 2.00 (1.00 … 3.00) |" in lines[4]
+    # Within 10 % of each draw's own best, b is in two of three.
+    assert lines[5].split(" | ")[3] == "not in 1 of 3"
+    assert "| a | 1: 0.1500 ± 0.1242 (2.00) |" in curves(made)
 
 
 def test_sides_are_compared_draw_by_draw() -> None:
@@ -134,3 +153,5 @@ def test_without_a_probe_only_a_blind_fit_races(
     assert "has no probe" in told.err and "| fit, blind |" in told.out
     names = {"race.json", "race.csv", "race.md", "race.png"}
     assert {place.name for place in (tmp_path / "out").iterdir()} == names
+    assert main([str(path), "--everything", "--draws", "2"]) == 2
+    assert "--draws 2" in capsys.readouterr().err
