@@ -23,14 +23,17 @@ from scipy import stats
 
 from benchmarks.contest import Contest, measured, simulated, training_frames
 from benchmarks.sides import Learnt, answer, learn, learnt_before
+from fno_runner.data.frames import Scan
 from fno_runner.files import write_text_atomically
 from fno_runner.scan.choice import Choice, choose
 from fno_runner.scan.iterative import DETERMINED, Fit, reconstruct
 
 OVERLAPS, PHOTONS = (0.87, 0.75, 0.6, 0.45, 0.3), (1e9, 1e6, 1e5, 1e4)
-FRAMES, SHARES = (1, 16, 64, 256), (1.0, 0.5, 0.25, 0.125, 0.0625)
+FRAMES, SHARES = (1, 16, 64, 256, 13_689), (1.0, 0.5, 0.25, 0.125, 0.0625)
 SEEDS, DRAWS = 3, 5
 PASSES, AFTER = (1, 2, 3, 5, 10, 20, 40), (2, 5)
+MANY, PASSES_OF_MANY = 10_000, (1, 2, 5)
+"""From so many frames on a pass takes a second: a few are tried, and nothing is chosen."""
 PLAIN, FIT, CHOSEN = "fit, plain", "fit", "fit, chosen"
 NETWORK, NETWORK_CHOSEN, OWN = "network", "network, chosen", "network of this scan"
 HINDSIGHT = "fit, in hindsight"
@@ -69,7 +72,7 @@ def cells(scan: Path) -> Iterator[Cell]:
             contest = partial(_star, scan, share, None, coarse)
             yield Cell(f"star-{kind}-{share:g}", contest, DRAWS, "star", share <= FEW)
     for frames in FRAMES:
-        for photons in PHOTONS[::2] if frames != 64 else ():
+        for photons in _photons_of(frames):
             contest = partial(simulated, 0.75, photons, frames)
             draws = DRAWS if frames == 1 else SEEDS
             name = f"lines-frames-{frames}-{photons:.0e}"
@@ -85,6 +88,11 @@ def cells(scan: Path) -> Iterator[Cell]:
             name = f"star-photons-{photons:.0e}-{share:g}"
             yield Cell(name, contest, SEEDS, f"star-{photons:.0e}")
     yield Cell("star-all", partial(_star, scan, 1.0, None, False), SEEDS, "star")
+
+
+def _photons_of(frames: int) -> tuple[float, ...]:
+    """64 frames have cells for each overlap."""
+    return () if frames == 64 else PHOTONS[:1] if frames >= MANY else PHOTONS[::2]
 
 
 def _star(scan: Path, share: float, photons: float | None, coarse: bool, draw: int) -> Contest:
@@ -200,7 +208,7 @@ def _points(
     """
     scan = contest.kept
     for weight, side in ((0.0, PLAIN), (WEIGHT, FIT)):
-        for passes in PASSES:
+        for passes in _passes_of(scan):
             made = fit(scan, iterations=passes, smooth=weight)
             yield _told(side, passes, weight, made.seconds), made
     made = fit(scan, iterations=choice.passes, smooth=choice.smooth)
@@ -226,9 +234,13 @@ def _fit(contest: Contest, device: torch.device) -> Callable[..., Fit]:
 
 def _fit_and_choice(contest: Contest, device: torch.device) -> tuple[Callable[..., Fit], Choice]:
     scan, fit = contest.kept, _fit(contest, device)
-    if len(scan) < DETERMINED:
-        return fit, Choice(WEIGHT, PASSES[-1], math.nan)
-    return fit, choose(fit, scan, None, None)
+    if DETERMINED <= len(scan) < MANY:
+        return fit, choose(fit, scan, None, None)
+    return fit, Choice(WEIGHT, _passes_of(scan)[-1], math.nan)
+
+
+def _passes_of(scan: Scan) -> tuple[int, ...]:
+    return PASSES if len(scan) < MANY else PASSES_OF_MANY
 
 
 def _network(cell: Cell, contest: Contest, output: Path, device: torch.device) -> Learnt:
@@ -323,12 +335,16 @@ def half_interval(values: list[float]) -> float:
 
 def points_of(output: Path, cell: Cell) -> list[list[dict[str, Any]]]:
     """Of each draw that is there all efforts of all sides."""
-    places = [f"{cell.name}.{draw}.json" for draw in range(cell.draws)]
-    return [
-        points + (_read(output / "own" / place) or []) + (_read(output / "hindsight" / place) or [])
-        for place in places
-        if (points := _read(output / "cells" / place)) is not None
-    ]
+    draws = []
+    for draw in range(cell.draws):
+        name = f"{cell.name}.{draw}"
+        points = _read(output / "cells" / f"{name}.json")
+        if points is None:
+            continue
+        extra = [output / kind / f"{name}.json" for kind in ("own", "hindsight")]
+        extra += [output / "others" / f"{name}.{other}.json" for other in OTHERS]
+        draws.append(points + [point for place in extra for point in _read(place) or []])
+    return draws
 
 
 def _key(point: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,6 +17,7 @@ from benchmarks.race_map import (
     HINDSIGHT,
     NETWORK,
     NETWORK_CHOSEN,
+    OTHERS,
     OVERLAPS,
     OWN,
     PHOTONS,
@@ -44,13 +46,22 @@ LINES: dict[str, Chosen] = {
     "network trained on these frames": lambda p: p["side"] == OWN and p["effort"] == 0,
     "that one, then 5 passes": lambda p: p["side"] == OWN and p["effort"] == 5,
 }
+MEAN = f"{OWN}, mean of seeds"
+SEEDS_OF_ONE = (OWN, *(f"{OWN}, {name}" for name in OTHERS if name.startswith("seed")))
+NETWORKS = {
+    "seed 0": OWN,
+    **{name: f"{OWN}, {name}" for name in OTHERS},
+    f"mean of {len(SEEDS_OF_ONE)} seeds": MEAN,
+}
+"""In the table of networks that learn from the frames kept -> its side."""
 AGAINST = "network trained on these frames", "fit, weight and passes chosen"
 
 
 def draw_map(scan: Path, output: Path) -> None:
     """map.md, map_overlap.png and map_frames.png, of the cells that are there."""
     every = list(cells(scan))
-    write_text_atomically(output / "map.md", table(output, every))
+    text = f"{table(output, every)}\n{networks_table(output, every)}"
+    write_text_atomically(output / "map.md", text)
     _draw_overlap(output, {cell.name: cell for cell in every})
     _draw_frames(output, {cell.name: cell for cell in every})
 
@@ -71,6 +82,34 @@ def table(output: Path, every: Sequence[Cell]) -> str:
             best = [who(verdict(output, cell, seconds)) for seconds in TIMES]
             lines.append(f"| {cell.name} | {len(draws)} | {' | '.join(told + best)} |")
     return "\n".join(lines) + "\n"
+
+
+def networks_table(output: Path, every: Sequence[Cell]) -> str:
+    """Markdown: networks of the frames kept, of several seeds and sizes, against the fit."""
+    lines = ["| cell | network of these frames | draws | R | against the fit, chosen |"]
+    lines.append("| --- " * 5 + "|")
+    fit = LINES[AGAINST[1]]
+    for cell in every:
+        draws = [[*points, *_mean_of_seeds(points)] for points in points_of(output, cell)]
+        for name, side in NETWORKS.items() if cell.few else ():
+            network = partial(_is_answer, side)
+            count = sum(any(map(network, points)) for points in draws)
+            if count:
+                told = _words(interval(draws, network)), against(draws, network, fit)
+                lines.append(f"| {cell.name} | {name} | {count} | {' | '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _is_answer(side: str, point: dict[str, Any]) -> bool:
+    return bool(point["side"] == side) and point["effort"] == 0
+
+
+def _mean_of_seeds(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An answer whose error is the mean of all seeds', where all are there."""
+    errors = [error_of(p) for side in SEEDS_OF_ONE for p in points if _is_answer(side, p)]
+    if len(errors) < len(SEEDS_OF_ONE):
+        return []
+    return [{"side": MEAN, "effort": 0, "r": mean(errors)}]
 
 
 def interval(draws: Sequence[Sequence[dict[str, Any]]], chosen: Chosen) -> tuple[float, float]:

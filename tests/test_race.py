@@ -15,7 +15,7 @@ import torch
 from benchmarks.contest import measured, simulated, training_frames
 from benchmarks.race import main, race
 from benchmarks.race_map import Cell, verdict
-from benchmarks.race_picture import against, who
+from benchmarks.race_picture import against, networks_table, who
 from benchmarks.race_report import Point, curves, table
 from benchmarks.sides import answer, learn
 from fno_runner.data.frames import beam_diameter
@@ -114,6 +114,28 @@ def test_sides_are_compared_draw_by_draw() -> None:
     told = against(draws, lambda p: p["side"] == "a", lambda p: p["side"] == "b")
     assert told == "-10.0 % (-10.0 … -10.0)"
     assert against(draws, lambda p: p["side"] == "c", lambda p: p["side"] == "b") == "–"
+
+
+def test_seeds_of_a_network_are_one_answer_only_where_all_are_there(tmp_path: Path) -> None:
+    cell = Cell("x", lambda draw: simulated(0.75, 1e6, 16, draw), 3, "x", few=True)
+    for kind in ("cells", "own", "others"):
+        (tmp_path / kind).mkdir()
+    for draw, level in enumerate((1.0, 2.0)):
+        own = {"side": "network of this scan", "effort": 0, "r": 0.1 * level}
+        fit = {"side": "fit, chosen", "effort": 5, "r": 0.1 * level}
+        (tmp_path / "cells" / f"x.{draw}.json").write_text(json.dumps([fit]))
+        (tmp_path / "own" / f"x.{draw}.json").write_text(json.dumps([own, own | {"effort": 5}]))
+        for seed, factor in ((1, 0.9), (2, 0.8))[: 2 - draw]:
+            side = f"network of this scan, seed {seed}"
+            made = [own | {"side": side, "r": 0.1 * level * factor}]
+            place = tmp_path / "others" / f"x.{draw}.seed {seed}.json"
+            place.write_text(json.dumps(made))
+    lines = networks_table(tmp_path, [cell]).splitlines()
+    assert "| x | seed 0 | 2 | 0.1500 ± 0.6353 | +0.0 % (+0.0 … +0.0) |" in lines
+    assert "| x | seed 1 | 2 | 0.1350 ± 0.5718 | -10.0 % (-10.0 … -10.0) |" in lines
+    assert "| x | seed 2 | 1 | 0.0800 | -20.0 % |" in lines
+    assert "| x | mean of 3 seeds | 1 | 0.0900 | -10.0 % |" in lines
+    assert len(lines) == 6
 
 
 def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
