@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import CONFIGURATION, FLOPS
-from agent.study.quality import cells, numbers, words
+from agent.study.quality import Array, Mask, Rows, cells, numbers, words
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
@@ -20,8 +19,6 @@ from fno_runner.score.quantities import Quantity
 BEST = "best"
 """What the key's column says in place of a value."""
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 Key = tuple[str, ...]
 
 
@@ -137,7 +134,7 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
     return counted, BestOver(key, best, said)
 
 
-def cross_fitted(quality: Array, failed: Mask, there: Mask) -> tuple[npt.NDArray[np.intp], Mask]:
+def cross_fitted(quality: Array, failed: Mask, there: Mask) -> tuple[Rows, Mask]:
     """For each seed the value that the other seeds find best, of those that it ran with.
 
     A value of which another seed failed to train comes behind those of which none did; then the

@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from agent.analysis.configurations import CONFIGURATION, devices, label, seconds
 from agent.analysis.differences import holm
 from agent.analysis.means import CONFIDENCE
-from agent.study.quality import by_key, numbers, words
+from agent.study.quality import Array, by_key, numbers, words
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
 
-Array = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 
 TIMES = ("train_time_s", "inference_time_s")

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from agent.analysis.means import CONFIDENCE, Means
+from agent.study.quality import Array
 
-Array = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "equal", "undecided"]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
@@ -22,10 +21,8 @@ from agent.analysis.configurations import (
 )
 from agent.analysis.means import Means
 from agent.analysis.probabilities import front_probabilities, on_front
-from agent.study.quality import PHASE_PSNR, PHASE_SSIM, R_HELD_OUT, R_TRAIN, numbers
+from agent.study.quality import PHASE_PSNR, PHASE_SSIM, R_HELD_OUT, R_TRAIN, Array, numbers
 from fno_runner.score.quantities import QUANTITIES, Quantity
-
-Array = npt.NDArray[np.float64]
 
 SIMULATED = ((COST, PHASE_SSIM), (COST, PHASE_PSNR), (TIME, PHASE_SSIM), (FLOPS, PHASE_SSIM))
 SCAN = ((COST, R_HELD_OUT), (COST, R_TRAIN), (TIME, R_HELD_OUT), (FLOPS, R_HELD_OUT))
@@ -177,15 +174,9 @@ def _front(
 
 def _axis(column: str, of: Means) -> Axis:
     """A mean with its interval, cut where the quantity ends; none of what no seed changes."""
-    low, high = of.interval()
-    still = of.error == 0
-    quantity = QUANTITIES[column]
-    return Axis(
-        column,
-        of.mean,
-        np.where(still, math.nan, np.maximum(low, quantity.low)),
-        np.where(still, math.nan, np.minimum(high, quantity.high)),
-    )
+    ends = of.interval(QUANTITIES[column].low, QUANTITIES[column].high)
+    low, high = np.where(of.error == 0, math.nan, ends)
+    return Axis(column, of.mean, low, high)
 
 
 def _timed(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST, ChoiceOptions, Limit
@@ -18,11 +17,18 @@ from agent.analysis.means import Means
 from agent.analysis.pareto import front
 from agent.analysis.price import FRUGAL, Price, Rule, Rung, Tolerance, ladder
 from agent.analysis.probabilities import choice_probabilities
-from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT, VALIDATED_SSIM, numbers
+from agent.study.quality import (
+    PHASE_SSIM,
+    R_FROM_OBJECT,
+    R_HELD_OUT,
+    VALIDATED_SSIM,
+    Array,
+    Mask,
+    Rows,
+    numbers,
+)
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import QUANTITIES, Quantity
-
-Array = npt.NDArray[np.float64]
 
 CONTENDER = 0.01
 """What is the choice with at least this probability is compared with it."""
@@ -96,7 +102,7 @@ class Recommendation:
     runner_up: int | None
     next_better: int | None
     compared: int
-    candidates: npt.NDArray[np.bool_]
+    candidates: Mask
     left_out: dict[str, list[str]]
     margin: float
     provisional: str
@@ -208,7 +214,7 @@ def _pick(
     quality: Means,
     cost: Means,
     sign: int,
-    rows: npt.NDArray[np.intp],
+    rows: Rows,
 ) -> Pick:
     config = int(rows[price.choose(sign * quality.mean[rows], cost.mean[rows])])
     probability = choice_probabilities(quality, cost, sign, price, rows)
@@ -230,14 +236,14 @@ def _contenders(
 
 
 def _candidates(
-    configs: Configurations, measured: npt.NDArray[np.bool_], options: ChoiceOptions
-) -> tuple[npt.NDArray[np.intp], dict[str, list[str]], str]:
+    configs: Configurations, measured: Mask, options: ChoiceOptions
+) -> tuple[Rows, dict[str, list[str]], str]:
     """What there is to choose from, what is left out by reason, and why nothing is left."""
     table, names = configs.table, configs.table["configuration"].tolist()
     left_out: dict[str, list[str]] = {}
     kept = measured.copy()
 
-    def leave_out(rows: npt.NDArray[np.bool_], reason: str) -> None:
+    def leave_out(rows: Mask, reason: str) -> None:
         nonlocal kept
         if dropped := [names[i] for i in np.flatnonzero(kept & rows)]:
             left_out[reason] = dropped
@@ -274,9 +280,7 @@ def _candidates(
     return np.flatnonzero(kept), left_out, why
 
 
-def _nearest(
-    configs: Configurations, candidates: npt.NDArray[np.bool_], limits: Sequence[Limit]
-) -> str:
+def _nearest(configs: Configurations, candidates: Mask, limits: Sequence[Limit]) -> str:
     """The candidate that misses the limits by least, each in parts of what others miss it by."""
     missed = np.zeros(len(candidates))
     for limit in limits:

@@ -80,13 +80,6 @@ class Settling:
         sure = [standing.probability >= self._target for standing in self.standings]
         return bool(sure) and all(sure)
 
-    def spent(self, added: Collection[str]) -> str:
-        """'7 seeds added, 312 s of training'."""
-        table = self._runs()
-        mine = table[table["run_id"].isin(list(added))]
-        seconds = np.nansum(numbers(mine, "train_time_s"))
-        return f"{len(added)} seeds added, {seconds:.0f} s of training"
-
     def describe(self, added: Collection[str]) -> list[str]:
         """How sure each choice is now, a line each, and what it took.
 
@@ -94,7 +87,9 @@ class Settling:
             added: run_ids of the runs beyond the grid.
         """
         self.more(())
-        lines = [self.spent(added)]
+        table = self._runs()
+        seconds = np.nansum(numbers(table[table["run_id"].isin(list(added))], "train_time_s"))
+        lines = [f"{len(added)} seeds added, {seconds:.0f} s of training"]
         for standing in self.standings:
             name = f"{standing.series}: " if standing.series else ""
             if standing.why_not:
