@@ -81,8 +81,8 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
     Raises:
         UserError: the values of the key differ in cost, which is a question of the study.
     """
-    value, seed = cells(runs, key), cells(runs, "seed")
-    status, run_ids = cells(runs, "status"), cells(runs, "run_id")
+    value, seed, run_ids = (cells(runs, column) for column in (key, "seed", "run_id"))
+    status = np.array(cells(runs, "status"), dtype=object)
     quality = by.sign * numbers(runs, by.column)
     costs = [numbers(runs, column) for column in (COST, FLOPS)]
     groups: dict[Key, list[int]] = {}
@@ -107,11 +107,8 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
             at = values.index(value[row]), seeds.index(seed[row])
             place[at] = row if place[at] < 0 else place[at]
         there = place >= 0
-        done = there & np.array([[status[row] == "finished" for row in some] for some in place])
-        failed = there & np.array(
-            [[status[row] in ("collapsed", "diverged") for row in some] for some in place]
-        )
-        told = np.where(done, quality[place], math.nan)
+        told = np.where(there & (status[place] == "finished"), quality[place], math.nan)
+        failed = there & np.isin(status[place], ("collapsed", "diverged"))
         picks, by_itself = cross_fitted(told, failed, there)
         chosen += [int(place[pick, number]) for number, pick in enumerate(picks)]
         overall = _best(told, failed, np.ones(len(values), bool))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from agent.analysis.configurations import CONFIGURATION, devices, label, seconds
+from agent.analysis.configurations import CONFIGURATION, configuration_names, devices, seconds
 from agent.analysis.differences import holm
 from agent.analysis.means import CONFIDENCE
 from agent.study.quality import Array, by_key, numbers, words
@@ -103,39 +103,32 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     common = [key for key in of_a if key in of_b]
     if not common:
         raise UserError(_nothing_in_common(a, b, keys))
-    varied = [
-        key for i, key in enumerate(keys) if len({configuration[i] for configuration in common}) > 1
-    ]
-    same_device = not set(devices(a)).isdisjoint(devices(b))
+    pairs = [(of_a[configuration], of_b[configuration]) for configuration in common]
+    names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
+    changes = _adjusted([_difference(_paired(*pair, quality.column)) for pair in pairs])
     rows = []
     collapsed_only = [0, 0]
-    for configuration in common:
-        pair = of_a[configuration], of_b[configuration]
-        quality_change = _difference(_paired(*pair, quality.column))
-        times = {
-            column: _ratio(_paired_times(*pair, column)) if same_device else _nothing()
-            for column in TIMES
-        }
+    for name, pair, change in zip(names, pairs, changes, strict=True):
         lost = [set(runs.loc[runs["status"] == "collapsed", "seed"]) for runs in pair]
         both = set(pair[0]["seed"]) & set(pair[1]["seed"])
         for which in (0, 1):
             collapsed_only[which] += len((lost[which] - lost[1 - which]) & both)
         rows.append(
             Compared(
-                name=_name(pair[0].iloc[0], varied),
-                quality=quality_change,
-                verdict="undecided",
-                times=times,
+                name=name,
+                quality=change,
+                verdict=_verdict(change, quality),
+                times={column: _ratio(_paired_times(*pair, column)) for column in TIMES},
                 runs=(len(pair[0]), len(pair[1])),
                 collapsed=(len(lost[0]), len(lost[1])),
             )
         )
-    means = np.array([(row.quality.a, row.quality.b) for row in rows if row.quality.pairs])
+    means = np.array([(change.a, change.b) for change in changes if change.pairs])
     discordant = sum(collapsed_only)
     return Comparison(
         quality=quality,
         differ=differ,
-        configurations=_adjusted(rows, quality),
+        configurations=rows,
         overall=_difference(means.reshape(-1, 2)),
         collapsed_only=(collapsed_only[0], collapsed_only[1]),
         collapse_p=float(stats.binomtest(collapsed_only[0], discordant).pvalue)
@@ -256,27 +249,20 @@ def _nothing() -> Change:
     return Change(0, *(math.nan,) * 6)
 
 
-def _adjusted(rows: list[Compared], quality: Quantity) -> list[Compared]:
-    """The same with p adjusted for as many configurations as are tested, and the verdicts."""
-    tested = [i for i, row in enumerate(rows) if math.isfinite(row.quality.p)]
-    adjusted = dict(zip(tested, holm(np.array([rows[i].quality.p for i in tested])), strict=True))
-    told = []
-    for i, row in enumerate(rows):
-        change = row.quality
-        p = float(adjusted.get(i, math.nan))
-        verdict: Verdict = "undecided"
-        if change.pairs < 2:
-            verdict = "one seed" if change.pairs else "no pair"
-        elif p <= 1 - CONFIDENCE:
-            verdict = "better" if quality.sign * change.change > 0 else "worse"
-        told.append(replace(row, quality=replace(change, p=p), verdict=verdict))
-    return told
+def _adjusted(changes: Sequence[Change]) -> list[Change]:
+    """The same with p adjusted for as many configurations as are tested."""
+    p = np.array([change.p for change in changes])
+    tested = np.isfinite(p)
+    p[tested] = holm(p[tested])
+    return [replace(change, p=float(value)) for change, value in zip(changes, p, strict=True)]
 
 
-def _name(run: pd.Series, varied: Sequence[str]) -> str:
-    """A configuration in a few words; keys that vary beyond the usual ones are added."""
-    usual = ("architecture", "input_transform", "modes", "width")
-    return ", ".join([label(run), *(f"{key} {run[key]}" for key in varied if key not in usual)])
+def _verdict(change: Change, quality: Quantity) -> Verdict:
+    if change.pairs < 2:
+        return "one seed" if change.pairs else "no pair"
+    if change.p > 1 - CONFIDENCE:
+        return "undecided"
+    return "better" if quality.sign * change.change > 0 else "worse"
 
 
 def _nothing_in_common(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) -> str:
