@@ -11,7 +11,7 @@ import pandas as pd
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import CONFIGURATION, FLOPS
-from agent.study.quality import Array, Mask, Rows, cells, numbers, words
+from agent.study.quality import Array, Mask, Rows, by_key, cells, numbers, words
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
@@ -54,11 +54,10 @@ def check_key(key: str, table: pd.DataFrame, never: tuple[str, ...]) -> None:
                         f"{suggestion(key, list(CONFIGURATION))}")  # fmt: skip
     if key in never:
         raise UserError(f"--best-over {key}: runs that differ in it are not compared")
-    values: dict[Key, set[str]] = {}
-    for others, value in zip(_others(table, key), cells(table, key), strict=True):
-        if value is not None:
-            values.setdefault(others, set()).add(str(value))
-    if all(len(some) < 2 for some in values.values()):
+    values = cells(table, key)
+    alike = by_key(_others(table, key)).values()
+    known = ([str(values[row]) for row in rows if values[row] is not None] for rows in alike)
+    if all(len(set(some)) < 2 for some in known):
         raise UserError(
             f"--best-over {key}: it does not vary between runs that are otherwise alike"
         )
@@ -103,9 +102,9 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
         values, seeds = (sorted({of[row] for row in rows}) for of in (value, seed))
         place = np.full((len(values), len(seeds)), -1)
         # Of several runs of one point a finished one counts, of those the first by run_id.
-        for row in sorted(rows, key=lambda row: (status[row] != "finished", run_ids[row])):
-            at = values.index(value[row]), seeds.index(seed[row])
-            place[at] = row if place[at] < 0 else place[at]
+        in_order = sorted(rows, key=lambda row: (status[row] != "finished", run_ids[row]))
+        for row in reversed(in_order):
+            place[values.index(value[row]), seeds.index(seed[row])] = row
         there = place >= 0
         told = np.where(there & (status[place] == "finished"), quality[place], math.nan)
         failed = there & np.isin(status[place], ("collapsed", "diverged"))

@@ -112,10 +112,9 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     for key in (COST, FLOPS):
         # A count that the configuration decides is the same in all runs: the first known one.
         counts = cells(runs, key)
-        known_counts = [
-            [counts[row] for row in rows if counts[row] is not None] for rows in members
+        table[key] = [
+            next((counts[row] for row in rows if counts[row] is not None), None) for rows in members
         ]
-        table[key] = [own[0] if own else None for own in known_counts]
     table |= dict(zip(COLLAPSE, _collapse(statuses), strict=True))
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
@@ -133,8 +132,8 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         of = means[metric] = seed_means(metric, measured, seed, rows_of, terms)
         ends = of.interval(QUANTITIES[metric].low, QUANTITIES[metric].high)
         columns = of.mean, of.scatter.own, *ends, of.counts
-        for name, values in zip(STATISTICS, columns, strict=True):
-            table[f"{metric}_{name}"] = values.tolist()
+        for name, statistic in zip(STATISTICS, columns, strict=True):
+            table[f"{metric}_{name}"] = statistic.tolist()
     _allow_for_objects(means, object_samples(PHASE_SSIM.column, runs, counted))
     return Configurations(pd.DataFrame(table, dtype=object), counted, means, terms)
 

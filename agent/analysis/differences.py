@@ -50,28 +50,23 @@ def differences(
     """
     if not contenders:
         return []
-    against = [quality.difference(row, choice) for row in contenders]
-    gain = sign * np.array([difference for difference, _, _ in against])
-    error = np.array([error for _, error, _ in against])
-    freedom = np.array([freedom for _, _, freedom in against])
+    more, error, freedom = np.transpose([quality.difference(row, choice) for row in contenders])
+    gain = sign * more
     # Seeds that leave no room at all decide everything.
     error = np.maximum(error, np.finfo(float).tiny)
     differs = np.asarray(2 * stats.t.sf(np.abs(gain) / error, freedom))
     matters = np.asarray(stats.t.sf((margin - np.abs(gain)) / error, freedom))
-    adjusted, same = holm(differs), holm(matters)
     reach = stats.t.isf(_levels(differs) / 2, freedom) * error
-    verdicts: list[Verdict] = []
-    for p, p_same, better in zip(adjusted, same, gain > 0, strict=True):
-        if p_same <= 1 - CONFIDENCE:
-            verdicts.append("equal")
+    numbers = np.transpose([gain, gain - reach, gain + reach, holm(differs), holm(matters)])
+    told = []
+    for row, (better_by, low, high, p, same) in zip(contenders, numbers.tolist(), strict=True):
+        verdict: Verdict = "undecided"
+        if same <= 1 - CONFIDENCE:
+            verdict = "equal"
         elif p <= 1 - CONFIDENCE:
-            verdicts.append("better" if better else "worse")
-        else:
-            verdicts.append("undecided")
-    return [
-        Difference(row, float(g), float(g - r), float(g + r), float(p), verdict)
-        for row, g, r, p, verdict in zip(contenders, gain, reach, adjusted, verdicts, strict=True)
-    ]
+            verdict = "better" if better_by > 0 else "worse"
+        told.append(Difference(row, better_by, low, high, p, verdict))
+    return told
 
 
 def holm(p: Array) -> Array:

@@ -15,7 +15,6 @@ from agent.analysis.configurations import (
     TIME,
     Configurations,
     devices,
-    seconds,
     seed_means,
     timed_rows,
 )
@@ -103,8 +102,6 @@ def front(cost: Sequence[float] | Array, quality: Sequence[float] | Array) -> li
     costs = np.asarray(cost, dtype=float)
     qualities = np.asarray(quality, dtype=float)
     finite = np.flatnonzero(np.isfinite(costs) & np.isfinite(qualities))
-    if finite.size == 0:
-        return []
     chosen = finite[on_front(costs[None, finite], qualities[None, finite])[0]]
     return [int(i) for i in chosen[np.argsort(costs[chosen], kind="stable")]]
 
@@ -149,7 +146,7 @@ def _front(
     on: list[str],
 ) -> Front:
     value = configs.means[quality.column]
-    cost = configs.means[column] if device is None else _timed(runs, configs, column, device, on)
+    cost = configs.means[column] if device is None else _timed(runs, configs, device, on)
     gain = quality.sign * value.mean
     members = front(cost.mean, gain)
     compared = np.flatnonzero(np.isfinite(cost.mean) & np.isfinite(gain))
@@ -179,13 +176,11 @@ def _axis(column: str, of: Means) -> Axis:
     return Axis(column, of.mean, low, high)
 
 
-def _timed(
-    runs: pd.DataFrame, configs: Configurations, column: str, device: str, on: list[str]
-) -> Means:
-    """Times on one device, each run once."""
+def _timed(runs: pd.DataFrame, configs: Configurations, device: str, on: list[str]) -> Means:
+    """Times of inference on one device, each run once."""
     names = runs["run_id"].tolist()
     members = [timed_rows(mine, names, on, device) for mine in configs.seeds]
-    return seed_means(column, seconds(runs, column), runs["seed"].tolist(), members, configs.terms)
+    return seed_means(TIME, numbers(runs, TIME), runs["seed"].tolist(), members, configs.terms)
 
 
 def _reference(

@@ -33,8 +33,6 @@ def choice_probabilities(quality: Means, cost: Means, sign: int, rule: Rule, row
     probability[rows] = 0.0
     if isinstance(rule, Price):
         rows = rows[_may_be_chosen(quality, cost, sign, rule, rows)]
-    if rows.size == 0:
-        return probability
     hits = np.zeros(len(rows))
     for gain, paid in _draws(quality, cost, sign, rows):
         hits += np.bincount(rule.choose(gain, paid), minlength=len(rows))

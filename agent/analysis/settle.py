@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -187,11 +188,11 @@ class _Replicated:
 
 def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
     """The grid's configuration of each row of a table of runs that is one of a point of it."""
-    told = list(zip(words(table, CONFIGURATION), map(str, cells(table, "data_seed")), strict=True))
-    recorded: dict[tuple[tuple[str, ...], str], set[int]] = {}
+    told = words(table, (*CONFIGURATION, "data_seed"))
+    recorded: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
     for key, seed in zip(told, cells(table, "seed"), strict=True):
         if isinstance(seed, int):
-            recorded.setdefault(key, set()).add(seed)
+            recorded[key].add(seed)
     of_point: dict[str, _Replicated] = {}
     of_row: dict[int, _Replicated] = {}
     for attempt in attempts(sweep, table):
@@ -199,6 +200,6 @@ def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
         config = of_point.setdefault(str(sorted(alone.items())), _Replicated(alone, set()))
         config.seeds.update(replica.seed for replica in load_config(attempt.point).replicas())
         for row in attempt.rows:
-            config.seeds.update(recorded.get(told[row], ()))
+            config.seeds.update(recorded[told[row]])
             of_row[row] = config
     return of_row

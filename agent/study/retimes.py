@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from agent.study.quality import cells
 from agent.study.records import one_line
 from fno_runner.files import write_text_atomically
 from fno_runner.result import BESIDE_COLUMN
@@ -155,20 +156,16 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     known = {run_id for run_id, _ in models}
     count = len(table)
     columns: dict[str, list[Any]] = {str(name): table[name].tolist() for name in table}
-
-    def column(name: str) -> list[Any]:
-        return columns.get(name, [None] * count)
-
-    trained_on = list(column("device_name"))
-    timed_by = [None if time is None else "run" for time in column("inference_time_s")]
-    runs = zip(column("run_id"), column("started"), column("superseded"), timed_by, strict=True)
+    trained_on = cells(table, "device_name")
+    timed_by = [None if time is None else "run" for time in cells(table, "inference_time_s")]
+    runs = zip(*(cells(table, key) for key in ("run_id", "started", "superseded")), strict=True)
     model_of: dict[int, Model] = {}
     outdated = 0
-    for row, (run_id, started, superseded, timed) in enumerate(list(runs)):
+    for row, (run_id, started, superseded) in enumerate(runs):
         model = models.get((str(run_id), started))
-        if timed and model is not None:
+        if timed_by[row] and model is not None:
             model_of[row], timed_by[row] = model, "retime"
-        elif timed and run_id in known and not superseded:
+        elif timed_by[row] and run_id in known and not superseded:
             outdated += 1
     for name in Times.model_fields if model_of else ():
         times = columns.setdefault(name, [None] * count)
