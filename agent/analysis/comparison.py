@@ -140,9 +140,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
 
 def as_table(comparison: Comparison) -> pd.DataFrame:
     """comparison.csv: a row a configuration."""
-    rows = []
-    for compared in comparison.configurations:
-        row: dict[str, object] = {
+    rows = [
+        {
             "configuration": compared.name,
             "pairs": compared.quality.pairs,
             "a": compared.quality.a,
@@ -156,15 +155,14 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
             "runs_b": compared.runs[1],
             "collapsed_a": compared.collapsed[0],
             "collapsed_b": compared.collapsed[1],
+            **{
+                f"{column.removesuffix('_s')}_ratio{end}": value
+                for column, ratio in compared.times.items()
+                for end, value in (("", ratio.change), ("_low", ratio.low), ("_high", ratio.high))
+            },
         }
-        for column, change in compared.times.items():
-            name = column.removesuffix("_s")
-            row |= {
-                f"{name}_ratio": change.change,
-                f"{name}_ratio_low": change.low,
-                f"{name}_ratio_high": change.high,
-            }
-        rows.append(row)
+        for compared in comparison.configurations
+    ]
     return pd.DataFrame(rows, dtype=object)
 
 
@@ -195,25 +193,22 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
     """(pairs, 2): the numbers of each seed that finished in both."""
     of_seed = []
     for runs in (a, b):
-        finished = runs[runs["status"] == "finished"].sort_values(["seed", "run_id"])
-        values = numbers(finished, column)
-        known: dict[int, float] = {}
-        for seed, value in zip(finished["seed"].tolist(), values.tolist(), strict=True):
-            if math.isfinite(value):
-                known.setdefault(seed, value)
-        of_seed.append(known)
-    shared = sorted(set(of_seed[0]) & set(of_seed[1]))
-    return np.array([[values_of[seed] for values_of in of_seed] for seed in shared]).reshape(-1, 2)
+        known = runs[(runs["status"] == "finished") & np.isfinite(numbers(runs, column))]
+        # Of several runs of a seed the first by run_id counts: it is written last.
+        in_order = known.sort_values(["seed", "run_id"], ascending=False)
+        of_seed.append(dict(zip(in_order["seed"], numbers(in_order, column), strict=True)))
+    shared = sorted(of_seed[0].keys() & of_seed[1].keys())
+    return np.array([[values[seed] for values in of_seed] for seed in shared]).reshape(-1, 2)
 
 
 def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
     """The same of a time [s], on devices that both ran on; replicates count once: one clock."""
-    shared = set(devices(a)) & set(devices(b))
-    parts = []
-    for runs in (a, b):
-        on = runs[[device in shared for device in devices(runs)]].drop_duplicates("run_id")
-        parts.append(on.assign(**{column: seconds(on, column)}))
-    return _paired(parts[0], parts[1], column)
+
+    def on_shared(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+        shared = np.isin(devices(runs), devices(others))
+        return runs.assign(**{column: seconds(runs, column)})[shared].drop_duplicates("run_id")
+
+    return _paired(on_shared(a, b), on_shared(b, a), column)
 
 
 def _difference(pairs: Array) -> Change:

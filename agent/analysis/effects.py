@@ -60,10 +60,8 @@ def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
     of = configs.means[quality.column]
     compared = np.flatnonzero(np.isfinite(of.mean))
     told = configs.table.iloc[compared]
-    values = {key: told[key].tolist() for key in CONFIGURATION if key in told}
+    values = {key: told[key].tolist() for key in CONFIGURATION}
     varied = {key: column for key, column in values.items() if len(set(map(str, column))) > 1}
-    if not varied:
-        return []
     importance = _importance(varied, of.mean[compared])
     found = []
     for key, column in varied.items():
@@ -109,9 +107,8 @@ def _is_balanced(key: str, varied: dict[str, list[Cell]]) -> bool:
 
 def _importance(varied: dict[str, list[Cell]], means: Array) -> dict[str, float]:
     """optuna's fANOVA over the configurations' means: a forest of `TREES` trees, seeded."""
-    nothing = dict.fromkeys(varied, math.nan)
-    if len(means) < FEWEST or np.ptp(means) == 0:
-        return nothing
+    if not varied or len(means) < FEWEST or np.ptp(means) == 0:
+        return dict.fromkeys(varied, math.nan)
     # optuna takes seconds to import, and only an export of enough configurations needs it.
     import optuna
 
@@ -141,4 +138,4 @@ def _importance(varied: dict[str, list[Cell]], means: Array) -> dict[str, float]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return nothing | {key: float(importances[key]) for key in varied}
+    return {key: float(importances[key]) for key in varied}

@@ -93,11 +93,9 @@ def fronts(runs: pd.DataFrame, configs: Configurations, reported: Quantity) -> l
 
 
 def front(cost: Sequence[float] | Array, quality: Sequence[float] | Array) -> list[int]:
-    """Positions of the points that no other point dominates, cheapest first.
+    """Positions of the points that no other point dominates (`on_front`), cheapest first.
 
-    A point dominates another if it costs no more, is no worse, and is strictly better in one of
-    the two (Pareto dominance). Equal points do not dominate each other: all of them are on the
-    front, in their given order. A point with a number that is not finite is on no front.
+    Equal points are in their given order. A point with a number that is not finite is on no front.
     """
     costs = np.asarray(cost, dtype=float)
     qualities = np.asarray(quality, dtype=float)
