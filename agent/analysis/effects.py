@@ -49,12 +49,7 @@ class Effect:
 
 
 def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
-    """The main effect of every key that varies among the compared configurations.
-
-    Args:
-        configs: a series' configurations.
-        quality: what is reported.
-    """
+    """The main effect on a quality of every key that varies among configurations that have it."""
     if quality.column not in configs.means:
         return []
     of = configs.means[quality.column]

@@ -70,12 +70,7 @@ class Front:
 
 
 def fronts(runs: pd.DataFrame, configs: Configurations, reported: Quantity) -> list[Front]:
-    """The fronts of a series that have a point; those over inference time once a device.
-
-    Args:
-        runs: the series' runs. configs: its configurations.
-        reported: what is reported of the series.
-    """
+    """The fronts of a series that have a point; those over inference time once a device."""
     kinds = SCAN if reported == R_HELD_OUT else SIMULATED
     on = devices(runs)
     used = sorted({on[row] for mine in configs.seeds for row in mine})

@@ -144,11 +144,10 @@ def comparable(table: pd.DataFrame) -> list[tuple[str, list[int]]]:
     for row in in_order:
         fits = next((m for m in members if not compared.iloc[row] and _agree(m, told[row])), None)
         members.setdefault(fits or tuple(told[row]), []).append(int(row))
-    named = {
-        ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)): rows
+    return sorted(
+        (", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)), sorted(rows))
         for values, rows in members.items()
-    }
-    return [(name, sorted(rows)) for name, rows in sorted(named.items())]
+    )
 
 
 def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:

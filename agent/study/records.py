@@ -129,11 +129,7 @@ def assemble(runs: Sequence[Parts]) -> pd.DataFrame:
     for group in zip(*runs, strict=True):
         columns |= dict.fromkeys(sorted({key for part in group for key in part}))
     rows = [{key: cell for part in run for key, cell in part.items()} for run in runs]
-    return pd.DataFrame(
-        [[cells.get(column) for column in columns] for cells in rows],
-        columns=list(columns),
-        dtype=object,
-    )
+    return pd.DataFrame({c: [cells.get(c) for cells in rows] for c in columns}, dtype=object)
 
 
 def parts(result: RunResult) -> Parts:
