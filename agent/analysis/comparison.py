@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -266,9 +265,9 @@ def _nothing_in_common(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) ->
     for name, table in (("A", a), ("B", b)):
         parts = []
         for key in keys:
-            counted = Counter(map(str, table[key]))
             if len({*map(str, a[key]), *map(str, b[key])}) > 1:
-                some = sorted(counted)[:MOST_TOLD]
-                parts.append(f"{key} {', '.join(some)}{' …' if len(counted) > MOST_TOLD else ''}")
+                values = sorted(set(map(str, table[key])))
+                more = " …" if len(values) > MOST_TOLD else ""
+                parts.append(f"{key} {', '.join(values[:MOST_TOLD])}{more}")
         said.append(f"{name} has {'; '.join(parts)}")
     return f"the studies have no configuration in common: {'. '.join(said)}"

@@ -56,7 +56,9 @@ def differences(
     error = np.maximum(error, np.finfo(float).tiny)
     differs = np.asarray(2 * stats.t.sf(np.abs(gain) / error, freedom))
     matters = np.asarray(stats.t.sf((margin - np.abs(gain)) / error, freedom))
-    reach = stats.t.isf(_levels(differs) / 2, freedom) * error
+    ranks = stats.rankdata(differs, method="ordinal")
+    levels = (1 - CONFIDENCE) / (len(ranks) + 1 - ranks)  # at which Holm's procedure tests each
+    reach = stats.t.isf(levels / 2, freedom) * error
     numbers = np.transpose([gain, gain - reach, gain + reach, holm(differs), holm(matters)])
     told = []
     for row, (better_by, low, high, p, same) in zip(contenders, numbers.tolist(), strict=True):
@@ -76,10 +78,3 @@ def holm(p: Array) -> Array:
     steps = p[order] * np.arange(len(p), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
-
-
-def _levels(p: Array) -> Array:
-    """The level at which Holm's procedure tests each of the hypotheses."""
-    levels = np.empty(len(p))
-    levels[np.argsort(p, kind="stable")] = (1 - CONFIDENCE) / np.arange(len(p), 0, -1)
-    return levels

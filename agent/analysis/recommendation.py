@@ -283,13 +283,12 @@ def _nearest(configs: Configurations, candidates: Mask, limits: Sequence[Limit])
             missed, np.where(np.isfinite(short), np.maximum(short, 0), spread) / spread
         )
     nearest = int(min(np.flatnonzero(candidates), key=lambda i: missed[i]))
-    has = ", ".join(
-        f"{QUANTITIES[limit.column].label} {QUANTITIES[limit.column].shown(value)}"
-        if math.isfinite(value := float(_mean(configs, limit.column)[nearest]))
-        else f"no {QUANTITIES[limit.column].label}"
-        for limit in limits
-    )
-    return f"the nearest is {configs.table['configuration'][nearest]} with {has}"
+    has = []
+    for limit in limits:
+        quantity, value = QUANTITIES[limit.column], float(_mean(configs, limit.column)[nearest])
+        known = math.isfinite(value)
+        has.append(f"{quantity.label} {quantity.shown(value)}" if known else f"no {quantity.label}")
+    return f"the nearest is {configs.table['configuration'][nearest]} with {', '.join(has)}"
 
 
 def _mean(configs: Configurations, column: str) -> Array:

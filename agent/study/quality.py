@@ -33,9 +33,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 def numbers(table: pd.DataFrame, column: str) -> Array:
     """A column as floats; NaN where a number, or the whole column, is missing."""
-    if column not in table:
-        return np.full(len(table), np.nan)
-    return np.asarray(table[column].tolist(), dtype=float)
+    return np.array(cells(table, column), dtype=float)
 
 
 def cells(table: pd.DataFrame, column: str) -> list[Any]:
