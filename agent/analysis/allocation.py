@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from agent.study.quality import Array, Counts, Mask
 
 FIRST = 5
 """The scatter of seeds is estimated from at least so many second seeds, of the most promising
 configurations, before anything is said of probabilities."""
 
 
-def next_seed(
-    probability: Array, value: Array, counts: npt.NDArray[np.int_], may: npt.NDArray[np.bool_]
-) -> int | None:
+def next_seed(probability: Array, value: Array, counts: Counts, may: Mask) -> int | None:
     """The configuration whose next seed tells most about the choice; None where none may help.
 
     Top-two sampling (Russo, 2020, doi:10.1287/opre.2019.1911) in expectation: half of the seeds go

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import CONFIGURATION, FLOPS
-from agent.study.quality import cells, numbers, words
+from agent.study.quality import Array, Mask, Rows, by_key, cells, numbers, words
 from fno_runner.config import suggestion
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
@@ -20,8 +19,6 @@ from fno_runner.score.quantities import Quantity
 BEST = "best"
 """What the key's column says in place of a value."""
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 Key = tuple[str, ...]
 
 
@@ -57,11 +54,10 @@ def check_key(key: str, table: pd.DataFrame, never: tuple[str, ...]) -> None:
                         f"{suggestion(key, list(CONFIGURATION))}")  # fmt: skip
     if key in never:
         raise UserError(f"--best-over {key}: runs that differ in it are not compared")
-    values: dict[Key, set[str]] = {}
-    for others, value in zip(_others(table, key), cells(table, key), strict=True):
-        if value is not None:
-            values.setdefault(others, set()).add(str(value))
-    if all(len(some) < 2 for some in values.values()):
+    values = cells(table, key)
+    alike = by_key(_others(table, key)).values()
+    known = ([str(values[row]) for row in rows if values[row] is not None] for rows in alike)
+    if all(len(set(some)) < 2 for some in known):
         raise UserError(
             f"--best-over {key}: it does not vary between runs that are otherwise alike"
         )
@@ -84,8 +80,8 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
     Raises:
         UserError: the values of the key differ in cost, which is a question of the study.
     """
-    value, seed = cells(runs, key), cells(runs, "seed")
-    status, run_ids = cells(runs, "status"), cells(runs, "run_id")
+    value, seed, run_ids = (cells(runs, column) for column in (key, "seed", "run_id"))
+    status = np.array(cells(runs, "status"), dtype=object)
     quality = by.sign * numbers(runs, by.column)
     costs = [numbers(runs, column) for column in (COST, FLOPS)]
     groups: dict[Key, list[int]] = {}
@@ -106,15 +102,12 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
         values, seeds = (sorted({of[row] for row in rows}) for of in (value, seed))
         place = np.full((len(values), len(seeds)), -1)
         # Of several runs of one point a finished one counts, of those the first by run_id.
-        for row in sorted(rows, key=lambda row: (status[row] != "finished", run_ids[row])):
-            at = values.index(value[row]), seeds.index(seed[row])
-            place[at] = row if place[at] < 0 else place[at]
+        in_order = sorted(rows, key=lambda row: (status[row] != "finished", run_ids[row]))
+        for row in reversed(in_order):
+            place[values.index(value[row]), seeds.index(seed[row])] = row
         there = place >= 0
-        done = there & np.array([[status[row] == "finished" for row in some] for some in place])
-        failed = there & np.array(
-            [[status[row] in ("collapsed", "diverged") for row in some] for some in place]
-        )
-        told = np.where(done, quality[place], math.nan)
+        told = np.where(there & (status[place] == "finished"), quality[place], math.nan)
+        failed = there & np.isin(status[place], ("collapsed", "diverged"))
         picks, by_itself = cross_fitted(told, failed, there)
         chosen += [int(place[pick, number]) for number, pick in enumerate(picks)]
         overall = _best(told, failed, np.ones(len(values), bool))
@@ -137,7 +130,7 @@ def at_best(runs: pd.DataFrame, key: str, by: Quantity) -> tuple[pd.DataFrame, B
     return counted, BestOver(key, best, said)
 
 
-def cross_fitted(quality: Array, failed: Mask, there: Mask) -> tuple[npt.NDArray[np.intp], Mask]:
+def cross_fitted(quality: Array, failed: Mask, there: Mask) -> tuple[Rows, Mask]:
     """For each seed the value that the other seeds find best, of those that it ran with.
 
     A value of which another seed failed to train comes behind those of which none did; then the

@@ -105,15 +105,9 @@ def choice_options(args: argparse.Namespace) -> ChoiceOptions:
         raise UserError("--price and --tolerance are two rules of the choice: give one of them")
     limits = [*_limits("--at-least", options.get("at_least", [])),
               *_limits("--at-most", options.get("at_most", []))]  # fmt: skip
-    return ChoiceOptions(
-        price=args.price,
-        tolerance=options.get("tolerance"),
-        cost=args.cost,
-        equal=options.get("equal"),
-        limits=tuple(limits),
-        allow_collapse=args.allow_collapse,
-        best_over=options.get("best_over"),
-    )
+    keys = ("price", "tolerance", "cost", "equal", "allow_collapse", "best_over")
+    given = {key: options[key] for key in keys if key in options}
+    return ChoiceOptions(limits=tuple(limits), **given)
 
 
 def _limits(option: str, texts: Sequence[str]) -> list[Limit]:

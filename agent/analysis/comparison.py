@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from agent.analysis.configurations import CONFIGURATION, devices, label, seconds
+from agent.analysis.configurations import CONFIGURATION, configuration_names, devices, seconds
 from agent.analysis.differences import holm
 from agent.analysis.means import CONFIDENCE
-from agent.study.quality import by_key, numbers, words
+from agent.study.quality import Array, by_key, numbers, words
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
 
-Array = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 
 TIMES = ("train_time_s", "inference_time_s")
@@ -105,39 +102,32 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     common = [key for key in of_a if key in of_b]
     if not common:
         raise UserError(_nothing_in_common(a, b, keys))
-    varied = [
-        key for i, key in enumerate(keys) if len({configuration[i] for configuration in common}) > 1
-    ]
-    same_device = not set(devices(a)).isdisjoint(devices(b))
+    pairs = [(of_a[configuration], of_b[configuration]) for configuration in common]
+    names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
+    changes = _adjusted([_difference(_paired(*pair, quality.column)) for pair in pairs])
     rows = []
     collapsed_only = [0, 0]
-    for configuration in common:
-        pair = of_a[configuration], of_b[configuration]
-        quality_change = _difference(_paired(*pair, quality.column))
-        times = {
-            column: _ratio(_paired_times(*pair, column)) if same_device else _nothing()
-            for column in TIMES
-        }
+    for name, pair, change in zip(names, pairs, changes, strict=True):
         lost = [set(runs.loc[runs["status"] == "collapsed", "seed"]) for runs in pair]
         both = set(pair[0]["seed"]) & set(pair[1]["seed"])
         for which in (0, 1):
             collapsed_only[which] += len((lost[which] - lost[1 - which]) & both)
         rows.append(
             Compared(
-                name=_name(pair[0].iloc[0], varied),
-                quality=quality_change,
-                verdict="undecided",
-                times=times,
+                name=name,
+                quality=change,
+                verdict=_verdict(change, quality),
+                times={column: _ratio(_paired_times(*pair, column)) for column in TIMES},
                 runs=(len(pair[0]), len(pair[1])),
                 collapsed=(len(lost[0]), len(lost[1])),
             )
         )
-    means = np.array([(row.quality.a, row.quality.b) for row in rows if row.quality.pairs])
+    means = np.array([(change.a, change.b) for change in changes if change.pairs])
     discordant = sum(collapsed_only)
     return Comparison(
         quality=quality,
         differ=differ,
-        configurations=_adjusted(rows, quality),
+        configurations=rows,
         overall=_difference(means.reshape(-1, 2)),
         collapsed_only=(collapsed_only[0], collapsed_only[1]),
         collapse_p=float(stats.binomtest(collapsed_only[0], discordant).pvalue)
@@ -149,9 +139,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
 
 def as_table(comparison: Comparison) -> pd.DataFrame:
     """comparison.csv: a row a configuration."""
-    rows = []
-    for compared in comparison.configurations:
-        row: dict[str, object] = {
+    rows = [
+        {
             "configuration": compared.name,
             "pairs": compared.quality.pairs,
             "a": compared.quality.a,
@@ -165,15 +154,14 @@ def as_table(comparison: Comparison) -> pd.DataFrame:
             "runs_b": compared.runs[1],
             "collapsed_a": compared.collapsed[0],
             "collapsed_b": compared.collapsed[1],
+            **{
+                f"{column.removesuffix('_s')}_ratio{end}": value
+                for column, ratio in compared.times.items()
+                for end, value in (("", ratio.change), ("_low", ratio.low), ("_high", ratio.high))
+            },
         }
-        for column, change in compared.times.items():
-            name = column.removesuffix("_s")
-            row |= {
-                f"{name}_ratio": change.change,
-                f"{name}_ratio_low": change.low,
-                f"{name}_ratio_high": change.high,
-            }
-        rows.append(row)
+        for compared in comparison.configurations
+    ]
     return pd.DataFrame(rows, dtype=object)
 
 
@@ -204,25 +192,22 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
     """(pairs, 2): the numbers of each seed that finished in both."""
     of_seed = []
     for runs in (a, b):
-        finished = runs[runs["status"] == "finished"].sort_values(["seed", "run_id"])
-        values = numbers(finished, column)
-        known: dict[int, float] = {}
-        for seed, value in zip(finished["seed"].tolist(), values.tolist(), strict=True):
-            if math.isfinite(value):
-                known.setdefault(seed, value)
-        of_seed.append(known)
-    shared = sorted(set(of_seed[0]) & set(of_seed[1]))
-    return np.array([[values_of[seed] for values_of in of_seed] for seed in shared]).reshape(-1, 2)
+        known = runs[(runs["status"] == "finished") & np.isfinite(numbers(runs, column))]
+        # Of several runs of a seed the first by run_id counts: it is written last.
+        in_order = known.sort_values(["seed", "run_id"], ascending=False)
+        of_seed.append(dict(zip(in_order["seed"], numbers(in_order, column), strict=True)))
+    shared = sorted(of_seed[0].keys() & of_seed[1].keys())
+    return np.array([[values[seed] for values in of_seed] for seed in shared]).reshape(-1, 2)
 
 
 def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
     """The same of a time [s], on devices that both ran on; replicates count once: one clock."""
-    shared = set(devices(a)) & set(devices(b))
-    parts = []
-    for runs in (a, b):
-        on = runs[[device in shared for device in devices(runs)]].drop_duplicates("run_id")
-        parts.append(on.assign(**{column: seconds(on, column)}))
-    return _paired(parts[0], parts[1], column)
+
+    def on_shared(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+        shared = np.isin(devices(runs), devices(others))
+        return runs.assign(**{column: seconds(runs, column)})[shared].drop_duplicates("run_id")
+
+    return _paired(on_shared(a, b), on_shared(b, a), column)
 
 
 def _difference(pairs: Array) -> Change:
@@ -258,27 +243,20 @@ def _nothing() -> Change:
     return Change(0, *(math.nan,) * 6)
 
 
-def _adjusted(rows: list[Compared], quality: Quantity) -> list[Compared]:
-    """The same with p adjusted for as many configurations as are tested, and the verdicts."""
-    tested = [i for i, row in enumerate(rows) if math.isfinite(row.quality.p)]
-    adjusted = dict(zip(tested, holm(np.array([rows[i].quality.p for i in tested])), strict=True))
-    told = []
-    for i, row in enumerate(rows):
-        change = row.quality
-        p = float(adjusted.get(i, math.nan))
-        verdict: Verdict = "undecided"
-        if change.pairs < 2:
-            verdict = "one seed" if change.pairs else "no pair"
-        elif p <= 1 - CONFIDENCE:
-            verdict = "better" if quality.sign * change.change > 0 else "worse"
-        told.append(replace(row, quality=replace(change, p=p), verdict=verdict))
-    return told
+def _adjusted(changes: Sequence[Change]) -> list[Change]:
+    """The same with p adjusted for as many configurations as are tested."""
+    p = np.array([change.p for change in changes])
+    tested = np.isfinite(p)
+    p[tested] = holm(p[tested])
+    return [replace(change, p=float(value)) for change, value in zip(changes, p, strict=True)]
 
 
-def _name(run: pd.Series, varied: Sequence[str]) -> str:
-    """A configuration in a few words; keys that vary beyond the usual ones are added."""
-    usual = ("architecture", "input_transform", "modes", "width")
-    return ", ".join([label(run), *(f"{key} {run[key]}" for key in varied if key not in usual)])
+def _verdict(change: Change, quality: Quantity) -> Verdict:
+    if change.pairs < 2:
+        return "one seed" if change.pairs else "no pair"
+    if change.p > 1 - CONFIDENCE:
+        return "undecided"
+    return "better" if quality.sign * change.change > 0 else "worse"
 
 
 def _nothing_in_common(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) -> str:
@@ -287,9 +265,9 @@ def _nothing_in_common(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) ->
     for name, table in (("A", a), ("B", b)):
         parts = []
         for key in keys:
-            counted = Counter(map(str, table[key]))
             if len({*map(str, a[key]), *map(str, b[key])}) > 1:
-                some = sorted(counted)[:MOST_TOLD]
-                parts.append(f"{key} {', '.join(some)}{' …' if len(counted) > MOST_TOLD else ''}")
+                values = sorted(set(map(str, table[key])))
+                more = " …" if len(values) > MOST_TOLD else ""
+                parts.append(f"{key} {', '.join(values[:MOST_TOLD])}{more}")
         said.append(f"{name} has {'; '.join(parts)}")
     return f"the studies have no configuration in common: {'. '.join(said)}"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -17,7 +16,7 @@ from agent.analysis.choice_options import COST
 from agent.analysis.means import CONFIDENCE, Means, known, means
 from agent.analysis.objects import interaction, object_samples
 from agent.analysis.scatter import scale_of, trend_terms
-from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, by_key, cells, numbers, words
+from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, Array, by_key, cells, numbers, words
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
 from fno_runner.score.quantities import COSTS, QUANTITIES
@@ -59,7 +58,7 @@ class Configurations:
     table: pd.DataFrame
     seeds: list[list[int]]
     means: dict[str, Means]
-    terms: npt.NDArray[np.float64]
+    terms: Array
 
 
 def configurations(runs: pd.DataFrame) -> Configurations:
@@ -107,17 +106,15 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     for place, key in enumerate(CONFIGURATION):
         table[key] = [told[rows[0]][place] for rows in members]
     statuses = [Counter(status[row] for row in rows) for rows in members]
-    table |= _counts(statuses)
-    table["n_seeds"] = [len(rows) for rows in counted]
+    table |= _counts(statuses, [len(rows) for rows in counted])
     table["seeds"] = [" ".join(str(seed[row]) for row in rows) for rows in counted]
     table["run_ids"] = [" ".join(run_ids[row] for row in rows) for rows in counted]
     for key in (COST, FLOPS):
         # A count that the configuration decides is the same in all runs: the first known one.
         counts = cells(runs, key)
-        known_counts = [
-            [counts[row] for row in rows if counts[row] is not None] for rows in members
+        table[key] = [
+            next((counts[row] for row in rows if counts[row] is not None), None) for rows in members
         ]
-        table[key] = [own[0] if own else None for own in known_counts]
     table |= dict(zip(COLLAPSE, _collapse(statuses), strict=True))
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
@@ -132,14 +129,16 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     for metric in dict.fromkeys(metrics):
         measured = seconds(runs, metric) if metric in TIMES else numbers(runs, metric)
         rows_of = timed if metric in TIMES else counted
-        means[metric] = seed_means(metric, measured, seed, rows_of, terms)
-        for name, values in _statistics(metric, means[metric]).items():
-            table[f"{metric}_{name}"] = values
+        of = means[metric] = seed_means(metric, measured, seed, rows_of, terms)
+        ends = of.interval(QUANTITIES[metric].low, QUANTITIES[metric].high)
+        columns = of.mean, of.scatter.own, *ends, of.counts
+        for name, statistic in zip(STATISTICS, columns, strict=True):
+            table[f"{metric}_{name}"] = statistic.tolist()
     _allow_for_objects(means, object_samples(PHASE_SSIM.column, runs, counted))
     return Configurations(pd.DataFrame(table, dtype=object), counted, means, terms)
 
 
-def _allow_for_objects(means: dict[str, Means], samples: list[npt.NDArray[np.float64]]) -> None:
+def _allow_for_objects(means: dict[str, Means], samples: list[Array]) -> None:
     """Let draws of the phase SSIM tell what holds for other objects, too, as test objects show it.
 
     The validation object is one, and the reported quality is a mean over as many as there are.
@@ -183,7 +182,7 @@ def time_device(runs: pd.DataFrame) -> str:
     return min(counted, key=lambda d: (-counted[d], d), default="")
 
 
-def seconds(runs: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+def seconds(runs: pd.DataFrame, column: str) -> Array:
     """A time of `TIMES` of each run [s]; training time is that of one seed of several."""
     values = numbers(runs, column)
     if column == "train_time_s":
@@ -197,27 +196,22 @@ def _finished_seeds(
 ) -> list[int]:
     """The finished rows, by seed; of several of one seed the first by run_id: no new evidence."""
     finished = [row for row in rows if status[row] == "finished"]
-    by_seed: dict[Any, int] = {}
-    for row in sorted(finished, key=lambda row: (seed[row], run_ids[row])):
-        by_seed.setdefault(seed[row], row)
-    return list(by_seed.values())
+    finished.sort(key=lambda row: (seed[row], run_ids[row]))
+    return [finished[same[0]] for same in by_key(seed[row] for row in finished).values()]
 
 
 def timed_rows(rows: Sequence[int], run_ids: list[str], on: list[str], device: str) -> list[int]:
     """The rows of one device, one a run: replicates share a clock."""
-    first: dict[str, int] = {}
-    for row in rows:
-        if on[row] == device:
-            first.setdefault(run_ids[row], row)
-    return list(first.values())
+    timed = [row for row in rows if on[row] == device]
+    return [timed[same[0]] for same in by_key(run_ids[row] for row in timed).values()]
 
 
-def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
+def _counts(statuses: list[Counter[str]], seeds: list[int]) -> dict[str, list[Any]]:
     # A server's words for runs that are under way: neither failures nor results.
     known = (*get_args(Status), *("pending", "running", "preempting"))
     counts: dict[str, list[Any]] = {
         "n_runs": [count.total() for count in statuses],
-        "n_seeds": [],
+        "n_seeds": seeds,
         "n_failed": [
             count.total() - sum(count[s] for s in known if s != "failed") for count in statuses
         ],
@@ -231,10 +225,10 @@ def _counts(statuses: list[Counter[str]]) -> dict[str, list[Any]]:
 
 def seed_means(
     column: str,
-    values: npt.NDArray[np.float64],
+    values: Array,
     seeds: Sequence[Any],
     members: Sequence[Sequence[int]],
-    terms: npt.NDArray[np.float64],
+    terms: Array,
 ) -> Means:
     """What is known of the means of a quantity.
 
@@ -271,19 +265,6 @@ def _collapse(statuses: Sequence[Counter[str]]) -> tuple[list[float], list[float
     none = whole == 0
     low[none], high[none] = math.nan, math.nan
     return part.tolist(), low.tolist(), high.tolist()
-
-
-def _statistics(metric: str, of: Means) -> dict[str, list[Any]]:
-    """The columns of `STATISTICS`."""
-    low, high = of.interval()
-    quantity = QUANTITIES[metric]  # an interval ends where a mean cannot be
-    return {
-        "mean": of.mean.tolist(),
-        "std": of.scatter.own.tolist(),
-        "low": np.maximum(low, quantity.low).tolist(),
-        "high": np.minimum(high, quantity.high).tolist(),
-        "n": of.counts.tolist(),
-    }
 
 
 def _natural(name: str) -> str:

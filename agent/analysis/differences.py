@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from agent.analysis.means import CONFIDENCE, Means
+from agent.study.quality import Array
 
-Array = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "equal", "undecided"]
 
 
@@ -51,28 +50,25 @@ def differences(
     """
     if not contenders:
         return []
-    against = [quality.difference(row, choice) for row in contenders]
-    gain = sign * np.array([difference for difference, _, _ in against])
-    error = np.array([error for _, error, _ in against])
-    freedom = np.array([freedom for _, _, freedom in against])
+    more, error, freedom = np.transpose([quality.difference(row, choice) for row in contenders])
+    gain = sign * more
     # Seeds that leave no room at all decide everything.
     error = np.maximum(error, np.finfo(float).tiny)
     differs = np.asarray(2 * stats.t.sf(np.abs(gain) / error, freedom))
     matters = np.asarray(stats.t.sf((margin - np.abs(gain)) / error, freedom))
-    adjusted, same = holm(differs), holm(matters)
-    reach = stats.t.isf(_levels(differs) / 2, freedom) * error
-    verdicts: list[Verdict] = []
-    for p, p_same, better in zip(adjusted, same, gain > 0, strict=True):
-        if p_same <= 1 - CONFIDENCE:
-            verdicts.append("equal")
+    ranks = stats.rankdata(differs, method="ordinal")
+    levels = (1 - CONFIDENCE) / (len(ranks) + 1 - ranks)  # at which Holm's procedure tests each
+    reach = stats.t.isf(levels / 2, freedom) * error
+    numbers = np.transpose([gain, gain - reach, gain + reach, holm(differs), holm(matters)])
+    told = []
+    for row, (better_by, low, high, p, same) in zip(contenders, numbers.tolist(), strict=True):
+        verdict: Verdict = "undecided"
+        if same <= 1 - CONFIDENCE:
+            verdict = "equal"
         elif p <= 1 - CONFIDENCE:
-            verdicts.append("better" if better else "worse")
-        else:
-            verdicts.append("undecided")
-    return [
-        Difference(row, float(g), float(g - r), float(g + r), float(p), verdict)
-        for row, g, r, p, verdict in zip(contenders, gain, reach, adjusted, verdicts, strict=True)
-    ]
+            verdict = "better" if better_by > 0 else "worse"
+        told.append(Difference(row, better_by, low, high, p, verdict))
+    return told
 
 
 def holm(p: Array) -> Array:
@@ -82,10 +78,3 @@ def holm(p: Array) -> Array:
     steps = p[order] * np.arange(len(p), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
-
-
-def _levels(p: Array) -> Array:
-    """The level at which Holm's procedure tests each of the hypotheses."""
-    levels = np.empty(len(p))
-    levels[np.argsort(p, kind="stable")] = (1 - CONFIDENCE) / np.arange(len(p), 0, -1)
-    return levels

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from agent.analysis.configurations import CONFIGURATION, Configurations
-from agent.analysis.means import CONFIDENCE, Means
+from agent.analysis.means import CONFIDENCE
+from agent.study.quality import Array, by_key
+from agent.study.records import Cell
 from fno_runner.score.quantities import Quantity
 
 FEWEST = 4
@@ -38,67 +39,50 @@ class Effect:
     """
 
     key: str
-    values: list[str | int | float | None]
-    mean: npt.NDArray[np.float64]
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
+    values: list[Cell]
+    mean: Array
+    low: Array
+    high: Array
     count: list[int]
     importance: float
     balanced: bool
 
 
 def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
-    """The main effect of every key that varies among the compared configurations.
-
-    Args:
-        configs: a series' configurations.
-        quality: what is reported.
-    """
+    """The main effect on a quality of every key that varies among configurations that have it."""
     if quality.column not in configs.means:
         return []
     of = configs.means[quality.column]
     compared = np.flatnonzero(np.isfinite(of.mean))
     told = configs.table.iloc[compared]
-    values = {key: told[key].tolist() for key in CONFIGURATION if key in told}
+    values = {key: told[key].tolist() for key in CONFIGURATION}
     varied = {key: column for key, column in values.items() if len(set(map(str, column))) > 1}
-    if not varied:
-        return []
     importance = _importance(varied, of.mean[compared])
-    return [
-        _effect(key, column, of, compared, importance[key], _is_balanced(key, varied))
-        for key, column in varied.items()
-    ]
+    found = []
+    for key, column in varied.items():
+        levels = _in_order(column)
+        groups = [compared[[value == level for value in column]] for level in levels]
+        mean, error, freedom = np.transpose([of.together(group) for group in groups])
+        reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+        found.append(
+            Effect(
+                key=key,
+                values=levels,
+                mean=mean,
+                low=mean - reach,
+                high=mean + reach,
+                count=[len(group) for group in groups],
+                importance=importance[key],
+                balanced=_is_balanced(key, varied),
+            )
+        )
+    return found
 
 
-def _effect(
-    key: str,
-    column: list[str | int | float | None],
-    of: Means,
-    compared: npt.NDArray[np.intp],
-    importance: float,
-    balanced: bool,
-) -> Effect:
-    levels = _in_order(column)
-    groups = [compared[[value == level for value in column]] for level in levels]
-    told = [of.together(group) for group in groups]
-    mean, error, freedom = (np.array(part) for part in zip(*told, strict=True))
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    return Effect(
-        key=key,
-        values=levels,
-        mean=mean,
-        low=mean - reach,
-        high=mean + reach,
-        count=[len(group) for group in groups],
-        importance=importance,
-        balanced=balanced,
-    )
-
-
-def _in_order(column: list[str | int | float | None]) -> list[str | int | float | None]:
+def _in_order(column: list[Cell]) -> list[Cell]:
     """Each value once: no value first, then numbers, then words."""
 
-    def place(value: str | int | float | None) -> tuple[int, float, str]:
+    def place(value: Cell) -> tuple[int, float, str]:
         if isinstance(value, int | float):
             return 1, float(value), ""
         return (0, 0.0, "") if value is None else (2, 0.0, value)
@@ -106,29 +90,26 @@ def _in_order(column: list[str | int | float | None]) -> list[str | int | float 
     return sorted(set(column), key=place)
 
 
-def _is_balanced(key: str, varied: dict[str, list[str | int | float | None]]) -> bool:
+def _is_balanced(key: str, varied: dict[str, list[Cell]]) -> bool:
     """Whether every value of the key met the same combinations of the others."""
     others = [column for name, column in varied.items() if name != key]
-    met: dict[str | int | float | None, list[tuple[str, ...]]] = {}
-    for row, value in enumerate(varied[key]):
-        met.setdefault(value, []).append(tuple(str(column[row]) for column in others))
-    first, *rest = (sorted(combinations) for combinations in met.values())
+    first, *rest = (
+        sorted([str(column[row]) for column in others] for row in rows)
+        for rows in by_key(varied[key]).values()
+    )
     return all(combinations == first for combinations in rest)
 
 
-def _importance(
-    varied: dict[str, list[str | int | float | None]], means: npt.NDArray[np.float64]
-) -> dict[str, float]:
+def _importance(varied: dict[str, list[Cell]], means: Array) -> dict[str, float]:
     """optuna's fANOVA over the configurations' means: a forest of `TREES` trees, seeded."""
-    nothing = dict.fromkeys(varied, math.nan)
-    if len(means) < FEWEST or np.ptp(means) == 0:
-        return nothing
+    if not varied or len(means) < FEWEST or np.ptp(means) == 0:
+        return dict.fromkeys(varied, math.nan)
     # optuna takes seconds to import, and only an export of enough configurations needs it.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def distribution(column: list[str | int | float | None]) -> Any:
+    def distribution(column: list[Cell]) -> Any:
         values = [value for value in column if isinstance(value, int | float)]
         if len(values) == len(column):
             return optuna.distributions.FloatDistribution(float(min(values)), float(max(values)))
@@ -152,4 +133,4 @@ def _importance(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return nothing | {key: float(importances[key]) for key in varied}
+    return {key: float(importances[key]) for key in varied}

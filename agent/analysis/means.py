@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from agent.analysis.scatter import Scale, Scatter, moderated
-
-Array = npt.NDArray[np.float64]
+from agent.study.quality import Array, Counts, Mask, Rows
 
 CONFIDENCE = 0.95
 DRAWS = 4000
@@ -51,19 +49,23 @@ class Means:
     mean: Array
     error: Array
     freedom: Array
-    counts: npt.NDArray[np.int_]
+    counts: Counts
     scatter: Scatter
-    seeds: npt.NDArray[np.bool_]
+    seeds: Mask
     correlation: float
     change: float = 0.0
     change_freedom: float = math.inf
 
-    def interval(self, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-        """Ends of each mean's interval by Student's t; NaN where the error is not known."""
-        reach = stats.t.ppf((1 + confidence) / 2, self.freedom) * self.error
-        return self.mean - reach, self.mean + reach
+    def interval(self, least: float = -math.inf, most: float = math.inf) -> tuple[Array, Array]:
+        """Ends of each mean's 95 % interval by Student's t; NaN where the error is not known.
 
-    def draws(self, rows: npt.NDArray[np.intp], stream: int = 0) -> Iterator[Array]:
+        Args:
+            least: where the interval is cut, as no mean can be below it. most: … above it.
+        """
+        reach = stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom) * self.error
+        return np.maximum(self.mean - reach, least), np.minimum(self.mean + reach, most)
+
+    def draws(self, rows: Rows, stream: int = 0) -> Iterator[Array]:
         """Means as they may be, a row a draw, in parts (some, len(rows)); the same every time.
 
         What has no known error stands still.
@@ -104,7 +106,7 @@ class Means:
         freedom = (first + second) ** 2 / parts if parts > 0 else math.inf
         return float(self.mean[of] - self.mean[to]), math.sqrt(max(variance, 0.0)), float(freedom)
 
-    def together(self, rows: npt.NDArray[np.intp]) -> tuple[float, float, float]:
+    def together(self, rows: Rows) -> tuple[float, float, float]:
         """Mean of the rows' means, its standard error, and the error's degrees of freedom."""
         squares = np.square(self.error[rows])
         weights = self.error[rows] / np.sqrt(np.maximum(self.counts[rows], 1))
@@ -131,29 +133,21 @@ def means(values: Array, scale: Scale, terms: Array, paired: bool = True) -> Mea
     """
     seeds = np.isfinite(values)
     n = seeds.sum(axis=1)
-    total = np.where(seeds, values, 0).sum(axis=1)
-    mean = np.divide(total, n, out=np.full(len(values), math.nan), where=n > 0)
+    some, several = np.where(n > 0, n, math.nan), np.where(n > 1, n, math.nan)
+    mean = np.where(seeds, values, 0).sum(axis=1) / some
     off = np.where(seeds, values - mean[:, None], 0)
-    own = np.sqrt(
-        np.divide(
-            np.square(off).sum(axis=1), n - 1, out=np.full(len(values), math.nan), where=n > 1
-        )
-    )
+    own = np.sqrt(np.square(off).sum(axis=1) / (several - 1))
     scatter = moderated(own, n, mean, scale, terms)
-    error = np.divide(scatter.std, np.sqrt(n), out=np.full(len(values), math.nan), where=n > 0)
-    standard = np.divide(
-        off, scatter.std[:, None], out=np.zeros_like(off), where=(scatter.std > 0)[:, None]
-    )
+    standard = off / np.where(scatter.std > 0, scatter.std, 1)[:, None]
+    residuals = np.where((n > 1)[:, None] & seeds, standard, math.nan)
     return Means(
         mean=mean,
-        error=error,
+        error=scatter.std / np.sqrt(some),
         freedom=np.where(n > 0, scatter.freedom, math.nan),
         counts=n,
         scatter=scatter,
         seeds=seeds,
-        correlation=seed_correlation(np.where((n > 1)[:, None] & seeds, standard, math.nan))
-        if paired
-        else 0.0,
+        correlation=seed_correlation(residuals) if paired else 0.0,
     )
 
 

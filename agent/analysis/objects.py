@@ -27,22 +27,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from agent.analysis.means import CONFIDENCE
 from agent.analysis.scatter import Scale, moderated, scale_of
-from agent.study.quality import numbers
+from agent.study.quality import Array, numbers
 from fno_runner.score.quantities import Quantity, object_column
-
-Array = npt.NDArray[np.float64]
-
-STATISTICS = (
-    *("n_objects", "seed_sd", "object_sd", "rest_sd"),
-    *("objects_low", "objects_high", "new_object_low", "new_object_high"),
-)
-"""Columns behind a metric's in a table of configurations."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +67,9 @@ def components(samples: Sequence[Array], scale: Scale) -> Components:
     k = len(samples)
     n = np.array([len(sample) for sample in samples])
     m = max((sample.shape[1] for sample in samples if len(sample)), default=0)
-    nothing = np.full(k, math.nan)
     if m < 2 or not np.any(n > 1):
-        return Components(*(nothing.copy() for _ in range(7)))
-    mean, seed_own, ms_object = nothing.copy(), nothing.copy(), nothing.copy()
+        return Components(*np.full((7, k), math.nan))
+    mean, seed_own, ms_object = np.full((3, k), math.nan)
     rest_sum = rest_freedom = 0.0
     for i, sample in enumerate(samples):
         if not len(sample):
@@ -184,7 +174,7 @@ def object_samples(column: str, runs: pd.DataFrame, seeds: Sequence[Sequence[int
 def component_columns(
     quality: Quantity, runs: pd.DataFrame, seeds: Sequence[Sequence[int]]
 ) -> pd.DataFrame:
-    """A row a configuration, with the columns of `STATISTICS` behind the metric's.
+    """A row a configuration; the columns' names go behind the metric's.
 
     With one test object there are no components, and every interval is for this object only.
 
@@ -194,14 +184,14 @@ def component_columns(
     column, bounds = quality.column, (quality.low, quality.high)
     samples = object_samples(column, runs, seeds)
     estimate = components(samples, scale_of(quality))
-    table: dict[str, list[float] | list[int]] = {
+    columns = {
         "n_objects": [sample.shape[1] if len(sample) else 0 for sample in samples],
-        "seed_sd": estimate.seed.tolist(),
-        "object_sd": estimate.object.tolist(),
-        "rest_sd": estimate.rest.tolist(),
-        "objects_low": np.clip(estimate.objects_low, *bounds).tolist(),
-        "objects_high": np.clip(estimate.objects_high, *bounds).tolist(),
-        "new_object_low": np.clip(estimate.new_low, *bounds).tolist(),
-        "new_object_high": np.clip(estimate.new_high, *bounds).tolist(),
+        "seed_sd": estimate.seed,
+        "object_sd": estimate.object,
+        "rest_sd": estimate.rest,
+        "objects_low": np.clip(estimate.objects_low, *bounds),
+        "objects_high": np.clip(estimate.objects_high, *bounds),
+        "new_object_low": np.clip(estimate.new_low, *bounds),
+        "new_object_high": np.clip(estimate.new_high, *bounds),
     }
-    return pd.DataFrame({f"{column}_{key}": table[key] for key in STATISTICS}, dtype=object)
+    return pd.DataFrame(columns, dtype=object).add_prefix(f"{column}_")

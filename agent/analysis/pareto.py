@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
@@ -16,16 +15,13 @@ from agent.analysis.configurations import (
     TIME,
     Configurations,
     devices,
-    seconds,
     seed_means,
     timed_rows,
 )
 from agent.analysis.means import Means
 from agent.analysis.probabilities import front_probabilities, on_front
-from agent.study.quality import PHASE_PSNR, PHASE_SSIM, R_HELD_OUT, R_TRAIN, numbers
+from agent.study.quality import PHASE_PSNR, PHASE_SSIM, R_HELD_OUT, R_TRAIN, Array, numbers
 from fno_runner.score.quantities import QUANTITIES, Quantity
-
-Array = npt.NDArray[np.float64]
 
 SIMULATED = ((COST, PHASE_SSIM), (COST, PHASE_PSNR), (TIME, PHASE_SSIM), (FLOPS, PHASE_SSIM))
 SCAN = ((COST, R_HELD_OUT), (COST, R_TRAIN), (TIME, R_HELD_OUT), (FLOPS, R_HELD_OUT))
@@ -74,12 +70,7 @@ class Front:
 
 
 def fronts(runs: pd.DataFrame, configs: Configurations, reported: Quantity) -> list[Front]:
-    """The fronts of a series that have a point; those over inference time once a device.
-
-    Args:
-        runs: the series' runs. configs: its configurations.
-        reported: what is reported of the series.
-    """
+    """The fronts of a series that have a point; those over inference time once a device."""
     kinds = SCAN if reported == R_HELD_OUT else SIMULATED
     on = devices(runs)
     used = sorted({on[row] for mine in configs.seeds for row in mine})
@@ -97,17 +88,13 @@ def fronts(runs: pd.DataFrame, configs: Configurations, reported: Quantity) -> l
 
 
 def front(cost: Sequence[float] | Array, quality: Sequence[float] | Array) -> list[int]:
-    """Positions of the points that no other point dominates, cheapest first.
+    """Positions of the points that no other point dominates (`on_front`), cheapest first.
 
-    A point dominates another if it costs no more, is no worse, and is strictly better in one of
-    the two (Pareto dominance). Equal points do not dominate each other: all of them are on the
-    front, in their given order. A point with a number that is not finite is on no front.
+    Equal points are in their given order. A point with a number that is not finite is on no front.
     """
     costs = np.asarray(cost, dtype=float)
     qualities = np.asarray(quality, dtype=float)
     finite = np.flatnonzero(np.isfinite(costs) & np.isfinite(qualities))
-    if finite.size == 0:
-        return []
     chosen = finite[on_front(costs[None, finite], qualities[None, finite])[0]]
     return [int(i) for i in chosen[np.argsort(costs[chosen], kind="stable")]]
 
@@ -152,7 +139,7 @@ def _front(
     on: list[str],
 ) -> Front:
     value = configs.means[quality.column]
-    cost = configs.means[column] if device is None else _timed(runs, configs, column, device, on)
+    cost = configs.means[column] if device is None else _timed(runs, configs, device, on)
     gain = quality.sign * value.mean
     members = front(cost.mean, gain)
     compared = np.flatnonzero(np.isfinite(cost.mean) & np.isfinite(gain))
@@ -177,24 +164,16 @@ def _front(
 
 def _axis(column: str, of: Means) -> Axis:
     """A mean with its interval, cut where the quantity ends; none of what no seed changes."""
-    low, high = of.interval()
-    still = of.error == 0
-    quantity = QUANTITIES[column]
-    return Axis(
-        column,
-        of.mean,
-        np.where(still, math.nan, np.maximum(low, quantity.low)),
-        np.where(still, math.nan, np.minimum(high, quantity.high)),
-    )
+    ends = of.interval(QUANTITIES[column].low, QUANTITIES[column].high)
+    low, high = np.where(of.error == 0, math.nan, ends)
+    return Axis(column, of.mean, low, high)
 
 
-def _timed(
-    runs: pd.DataFrame, configs: Configurations, column: str, device: str, on: list[str]
-) -> Means:
-    """Times on one device, each run once."""
+def _timed(runs: pd.DataFrame, configs: Configurations, device: str, on: list[str]) -> Means:
+    """Times of inference on one device, each run once."""
     names = runs["run_id"].tolist()
     members = [timed_rows(mine, names, on, device) for mine in configs.seeds]
-    return seed_means(column, seconds(runs, column), runs["seed"].tolist(), members, configs.terms)
+    return seed_means(TIME, numbers(runs, TIME), runs["seed"].tolist(), members, configs.terms)
 
 
 def _reference(

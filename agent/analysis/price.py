@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from agent.study.quality import Array, Rows
 
 ROUNDING = 1e-9
 """0.72 and 0.70 differ by 0.02, though their binary difference is larger."""
@@ -26,7 +25,7 @@ class Price:
 
     amount: float
 
-    def choose(self, gain: Array, cost: Array) -> npt.NDArray[np.intp]:
+    def choose(self, gain: Array, cost: Array) -> Rows:
         """The choice along the last axis; of equal ones the first. More gain is better."""
         value = gain - self.amount * np.log2(cost)
         best = value.max(axis=-1, keepdims=True)
@@ -39,7 +38,7 @@ class Tolerance:
 
     amount: float
 
-    def choose(self, gain: Array, cost: Array) -> npt.NDArray[np.intp]:
+    def choose(self, gain: Array, cost: Array) -> Rows:
         """The choice along the last axis; of equally cheap ones the better, then the first."""
         gain, cost = np.broadcast_arrays(gain, cost)
         near = gain >= gain.max(axis=-1, keepdims=True) - self.amount - ROUNDING

@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from agent.analysis.means import Means, count_of_draws
 from agent.analysis.price import ROUNDING, Price, Rule
-
-Array = npt.NDArray[np.float64]
+from agent.study.quality import Array, Mask, Rows
 
 NEVER = 1e-5
 """What is less probable than this at each of two means' ends is not drawn."""
@@ -20,9 +18,7 @@ LEAST_TIME = 1e-3
 """A drawn time is at least this part of the mean."""
 
 
-def choice_probabilities(
-    quality: Means, cost: Means, sign: int, rule: Rule, rows: npt.NDArray[np.intp]
-) -> Array:
+def choice_probabilities(quality: Means, cost: Means, sign: int, rule: Rule, rows: Rows) -> Array:
     """How probably each configuration is the choice: in which part of draws of the means it is.
 
     Args:
@@ -37,8 +33,6 @@ def choice_probabilities(
     probability[rows] = 0.0
     if isinstance(rule, Price):
         rows = rows[_may_be_chosen(quality, cost, sign, rule, rows)]
-    if rows.size == 0:
-        return probability
     hits = np.zeros(len(rows))
     for gain, paid in _draws(quality, cost, sign, rows):
         hits += np.bincount(rule.choose(gain, paid), minlength=len(rows))
@@ -46,9 +40,7 @@ def choice_probabilities(
     return probability
 
 
-def front_probabilities(
-    quality: Means, cost: Means, sign: int, rows: npt.NDArray[np.intp]
-) -> Array:
+def front_probabilities(quality: Means, cost: Means, sign: int, rows: Rows) -> Array:
     """How probably each configuration is on the front: no other one is both cheaper and better.
 
     Arguments and result as those of `choice_probabilities`.
@@ -62,9 +54,7 @@ def front_probabilities(
     return probability
 
 
-def _draws(
-    quality: Means, cost: Means, sign: int, rows: npt.NDArray[np.intp]
-) -> Iterator[tuple[Array, Array]]:
+def _draws(quality: Means, cost: Means, sign: int, rows: Rows) -> Iterator[tuple[Array, Array]]:
     """Gains (some, rows) and costs (some or 1, rows)."""
     if not np.nan_to_num(cost.error[rows]).any():
         for drawn in quality.draws(rows):
@@ -76,9 +66,7 @@ def _draws(
         yield sign * drawn, np.maximum(paid, least)
 
 
-def _may_be_chosen(
-    quality: Means, cost: Means, sign: int, price: Price, rows: npt.NDArray[np.intp]
-) -> npt.NDArray[np.bool_]:
+def _may_be_chosen(quality: Means, cost: Means, sign: int, price: Price, rows: Rows) -> Mask:
     """Which of the rows are not far behind another one: the rest would be drawn in vain."""
     value = sign * quality.mean[rows] - price.amount * np.log2(cost.mean[rows])
     relative = np.nan_to_num(cost.error[rows]) / cost.mean[rows]
@@ -90,7 +78,7 @@ def _may_be_chosen(
     return value + reach >= np.max(value - reach) - ROUNDING
 
 
-def on_front(cost: Array, quality: Array) -> npt.NDArray[np.bool_]:
+def on_front(cost: Array, quality: Array) -> Mask:
     """Which points of each row (rows, points) no other point of the row dominates.
 
     A cost of one row (1, points) is that of all rows.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST, ChoiceOptions, Limit
@@ -18,11 +16,18 @@ from agent.analysis.means import Means
 from agent.analysis.pareto import front
 from agent.analysis.price import FRUGAL, Price, Rule, Rung, Tolerance, ladder
 from agent.analysis.probabilities import choice_probabilities
-from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT, VALIDATED_SSIM, numbers
+from agent.study.quality import (
+    PHASE_SSIM,
+    R_FROM_OBJECT,
+    R_HELD_OUT,
+    VALIDATED_SSIM,
+    Array,
+    Mask,
+    Rows,
+    numbers,
+)
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import QUANTITIES, Quantity
-
-Array = npt.NDArray[np.float64]
 
 CONTENDER = 0.01
 """What is the choice with at least this probability is compared with it."""
@@ -55,9 +60,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Pick:
-    """What the rule gives at a price: a configuration (a row), and how probably it is that."""
+    """What the rule gives at a price: a configuration (a row), and how probably it is that.
 
-    name: Literal["frugal", "sweet spot", "best"]
+    name: frugal, sweet spot or best.
+    """
+
+    name: str
     price: float
     config: int
     probability: float
@@ -76,7 +84,7 @@ class Recommendation:
     contenders: those that may be the choice as well, against it, the most probable first.
     runner_up: the next by the same rule, or None.
     next_better: the cheapest one whose mean is better than the recommended one's, or None.
-    compared: how many there were to choose from. candidates: whether each is one of them (k,).
+    candidates: whether each is one to choose from (k,).
     left_out: why configurations were not, with their names.
     margin: how much worse than the best's the recommended one's mean is; never negative.
     provisional: why seeds could change this; empty where they are taken into account.
@@ -95,8 +103,7 @@ class Recommendation:
     contenders: list[Difference]
     runner_up: int | None
     next_better: int | None
-    compared: int
-    candidates: npt.NDArray[np.bool_]
+    candidates: Mask
     left_out: dict[str, list[str]]
     margin: float
     provisional: str
@@ -105,6 +112,11 @@ class Recommendation:
     def cost(self) -> Quantity:
         """What is paid."""
         return QUANTITIES[self.options.cost]
+
+    @property
+    def compared(self) -> int:
+        """How many configurations there were to choose from."""
+        return int(self.candidates.sum())
 
 
 def choose_by(finished: pd.DataFrame) -> Choice:
@@ -154,25 +166,28 @@ def recommend(
     )
     if not measured.any():
         return NOTHING
-    candidates, left_out, why = _candidates(configs, measured, options)
-    if not candidates.size:
-        return why
+    candidates = _candidates(configs, measured, options)
+    if isinstance(candidates, str):
+        return candidates
+    kept, left_out = candidates
     quality, cost = configs.means[by.column], configs.means[options.cost]
     gain, paid = by.sign * quality.mean, cost.mean
     # Cheapest first, and by name: of equal ones the rules take the first.
-    rows = candidates[np.argsort(paid[candidates], kind="stable")]
+    rows = kept[np.argsort(paid[kept], kind="stable")]
+    scatter_is_known = bool(np.isfinite(quality.error[rows]).all())
+
+    def chosen_by(rule: Rule) -> tuple[int, Array]:
+        probability = np.full(len(gain), math.nan)
+        if scatter_is_known:
+            probability = choice_probabilities(quality, cost, by.sign, rule, rows)
+        return int(rows[rule.choose(gain[rows], paid[rows])]), probability
+
+    picks = []
+    for name, at in (("frugal", FRUGAL * price), ("sweet spot", price), ("best", 0.0)):
+        config, probability = chosen_by(Price(at))
+        picks.append(Pick(name, at, config, float(probability[config])))
     rule: Rule = Price(price) if options.tolerance is None else Tolerance(options.tolerance)
-    picks = [
-        _pick("frugal", Price(FRUGAL * price), quality, cost, by.sign, rows),
-        _pick("sweet spot", Price(price), quality, cost, by.sign, rows),
-        _pick("best", Price(0.0), quality, cost, by.sign, rows),
-    ]
-    config = int(rows[rule.choose(gain[rows], paid[rows])])
-    probability = choice_probabilities(quality, cost, by.sign, rule, rows)
-    certain = np.isfinite(quality.error[rows])
-    if not certain.all():
-        probability[:] = math.nan
-        picks = [Pick(p.name, p.price, p.config, math.nan) for p in picks]
+    config, probability = chosen_by(rule)
     others = rows[rows != config]
     shown = np.full(len(gain), math.nan)
     shown[rows] = gain[rows]
@@ -192,27 +207,13 @@ def recommend(
         contenders=_contenders(quality, by.sign, config, best, probability, equal),
         runner_up=int(others[rule.choose(gain[others], paid[others])]) if others.size else None,
         next_better=better[0] if better else None,
-        compared=len(rows),
         candidates=np.isfinite(shown),
         left_out=left_out,
         margin=float(gain[best] - gain[config]),
         provisional=""
-        if certain.all()
+        if scatter_is_known
         else "each configuration ran with one seed: another seed may change the choice",
     )
-
-
-def _pick(
-    name: Literal["frugal", "sweet spot", "best"],
-    price: Price,
-    quality: Means,
-    cost: Means,
-    sign: int,
-    rows: npt.NDArray[np.intp],
-) -> Pick:
-    config = int(rows[price.choose(sign * quality.mean[rows], cost.mean[rows])])
-    probability = choice_probabilities(quality, cost, sign, price, rows)
-    return Pick(name, price.amount, config, float(probability[config]))
 
 
 def _contenders(
@@ -221,23 +222,22 @@ def _contenders(
     """The best, and what may be the choice as well, against the choice."""
     if np.isnan(quality.error[config]):
         return []
-    likely = [int(i) for i in np.flatnonzero(np.nan_to_num(probability) >= CONTENDER)]
-    likely.sort(key=lambda i: -probability[i])
-    likely = [i for i in likely if i != config][:MOST_CONTENDERS]
+    in_order = map(int, np.argsort(-np.nan_to_num(probability), kind="stable"))
+    likely = [i for i in in_order if i != config and probability[i] >= CONTENDER][:MOST_CONTENDERS]
     if best != config and best not in likely:
         likely.append(best)
     return differences(quality, sign, config, likely, equal)
 
 
 def _candidates(
-    configs: Configurations, measured: npt.NDArray[np.bool_], options: ChoiceOptions
-) -> tuple[npt.NDArray[np.intp], dict[str, list[str]], str]:
-    """What there is to choose from, what is left out by reason, and why nothing is left."""
+    configs: Configurations, measured: Mask, options: ChoiceOptions
+) -> tuple[Rows, dict[str, list[str]]] | str:
+    """What there is to choose from, and what is left out by reason; or why nothing is left."""
     table, names = configs.table, configs.table["configuration"].tolist()
     left_out: dict[str, list[str]] = {}
     kept = measured.copy()
 
-    def leave_out(rows: npt.NDArray[np.bool_], reason: str) -> None:
+    def leave_out(rows: Mask, reason: str) -> None:
         nonlocal kept
         if dropped := [names[i] for i in np.flatnonzero(kept & rows)]:
             left_out[reason] = dropped
@@ -247,18 +247,17 @@ def _candidates(
     paid = _mean(configs, options.cost)
     if not np.isfinite(paid[measured]).any():
         if options.cost == COST:  # nobody asked for it
-            return np.flatnonzero(np.zeros(len(kept))), left_out, NOTHING
+            return NOTHING
         raise UserError(f"--cost {options.cost}: no finished configuration has it")
     leave_out(~(np.isfinite(paid) & (paid > 0)), f"without {cost.label}")
     if not options.allow_collapse:
         failed = (numbers(table, "n_collapsed") + numbers(table, "n_diverged")) > 0
         leave_out(failed, "collapsed or diverged in a seed")
         if not kept.any():
-            why = (
+            return (
                 f"all {len(names)} configurations collapsed or diverged in a seed; "
                 "--allow-collapse chooses among them"
             )
-            return np.flatnonzero(kept), left_out, why
     before = kept.copy()
     for limit in options.limits:
         values = _mean(configs, limit.column)
@@ -267,16 +266,13 @@ def _candidates(
             raise UserError(f"{option} {limit.column}: no finished configuration has it")
         meets = values >= limit.bound if limit.least else values <= limit.bound
         leave_out(~meets, f"not {limit.words}")
-    why = ""
     if not kept.any():
-        why = f"no configuration has {' and '.join(limit.words for limit in options.limits)}; "
-        why += _nearest(configs, before, options.limits)
-    return np.flatnonzero(kept), left_out, why
+        asked = " and ".join(limit.words for limit in options.limits)
+        return f"no configuration has {asked}; {_nearest(configs, before, options.limits)}"
+    return np.flatnonzero(kept), left_out
 
 
-def _nearest(
-    configs: Configurations, candidates: npt.NDArray[np.bool_], limits: Sequence[Limit]
-) -> str:
+def _nearest(configs: Configurations, candidates: Mask, limits: Sequence[Limit]) -> str:
     """The candidate that misses the limits by least, each in parts of what others miss it by."""
     missed = np.zeros(len(candidates))
     for limit in limits:
@@ -287,13 +283,12 @@ def _nearest(
             missed, np.where(np.isfinite(short), np.maximum(short, 0), spread) / spread
         )
     nearest = int(min(np.flatnonzero(candidates), key=lambda i: missed[i]))
-    has = ", ".join(
-        f"{QUANTITIES[limit.column].label} {QUANTITIES[limit.column].shown(value)}"
-        if math.isfinite(value := float(_mean(configs, limit.column)[nearest]))
-        else f"no {QUANTITIES[limit.column].label}"
-        for limit in limits
-    )
-    return f"the nearest is {configs.table['configuration'][nearest]} with {has}"
+    has = []
+    for limit in limits:
+        quantity, value = QUANTITIES[limit.column], float(_mean(configs, limit.column)[nearest])
+        known = math.isfinite(value)
+        has.append(f"{quantity.label} {quantity.shown(value)}" if known else f"no {quantity.label}")
+    return f"the nearest is {configs.table['configuration'][nearest]} with {', '.join(has)}"
 
 
 def _mean(configs: Configurations, column: str) -> Array:

@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
+from agent.study.quality import Array, Counts, Mask
 from fno_runner.score.quantities import Quantity
 
-Array = npt.NDArray[np.float64]
 Scale = Literal["linear", "log", "logit"]
 """Where scatter is expected to be even: in the number itself, in its logarithm (what is positive
 and without an upper end), or in the logit between −1 and 1 (SSIM, Pearson)."""
@@ -61,9 +60,7 @@ class Scatter:
     prior_freedom: Array
 
 
-def moderated(
-    own: Array, counts: npt.NDArray[np.int_], level: Array, scale: Scale, terms: Array
-) -> Scatter:
+def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Array) -> Scatter:
     """The moderated scatter of k configurations.
 
     Args:
@@ -112,9 +109,7 @@ def scale_of(quantity: Quantity) -> Scale:
     return "log" if (quantity.low, quantity.high) == (0, np.inf) else "linear"
 
 
-def trend_terms(
-    architecture: Sequence[str], cost: Array, collapsed: npt.NDArray[np.bool_]
-) -> Array:
+def trend_terms(architecture: Sequence[str], cost: Array, collapsed: Mask) -> Array:
     """What scatter may follow, of k configurations, as columns (k, t).
 
     A column a value of the architecture, the logarithm of the cost, and whether a seed collapsed;

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.best_over import BestOver, at_best, check_key
@@ -17,13 +16,9 @@ from agent.analysis.configurations import CONFIGURATION, Configurations, configu
 from agent.analysis.effects import Effect, effects
 from agent.analysis.objects import component_columns
 from agent.analysis.pareto import Front, fronts
-from agent.analysis.recommendation import (
-    Choice,
-    Recommendation,
-    choose_by,
-    recommend,
-)
-from agent.study.quality import numbers
+from agent.analysis.recommendation import Choice, Recommendation, choose_by, recommend
+from agent.study.quality import Array, numbers
+from agent.study.records import MEASURED
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
@@ -40,8 +35,6 @@ MUST_AGREE = (
 `dataset` is the fingerprint of the files' content, in a series' name the scan's file where that
 tells as much; the parameters before it say in words what a fingerprint cannot. `group` is of rows
 that are mixed on request (agent.analysis.comparability)."""
-
-COMPARED = ("finished", "collapsed")
 
 
 @dataclass(frozen=True)
@@ -134,7 +127,7 @@ def comparable(table: pd.DataFrame) -> list[tuple[str, list[int]]]:
     words = pd.DataFrame(
         {key: table[key].map(_word) for key in MUST_AGREE if key in table}, index=table.index
     )
-    compared = table["status"].isin(COMPARED)
+    compared = table["status"].isin(MEASURED)
     if "dataset" in words:
         words["dataset"] = _files_or_fingerprints(table, compared)
     of = words if not compared.any() else words[compared]
@@ -151,44 +144,42 @@ def comparable(table: pd.DataFrame) -> list[tuple[str, list[int]]]:
     for row in in_order:
         fits = next((m for m in members if not compared.iloc[row] and _agree(m, told[row])), None)
         members.setdefault(fits or tuple(told[row]), []).append(int(row))
-    named = {
-        ", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)): rows
+    return sorted(
+        (", ".join(f"{key} {word}" for key, word in zip(keys, values, strict=True)), sorted(rows))
         for values, rows in members.items()
-    }
-    return [(name, sorted(rows)) for name, rows in sorted(named.items())]
+    )
 
 
 def configuration_table(all_series: Sequence[Series]) -> pd.DataFrame:
     """study_configs.csv: the configurations of all series, and how they stand in each front.
 
     Beside the columns of a table of configurations: series; recommended; p_choice, the probability
-    of being that; and for each front its
-    probability, `on_<cost>-<quality>`, NaN where it is not known. That of a front over time is of
-    the configuration's own time_device. Last come the variance components of seeds and objects
-    (agent.analysis.objects) of what is reported. Where each configuration counts at its best value
-    of a key, `best_<key>` is the one that all its seeds find best.
+    of being that; and for each front its probability, `on_<cost>-<quality>`, NaN where it is not
+    known. That of a front over time is of the configuration's own time_device. Last come the
+    variance components of seeds and objects (agent.analysis.objects) of what is reported. Where
+    each configuration counts at its best value of a key, `best_<key>` is the one that all its seeds
+    find best.
     """
     tables = []
     for compared in all_series:
-        chosen = None if compared.recommendation is None else compared.recommendation.config
-        standing: dict[str, list[float]] = {}
+        configs, chosen = compared.configs, compared.recommendation
+        nothing = np.full(len(configs), math.nan)
+        standing: dict[str, Array] = {}
         for front in compared.fronts:
-            standings = standing.setdefault(f"on_{front.name}", [math.nan] * len(compared.configs))
-            for i, device in enumerate(compared.configs["time_device"]):
-                if front.device in (None, device):
-                    standings[i] = float(front.probability[i])
-        recommended = [i == chosen for i in range(len(compared.configs))]
-        of_choice = np.full(len(recommended), math.nan)
-        if compared.recommendation is not None:
-            of_choice = compared.recommendation.probability
-        extra = pd.DataFrame(
-            {"recommended": recommended, **standing, "p_choice": of_choice.tolist()}, dtype=object
-        )
+            name = f"on_{front.name}"
+            on_it = (configs["time_device"] == front.device) | (front.device is None)
+            standing[name] = np.where(on_it, front.probability, standing.get(name, nothing))
+        columns = {
+            "recommended": np.arange(len(configs)) == (-1 if chosen is None else chosen.config),
+            **standing,
+            "p_choice": nothing if chosen is None else chosen.probability,
+        }
+        extra = pd.DataFrame(columns, dtype=object)
         if compared.best_over is not None:
-            values = compared.best_over.of(compared.configs)
+            values = compared.best_over.of(configs)
             extra[f"best_{compared.best_over.key}"] = pd.Series(values, dtype=object)
         objects = component_columns(compared.reported, compared.runs, compared.seeds)
-        tables.append(pd.concat([compared.configs, extra, objects], axis=1))
+        tables.append(pd.concat([configs, extra, objects], axis=1))
         tables[-1].insert(0, "series", compared.name)
     if not tables:
         return pd.DataFrame(columns=["series", "configuration", *CONFIGURATION])
@@ -218,13 +209,9 @@ def _series(name: str, runs: pd.DataFrame, options: ChoiceOptions) -> Series:
         why_not=choice_or_reason if isinstance(choice_or_reason, str) else "",
         collapsed=runs[runs["status"] == "collapsed"].reset_index(drop=True),
         stopped=runs[runs["status"] == "stopped"].reset_index(drop=True),
-        incomplete=_names(finished, ~known),
+        incomplete=finished[~known]["run_id"].tolist(),
         best_over=best_over,
     )
-
-
-def _names(runs: pd.DataFrame, chosen: npt.NDArray[np.bool_]) -> list[str]:
-    return runs[chosen]["run_id"].tolist()
 
 
 def _files_or_fingerprints(table: pd.DataFrame, compared: pd.Series) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -80,13 +81,6 @@ class Settling:
         sure = [standing.probability >= self._target for standing in self.standings]
         return bool(sure) and all(sure)
 
-    def spent(self, added: Collection[str]) -> str:
-        """'7 seeds added, 312 s of training'."""
-        table = self._runs()
-        mine = table[table["run_id"].isin(list(added))]
-        seconds = np.nansum(numbers(mine, "train_time_s"))
-        return f"{len(added)} seeds added, {seconds:.0f} s of training"
-
     def describe(self, added: Collection[str]) -> list[str]:
         """How sure each choice is now, a line each, and what it took.
 
@@ -94,7 +88,9 @@ class Settling:
             added: run_ids of the runs beyond the grid.
         """
         self.more(())
-        lines = [self.spent(added)]
+        table = self._runs()
+        seconds = np.nansum(numbers(table[table["run_id"].isin(list(added))], "train_time_s"))
+        lines = [f"{len(added)} seeds added, {seconds:.0f} s of training"]
         for standing in self.standings:
             name = f"{standing.series}: " if standing.series else ""
             if standing.why_not:
@@ -192,11 +188,11 @@ class _Replicated:
 
 def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
     """The grid's configuration of each row of a table of runs that is one of a point of it."""
-    told = list(zip(words(table, CONFIGURATION), map(str, cells(table, "data_seed")), strict=True))
-    recorded: dict[tuple[tuple[str, ...], str], set[int]] = {}
+    told = words(table, (*CONFIGURATION, "data_seed"))
+    recorded: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
     for key, seed in zip(told, cells(table, "seed"), strict=True):
         if isinstance(seed, int):
-            recorded.setdefault(key, set()).add(seed)
+            recorded[key].add(seed)
     of_point: dict[str, _Replicated] = {}
     of_row: dict[int, _Replicated] = {}
     for attempt in attempts(sweep, table):
@@ -204,6 +200,6 @@ def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
         config = of_point.setdefault(str(sorted(alone.items())), _Replicated(alone, set()))
         config.seeds.update(replica.seed for replica in load_config(attempt.point).replicas())
         for row in attempt.rows:
-            config.seeds.update(recorded.get(told[row], ()))
+            config.seeds.update(recorded[told[row]])
             of_row[row] = config
     return of_row

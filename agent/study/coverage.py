@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import pandas as pd
 
-from agent.study.sweepfile import Point, Sweep, Value, points
+from agent.study.quality import by_key
+from agent.study.sweepfile import Point, Sweep, points
 from fno_runner.config import PATHS
 from fno_runner.result import SETTLED
 
@@ -36,24 +36,16 @@ def attempts(sweep: Sweep, table: pd.DataFrame) -> list[Attempts]:
     Raises:
         UserError: the sweep's method is not grid.
     """
-    keys = [key for key in sweep.parameters if _tells(sweep, key)]
+    # A fixed path does not tell whose run it is: it is all runs', and few log it.
+    told = [key for key in sweep.parameters if key in sweep.swept or key not in PATHS]
+    keys = [key for key in told if key not in NO_PART_OF_A_POINT]
     run_ids, statuses = table["run_id"].tolist(), table["status"].tolist()
-    by_value: defaultdict[tuple[Value, ...], list[int]] = defaultdict(list)
-    for row, values in enumerate(table.reindex(columns=keys).to_numpy().tolist()):
-        by_value[tuple(values)].append(row)
-    by_name: defaultdict[str, set[int]] = defaultdict(set)
-    for row, name in enumerate(run_ids):
-        by_name[name].add(row)
+    by_value = by_key(map(tuple, table.reindex(columns=keys).to_numpy().tolist()))
+    by_name = by_key(run_ids)
     every_point = []
     for point in points(sweep):
-        rows = set(by_value[tuple(point[key] for key in keys)])
+        rows = set(by_value.get(tuple(point[key] for key in keys), ()))
         rows = rows.union(*(by_name[run_ids[row]] for row in rows if run_ids[row]))
         done = any(statuses[row] in SETTLED for row in rows)
         every_point.append(Attempts(point, sorted(rows), done))
     return every_point
-
-
-def _tells(sweep: Sweep, key: str) -> bool:
-    """Whether a key helps to tell whose run it is. A fixed path is all runs', and few log it."""
-    fixed_path = key in PATHS and key not in sweep.swept
-    return key not in NO_PART_OF_A_POINT and not fixed_path

@@ -22,12 +22,11 @@ MAX_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """A study's folder.
+    """What a study's folder says of it.
 
     sweep: what the study asks, or None where the folder holds single runs of no sweep.
     """
 
-    folder: Path
     study_id: str
     sweep: Sweep | None
 
@@ -48,7 +47,7 @@ def read_study(folder: Path) -> StudyInfo:
             raise UserError(f"{folder}: {what}")
         if not marker.exists():
             if (folder / "runs").is_dir():
-                return StudyInfo(folder, folder.resolve().name, None)
+                return StudyInfo(folder.resolve().name, None)
             raise UserError(f"{folder}: not a study (neither {MARKER} nor runs/ is in it)")
         if not marker.is_file() or marker.stat().st_size > MAX_BYTES:
             raise UserError(f"{marker}: not a study's {MARKER}")
@@ -60,7 +59,7 @@ def read_study(folder: Path) -> StudyInfo:
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{marker}: not of schema_version {SCHEMA_VERSION}")
     sweep = parse_sweep(content.get("sweep"), str(marker))
-    return StudyInfo(folder, sweep.study_id, sweep)
+    return StudyInfo(sweep.study_id, sweep)
 
 
 def server_study(sweep_id: str) -> Path:
@@ -122,7 +121,7 @@ def open_study(folder: Path, sweep: Sweep) -> StudyInfo:
     if not (folder / MARKER).exists():
         # Several drivers may do this at once: each writes the same text, whole.
         write_text_atomically(folder / MARKER, _marker(sweep))
-    return StudyInfo(folder, sweep.study_id, sweep)
+    return StudyInfo(sweep.study_id, sweep)
 
 
 def adopt_study(folder: Path, sweep: Sweep) -> None:

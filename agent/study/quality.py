@@ -22,14 +22,18 @@ R_FROM_OBJECT = QUANTITIES["r_held_out_from_object"]
 """What the object of the training frames predicts: no frame's own pattern helps its answer."""
 R_TRAIN = QUANTITIES["r_train"]
 
+Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int_]
+Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+"""Positions in a table."""
+
 Key = TypeVar("Key", bound=Hashable)
 
 
-def numbers(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+def numbers(table: pd.DataFrame, column: str) -> Array:
     """A column as floats; NaN where a number, or the whole column, is missing."""
-    if column not in table:
-        return np.full(len(table), np.nan)
-    return np.asarray(table[column].tolist(), dtype=float)
+    return np.array(cells(table, column), dtype=float)
 
 
 def cells(table: pd.DataFrame, column: str) -> list[Any]:

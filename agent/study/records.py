@@ -129,11 +129,7 @@ def assemble(runs: Sequence[Parts]) -> pd.DataFrame:
     for group in zip(*runs, strict=True):
         columns |= dict.fromkeys(sorted({key for part in group for key in part}))
     rows = [{key: cell for part in run for key, cell in part.items()} for run in runs]
-    return pd.DataFrame(
-        [[cells.get(column) for column in columns] for cells in rows],
-        columns=list(columns),
-        dtype=object,
-    )
+    return pd.DataFrame({c: [cells.get(c) for cells in rows] for c in columns}, dtype=object)
 
 
 def parts(result: RunResult) -> Parts:
@@ -143,11 +139,15 @@ def parts(result: RunResult) -> Parts:
         UserError: the result's config is none that `fno_runner` knows.
     """
     config = result.run_config.model_dump()
-    metrics = validation = objects = {}
+    metrics: dict[str, float | None] = {}
     if result.status in SCORED:
-        objects = _phases(result.objects)
-        metrics = columns_of(result.metrics)
-        validation = {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
+        metrics |= columns_of(result.metrics)
+        metrics |= {VALIDATION + name: v for name, v in _pairs(result.validation).items()}
+        metrics |= {
+            object_column(f"{name}_phase", number): pair[1]
+            for number, pairs in enumerate(result.objects, start=1)
+            for name, pair in pairs.items()
+        }
     contract: dict[str, Any] = {
         **config,
         **metrics,
@@ -165,10 +165,7 @@ def parts(result: RunResult) -> Parts:
     groups: Parts = [{key: _cell(contract.get(key)) for key in COLUMNS}]
     said: dict[str, Cell] = dict(groups[0])
     for name, part in (
-        (
-            "metrics",
-            {**metrics, **validation, **objects, "metrics_against": result.metrics_against},
-        ),
+        ("metrics", {**metrics, "metrics_against": result.metrics_against}),
         ("floors", floors),
         ("timing", result.timing),
         ("config", config),
@@ -234,15 +231,6 @@ def columns_of(metrics: Metrics) -> dict[str, float | None]:
         prefix = "r" if name == "r_factor" else name
         columns |= {f"{prefix}_{key}": number for key, number in numbers.items()}
     return columns
-
-
-def _phases(objects: Sequence[Mapping[str, Pair]]) -> dict[str, float | None]:
-    """The metrics of the phase of each test object."""
-    return {
-        object_column(f"{name}_phase", number): pair[1]
-        for number, pairs in enumerate(objects, start=1)
-        for name, pair in pairs.items()
-    }
 
 
 def _pairs(pairs: Mapping[str, Pair]) -> dict[str, float | None]:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from agent.study.quality import cells
 from agent.study.records import one_line
 from fno_runner.files import write_text_atomically
 from fno_runner.result import BESIDE_COLUMN
@@ -28,14 +29,16 @@ Count = Annotated[int, Field(ge=1, lt=2**63)]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
 
-class Times(BaseModel):
+class _Strict(BaseModel, extra="forbid", strict=True, allow_inf_nan=False):
+    """Nothing but what it names, of the type that it says."""
+
+
+class Times(_Strict):
     """The times of one model: the cells that its row gets, named as in result.json's `timing`.
 
     Those of a pass are of its fastest visit, and so are those of one pattern alone: of a pass that
     takes over a second one repeat, and no range.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     inference_time_s: Seconds = Field(gt=0)
     inference_time_iqr_s: Seconds
@@ -55,14 +58,12 @@ class Times(BaseModel):
     device_name: str
 
 
-class Model(BaseModel):
+class Model(_Strict):
     """What is known of one model's times.
 
     run_started: of the run that left the model, so that a later run of the same name is told apart.
     rounds_s: each visit's own inference_time_s and latency_s [s].
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     run_started: str | None
     measured: str
@@ -77,13 +78,11 @@ class Model(BaseModel):
         return all(is_settled(visits) for visits in zip(*self.rounds_s, strict=True))
 
 
-class Protocol(BaseModel):
+class Protocol(_Strict):
     """How the times were taken: at most so many visits to each, and how (`score.timing`).
 
     warm_up [slices], enough [(repeats, s)], load of the machine before the first round [processes].
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     rounds: Count
     warm_up: Count
@@ -91,10 +90,8 @@ class Protocol(BaseModel):
     load: float
 
 
-class Retiming(BaseModel):
+class Retiming(_Strict):
     """The whole file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     protocol: Protocol
@@ -159,20 +156,16 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     known = {run_id for run_id, _ in models}
     count = len(table)
     columns: dict[str, list[Any]] = {str(name): table[name].tolist() for name in table}
-
-    def column(name: str) -> list[Any]:
-        return columns.get(name, [None] * count)
-
-    trained_on = list(column("device_name"))
-    timed_by = [None if time is None else "run" for time in column("inference_time_s")]
-    runs = zip(column("run_id"), column("started"), column("superseded"), timed_by, strict=True)
+    trained_on = cells(table, "device_name")
+    timed_by = [None if time is None else "run" for time in cells(table, "inference_time_s")]
+    runs = zip(*(cells(table, key) for key in ("run_id", "started", "superseded")), strict=True)
     model_of: dict[int, Model] = {}
     outdated = 0
-    for row, (run_id, started, superseded, timed) in enumerate(list(runs)):
+    for row, (run_id, started, superseded) in enumerate(runs):
         model = models.get((str(run_id), started))
-        if timed and model is not None:
+        if timed_by[row] and model is not None:
             model_of[row], timed_by[row] = model, "retime"
-        elif timed and run_id in known and not superseded:
+        elif timed_by[row] and run_id in known and not superseded:
             outdated += 1
     for name in Times.model_fields if model_of else ():
         times = columns.setdefault(name, [None] * count)

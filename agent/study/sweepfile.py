@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -59,6 +59,10 @@ class Range:
     distribution: str
 
 
+Values = tuple[Value, ...] | Range
+"""What a key takes: one value (it is fixed), several, or a range."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a sweep aims at: a column of the table of quantities, and which way is better."""
@@ -76,23 +80,20 @@ class Sweep:
     """A checked sweep.
 
     name: as the file gives it, or the file's own name.
-    parameters: key -> the values it takes (one: it is fixed), or a range.
     server_only: keys of the file that `agent.local` cannot follow.
     """
 
     name: str
     method: str
     metric: Metric | None
-    parameters: dict[str, tuple[Value, ...] | Range]
+    parameters: dict[str, Values]
     server_only: tuple[str, ...] = ()
 
     @property
     def swept(self) -> tuple[str, ...]:
         """The keys that take more than one value, in the order in which `RunConfig` has them."""
         return tuple(
-            key
-            for key in RunConfig.model_fields
-            if key in self.parameters and not _is_fixed(self.parameters[key])
+            key for key in RunConfig.model_fields if len(_ends(self.parameters.get(key, ()))) > 1
         )
 
     @property
@@ -103,7 +104,8 @@ class Sweep:
         0.1, which cut every scan to that, goes on where the sweep file says so.
         """
         slug = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40].strip("-")
-        asked = {key: self.as_mapping()[key] for key in ("method", "metric", "parameters")}
+        asked = self.as_mapping()
+        del asked["name"]
         if asked["parameters"].get("patch_size") == {"values": [N]}:
             del asked["parameters"]["patch_size"]
         text = json.dumps(asked, sort_keys=True, allow_nan=False)
@@ -111,16 +113,12 @@ class Sweep:
 
     def as_mapping(self) -> dict[str, Any]:
         """The sweep in the syntax of its file, in one spelling; `parse_sweep` takes it."""
-        parameters: dict[str, Any] = {}
-        for key, values in sorted(self.parameters.items()):
-            if isinstance(values, Range):
-                parameters[key] = {
-                    "min": values.low,
-                    "max": values.high,
-                    "distribution": values.distribution,
-                }
-            else:
-                parameters[key] = {"values": list(values)}
+        parameters = {
+            key: {"min": values.low, "max": values.high, "distribution": values.distribution}
+            if isinstance(values, Range)
+            else {"values": list(values)}
+            for key, values in sorted(self.parameters.items())
+        }
         goal = None if self.metric is None else self.metric.as_mapping()
         return {"name": self.name, "method": self.method, "metric": goal, "parameters": parameters}
 
@@ -193,7 +191,7 @@ def point_name(sweep: Sweep, point: Mapping[str, Value]) -> str:
     return " ".join(words) or "the only point"
 
 
-def values_in_words(values: tuple[Value, ...] | Range) -> str:
+def values_in_words(values: Values) -> str:
     """What a key takes, for humans: '8, 12, 16' or '0.001 … 0.1 (log_uniform_values)'."""
     if isinstance(values, Range):
         return f"{values.low} … {values.high} ({values.distribution})"
@@ -220,9 +218,7 @@ def _parse(loaded: object, default_name: str) -> Sweep:
     if loaded is None:
         raise UserError("empty; a sweep has 'method' and 'parameters'")
     top = _mapping(loaded, "a sweep file")
-    for key in top:
-        if key not in KEYS:
-            raise UserError(f"unknown key '{key}'{suggestion(key, list(KEYS))}")
+    _check_keys(top, KEYS)
     method = top.get("method")
     if method not in METHODS:
         given = "no method" if method is None else f"unknown method {_shown(method)}"
@@ -242,7 +238,7 @@ def _parse(loaded: object, default_name: str) -> Sweep:
     return Sweep(name.strip(), str(method), metric, parameters, server_only)
 
 
-def _parameter(key: str, entry: object, method: str) -> tuple[Value, ...] | Range:
+def _parameter(key: str, entry: object, method: str) -> Values:
     """One parameter's values or range, its shape checked but not yet its values."""
     if key == "output_dir":
         raise UserError("output_dir: not for a sweep file; every run goes into the study's folder")
@@ -251,10 +247,7 @@ def _parameter(key: str, entry: object, method: str) -> tuple[Value, ...] | Rang
     options = _mapping(entry, f"{key}: a parameter")
     if "parameters" in options:
         raise UserError(f"{key}: nested 'parameters' are not read; the runner's keys are flat")
-    known = ("value", "values", "min", "max", "distribution")
-    for option in options:
-        if option not in known:
-            raise UserError(f"{key}: unknown key '{option}'{suggestion(option, list(known))}")
+    _check_keys(options, ("value", "values", "min", "max", "distribution"), f"{key}: ")
     distribution = options.get("distribution")
     if distribution is not None and distribution not in DISTRIBUTIONS:
         raise UserError(
@@ -311,9 +304,7 @@ def _metric(entry: object) -> Metric | None:
     if entry is None:
         return None
     options = _mapping(entry, "metric")
-    for option in options:
-        if option not in ("name", "goal"):
-            raise UserError(f"metric: unknown key '{option}'{suggestion(option, ['name', 'goal'])}")
+    _check_keys(options, ("name", "goal"), "metric: ")
     name, goal = options.get("name"), options.get("goal")
     if not isinstance(name, str) or name not in QUANTITIES:
         raise UserError(f"metric: unknown name {_shown(name)}{suggestion(str(name), QUANTITIES)}")
@@ -323,7 +314,7 @@ def _metric(entry: object) -> Metric | None:
     return Metric(name, goal == "maximize")
 
 
-def _check(parameters: Mapping[str, tuple[Value, ...] | Range], method: str) -> None:
+def _check(parameters: Mapping[str, Values], method: str) -> None:
     """Check every value by itself, then the points as wholes, for the rules between keys."""
     first = {key: _ends(values)[0] for key, values in parameters.items()}
     for key, values in parameters.items():
@@ -341,18 +332,14 @@ def _check(parameters: Mapping[str, tuple[Value, ...] | Range], method: str) -> 
         load_config(point)
 
 
-def _combinations(parameters: Mapping[str, tuple[Value, ...] | Range]) -> Iterator[Point]:
+def _combinations(parameters: Mapping[str, Values]) -> Iterator[Point]:
     keys = sorted(parameters)
     for combination in itertools.product(*(_ends(parameters[key]) for key in keys)):
         yield dict(zip(keys, combination, strict=True))
 
 
-def _ends(values: tuple[Value, ...] | Range) -> tuple[Value, ...]:
+def _ends(values: Values) -> tuple[Value, ...]:
     return (values.low, values.high) if isinstance(values, Range) else values
-
-
-def _is_fixed(values: tuple[Value, ...] | Range) -> bool:
-    return not isinstance(values, Range) and len(values) == 1
 
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
@@ -363,6 +350,12 @@ def _mapping(value: object, what: str) -> dict[str, Any]:
         if not isinstance(key, str):
             raise UserError(f"{what}: key {_shown(key)} is not a text")
     return value
+
+
+def _check_keys(given: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
+    for key in given:
+        if key not in known:
+            raise UserError(f"{where}unknown key '{key}'{suggestion(key, list(known))}")
 
 
 def _scalar(key: str, value: object) -> Value:
