@@ -53,6 +53,9 @@ times = pathlib.Path(starts).read_text().count(record["run_id"])
 if what in ("1", "3") or (what == "busy once" and times % 2):
     print("error: no such device", file=sys.stderr)
     sys.exit(int(what) if what in ("1", "3") else 3)
+if what == "breaks the card":
+    print("error: the GPU failed: CUDA error: unspecified launch failure", file=sys.stderr)
+    sys.exit(3)
 time.sleep(0.02)
 record["status"] = "failed" if what == "fail" else "finished"
 if what == "stopped":

@@ -6,9 +6,8 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.scheduling import stop_with_parent
@@ -38,7 +37,6 @@ class Child:
     """Where this attempt's part of the log begins [bytes]."""
     record_before: tuple[int, int] | None
     """What an earlier attempt left, so that it is not taken for this one's record."""
-    started: float = field(default_factory=time.monotonic)
 
     def record(self) -> RunResult | None:
         """The record that this attempt left, or None."""
@@ -82,11 +80,6 @@ class Child:
         )
         write_result(result, make_folder(run_folder(self.study, self.run_id)))
         return result
-
-    def stop(self) -> None:
-        """Ask the run to stop; it may take a while."""
-        if self.process.poll() is None:
-            self.process.terminate()
 
     def kill(self) -> None:
         """End the run at once, with all that it started."""

@@ -20,6 +20,8 @@ MAX_PER_GPU, MAX_WORKERS = 64, 256
 ORDER = "CUDA_DEVICE_ORDER"
 MAX_UNFIT = 3
 """A slot stops after so many runs in a row that found their machine or its data unfit."""
+MAX_BREAKS = 3
+"""A point has failed that made a card fail so often, if other points finish in the same slot."""
 
 
 @dataclass(frozen=True)
