@@ -275,7 +275,7 @@ def test_folders_that_cannot_be_the_study_get_one_line(
 def test_cores_are_shared_out_and_weights_and_biases_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "cores", lambda: 8)
+    monkeypatch.setattr("agent.scheduling.slots.cores", lambda: 8)
     assert child.environment(tmp_path, {"HOME": "/h"}) == {
         "HOME": "/h",
         "WANDB_MODE": "offline",

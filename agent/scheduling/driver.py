@@ -49,12 +49,11 @@ class Driver:
         sweep: Sweep,
         grid: Mapping[str, Point] | None,
         queue: Queue,
-        display: Display,
         slots: Sequence[Slot],
-        limit: int | None,
+        *,
+        limit: int | None = None,
         given: Mapping[str, str] = os.environ,
         more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
-        watch: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -64,13 +63,11 @@ class Driver:
             given: the environment that the runs inherit.
             more: what to run once none of the grid's points runs here any more: asked again and
                 again with the run_ids that are under way, until it has no more.
-            watch: called often while it works.
         """
         self._folder, self._sweep = folder, sweep
         self._grid = None if grid is None else dict(grid)
         self._asked, self._more = frozenset(grid or ()), more
-        self._queue, self._display, self._watch = queue, display, watch
-        self._free, self._limit = list(slots), limit
+        self._queue, self._free, self._limit = queue, list(slots), limit
         self._variables = child.environment(folder, given)
         self._running: dict[Child, tuple[Ticket, Slot]] = {}
         self._ask_again = self._beat_at = -math.inf
@@ -83,13 +80,19 @@ class Driver:
         self._owed: set[str] = set()
         self.ended: dict[str, str] = {}
         """run_id -> status, of the points that this driver ran."""
-        self.broken: list[str] = []
+        self._broken: list[str] = []
         """Why slots were given up, as the last of their runs said it."""
 
-    def run(self, retry_failed: bool = False) -> int | None:
-        """Work until nothing is left to take; the signal that ended it early, or None.
+    def run(
+        self,
+        console: Console,
+        points_done_failed: tuple[int, int, int],
+        retry_failed: bool = False,
+    ) -> None:
+        """Work until nothing is left to take, under MPS where slots share a card.
 
         Args:
+            points_done_failed: what the display on `console` begins with.
             retry_failed: queue the points again whose record says that they failed, diverged or
                 collapsed; what was stopped on purpose stays as it is.
 
@@ -97,12 +100,16 @@ class Driver:
             UserError: a drawn point is not allowed.
             MachineError: a process or a record cannot be made.
         """
-        with heard(self._signals.append):
+        with (
+            shared_by_mps(self._free, self._variables, lines_to(console)) as (self._free, watch),
+            Display(console, *points_done_failed, len(self._free)) as self._display,
+            heard(self._signals.append),
+        ):
             try:
                 self._look(retry_failed)
                 while not self._signals:
                     self._beat()
-                    self._watch()
+                    watch()
                     self._collect()
                     while self._has_room() and not self._signals and (ticket := self._next()):
                         self._start(ticket)
@@ -112,7 +119,12 @@ class Driver:
             finally:
                 # Whatever happened, no run outlives its driver.
                 self._stop_all()
-        return self._signals[0] if self._signals else None
+
+    def early_end(self) -> int | None:
+        """The exit status of work that a signal or an unfit machine ended; None for other work."""
+        if self._signals:
+            return 128 + self._signals[0]
+        return refuse(MachineError(self._broken[-1])) if self._broken else None
 
     def _has_room(self) -> bool:
         used = len(self._running) + len(self.ended)
@@ -271,7 +283,7 @@ class Driver:
             self._display.note(f"{slot.name}: {reason}; the point goes back")
         else:
             self._free.remove(slot)
-            self.broken.append(reason)
+            self._broken.append(reason)
             self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
 
     def _forget(self, process: Child) -> None:
@@ -314,46 +326,6 @@ class Driver:
                 self._settle(process, record)
             else:
                 self._give_back(process)
-
-
-def drive(
-    console: Console,
-    folder: Path,
-    sweep: Sweep,
-    grid: Mapping[str, Point] | None,
-    queue: Queue,
-    slots: Sequence[Slot],
-    points_done_failed: tuple[int, int, int],
-    *,
-    limit: int | None = None,
-    given: Mapping[str, str] = os.environ,
-    more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
-    retry_failed: bool = False,
-) -> tuple[Driver, int | None]:
-    """Work on a study in these slots, under MPS where they share a card, with its display.
-
-    Arguments as of `Driver`, `Driver.run` and `Display`.
-
-    Returns:
-        the driver, and the signal that ended it early, if one did.
-    """
-    with (
-        shared_by_mps(slots, given, lines_to(console)) as (sharing, watch),
-        Display(console, *points_done_failed, len(slots)) as display,
-    ):
-        driver = Driver(
-            folder, sweep, grid, queue, display, sharing, limit, given, more=more, watch=watch
-        )
-        return driver, driver.run(retry_failed)
-
-
-def early_end(driver: Driver, stopped: int | None) -> int | None:
-    """The exit status of work that a signal or an unfit machine ended; None where it went on."""
-    if stopped is not None:
-        return 128 + stopped
-    if driver.broken:
-        return refuse(MachineError(driver.broken[-1]))
-    return None
 
 
 def named_grid(sweep: Sweep) -> dict[str, Point]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from agent.scheduling.child import record_failure
 from agent.server.slot_report import breaks_the_card, tell_recorded, tell_unfit
 from agent.server.stop_request import SWEEP_ID, is_from_the_server
 from agent.server.tracker import Tracker, hand_back
@@ -16,9 +16,8 @@ from agent.study.folder import server_study
 from fno_runner.cli import in_a_line, parse_config, refuse
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import GPU_FAILED, MachineError, UserError
-from fno_runner.files import make_folder
 from fno_runner.identity import run_id
-from fno_runner.result import ErrorInfo, RunResult, run_folder, write_result
+from fno_runner.result import ErrorInfo, run_folder
 from fno_runner.runner import Outcome, preflight, run
 from fno_runner.stop import StopSignals
 from fno_runner.terminal import TerminalProgress, log_to_terminal, print_outcome
@@ -99,25 +98,12 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
             if not (str(error).startswith(GPU_FAILED) and breaks_the_card(name)):
                 raise
             # Given back, it would stop one slot after the other.
-            outcome = _failed(config, name, error)
+            result = record_failure(config, name, ErrorInfo.of(error))
+            outcome = Outcome(result, run_folder(Path(config.output_dir), name))
         # The point is done, and mirroring it takes no longer than giving it back.
         stop.hold()
         tracker.outcome(outcome)
     return outcome
-
-
-def _failed(config: RunConfig, name: str, error: MachineError) -> Outcome:
-    """The record of a point that broke the card."""
-    result = RunResult(
-        run_id=name,
-        status="failed",
-        error=ErrorInfo.of(error),
-        config=config.model_dump(),
-        provenance={"host": socket.gethostname()},
-    )
-    folder = make_folder(run_folder(Path(config.output_dir), name))
-    write_result(result, folder)
-    return Outcome(result, folder)
 
 
 def _of_its_study(config: RunConfig) -> RunConfig:
