@@ -356,6 +356,12 @@ def test_a_card_that_breaks_under_every_point_is_what_is_broken(bench: Bench) ->
     assert len(bench.records()) == 1
 
 
+def test_what_breaks_the_card_and_then_finds_it_gone_is_not_tried_for_ever(bench: Bench) -> None:
+    assert bench.run(w8="breaks the card, then is busy") == 3
+    assert bench.statuses() == {16: "finished", 24: "finished", 32: "finished"}
+    assert len(bench.starts()) == 3 + 2 + MAX_UNFIT
+
+
 def test_a_point_becomes_options(tmp_path: Path) -> None:
     point: Point = {"architecture": "fno", "learning_rate": 1e-05, "train_patterns": None}
     assert child.arguments(point, tmp_path) == [

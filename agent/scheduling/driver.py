@@ -270,10 +270,10 @@ class Driver:
         that makes the card fail again is suspected in its slot's place, and after `MAX_BREAKS` such
         runs it has failed: it would stop one slot after the other.
         """
-        slot = self._running[process][1]
+        name, slot = process.run_id, self._running[process][1]
         reason = process.last_line().removeprefix("error: ") or "the run found this machine unfit"
-        self._broke[process.run_id] += reason.startswith(GPU_FAILED)
-        breaks = self._broke[process.run_id] if slot.name in self._proven else 0
+        self._broke[name] += (it_broke := reason.startswith(GPU_FAILED))
+        breaks = self._broke[name] if it_broke and slot.name in self._proven else 0
         if breaks >= MAX_BREAKS:
             self._settle(process, process.write_death())
             return
