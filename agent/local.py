@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
-from agent.scheduling.driver import Driver, drive, early_end, named_grid, statuses
+from agent.scheduling.driver import Driver, named_grid, statuses
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
@@ -108,14 +108,12 @@ def _main(args: argparse.Namespace) -> int:
         total = min(total, done + failed + args.limit)
     lines_to(console)(f"{sweep.name}: study {folder}")
     more = None if settling is None else settling.more
-    driver, stopped = drive(
-        console, folder, sweep, grid, queue, slots, (total, done, failed),
-        limit=args.limit, more=more, retry_failed=args.retry_failed,
-    )  # fmt: skip
+    driver = Driver(folder, sweep, grid, queue, slots, limit=args.limit, more=more)
+    driver.run(console, (total, done, failed), args.retry_failed)
     everything = _summary(console, folder, grid, queue, driver)
     if settling is not None:
         lines_to(console)("\n".join(settling.describe(driver.ended.keys() - (grid or {}).keys())))
-    if (status := early_end(driver, stopped)) is not None:
+    if (status := driver.early_end()) is not None:
         return status
     if settling is not None:
         return 0 if settling.is_settled else 1

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
-from agent.scheduling.driver import drive, early_end, named_grid
+from agent.scheduling.driver import Driver, named_grid
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
@@ -166,13 +166,11 @@ def _run(
     adopt_study(folder, sweep)
     queue = open_queue(None, folder, sweep)
     more = None if settling is None else settling.more
-    driver, stopped = drive(
-        console, folder, sweep, grid, queue, slots, (len(grid), 0, 0),
-        given=variables, more=more, retry_failed=True,
-    )  # fmt: skip
+    driver = Driver(folder, sweep, grid, queue, slots, given=variables, more=more)
+    driver.run(console, (len(grid), 0, 0), retry_failed=True)
     if settling is not None:
         lines_to(console)("\n".join(settling.describe(driver.ended.keys() - grid.keys())))
-    return early_end(driver, stopped) or 0
+    return driver.early_end() or 0
 
 
 def _variables(place: Place, runs: Sequence[ServerRun]) -> dict[str, str]:

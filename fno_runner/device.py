@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from fno_runner.errors import MachineError
+from fno_runner.errors import GPU_FAILED, MachineError
 from fno_runner.gpus import VISIBLE, given_gpus
 
 log = logging.getLogger("fno_runner")
@@ -132,7 +132,7 @@ def machine_failure(error: BaseException, device: torch.device) -> str | None:
     is_failure = isinstance(error, torch.AcceleratorError | torch.cuda.DeferredCudaCallError) or (
         isinstance(error, RuntimeError) and DEVICE_FAILURE.search(str(error)) is not None
     )
-    return f"the GPU failed: {first_line}" if is_failure else None
+    return f"{GPU_FAILED}: {first_line}" if is_failure else None
 
 
 def memory_of_others(device: torch.device) -> int | None:

@@ -30,6 +30,10 @@ class MachineError(UserError):
     exit_status = 3
 
 
+GPU_FAILED = "the GPU failed"
+"""How a MachineError begins that tells of a card which failed in the middle of a run."""
+
+
 class DivergedError(Exception):
     """A loss or a prediction is no longer a finite number: the point has failed."""
 

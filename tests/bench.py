@@ -53,6 +53,11 @@ times = pathlib.Path(starts).read_text().count(record["run_id"])
 if what in ("1", "3") or (what == "busy once" and times % 2):
     print("error: no such device", file=sys.stderr)
     sys.exit(int(what) if what in ("1", "3") else 3)
+if what.startswith("breaks the card"):
+    busy = times > 2 and what.endswith("then is busy")
+    error = "no such device" if busy else "the GPU failed: CUDA error: unspecified launch failure"
+    print("error:", error, file=sys.stderr)
+    sys.exit(3)
 time.sleep(0.02)
 record["status"] = "failed" if what == "fail" else "finished"
 if what == "stopped":

@@ -12,7 +12,7 @@ import pytest
 
 from agent.local import main
 from agent.scheduling import child
-from agent.scheduling.slots import MAX_UNFIT, shared_slots
+from agent.scheduling.slots import MAX_BREAKS, MAX_UNFIT, shared_slots
 from agent.study.sweepfile import Point
 from tests.bench import SWEEP, Bench, is_alive, stand_in_for
 
@@ -275,7 +275,7 @@ def test_folders_that_cannot_be_the_study_get_one_line(
 def test_cores_are_shared_out_and_weights_and_biases_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "cores", lambda: 8)
+    monkeypatch.setattr("agent.scheduling.slots.cores", lambda: 8)
     assert child.environment(tmp_path, {"HOME": "/h"}) == {
         "HOME": "/h",
         "WANDB_MODE": "offline",
@@ -328,6 +328,38 @@ def test_a_gpu_that_is_unfit_again_and_again_gets_no_other_point(
     assert main([*bench.arguments, "--per-gpu=1"]) == 3
     assert asked.count("0") == 4 and asked.count("1") == MAX_UNFIT
     assert set(bench.statuses().values()) == {"finished"} and len(bench.statuses()) == 4
+
+
+@pytest.mark.parametrize(
+    ("points", "workers"), [(["8"], "1"), (["32"], "3"), (["8", "32"], "1"), (["16", "32"], "1")]
+)
+def test_a_point_that_breaks_the_card_fails_where_others_finish(
+    bench: Bench, points: list[str], workers: str
+) -> None:
+    behaviour = {f"w{width}": "breaks the card" for width in points}
+    assert bench.run(f"--workers={workers}", **behaviour) == 1
+    assert bench.statuses() == {**ALL_DONE, **{int(width): "failed" for width in points}}
+    for width in points:
+        record = bench.records()[int(width)]
+        assert record.error is not None and "unspecified launch failure" in record.error.message
+        attempts = [run_id for run_id, _ in bench.starts() if run_id == record.run_id]
+        assert MAX_BREAKS <= len(attempts) <= MAX_BREAKS + int(workers)
+    assert bench.run() == 1, "it is not run again by itself"
+    assert bench.run("--retry-failed") == 0
+    assert bench.statuses() == ALL_DONE
+
+
+def test_a_card_that_breaks_under_every_point_is_what_is_broken(bench: Bench) -> None:
+    assert bench.run("--limit=1") == 0
+    breaks = dict.fromkeys(("w8", "w16", "w24", "w32"), "breaks the card")
+    assert bench.run("--workers=2", **breaks) == 3
+    assert len(bench.records()) == 1
+
+
+def test_what_breaks_the_card_and_then_finds_it_gone_is_not_tried_for_ever(bench: Bench) -> None:
+    assert bench.run(w8="breaks the card, then is busy") == 3
+    assert bench.statuses() == {16: "finished", 24: "finished", 32: "finished"}
+    assert len(bench.starts()) == 3 + 2 + MAX_UNFIT
 
 
 def test_a_point_becomes_options(tmp_path: Path) -> None:

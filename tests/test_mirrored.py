@@ -82,7 +82,6 @@ def of_server(
         "sweep": "s1",
         "group": "s1",
         "created": "2026-01-01T00:00:00Z",
-        "url": "",
         "config": wire({"run_id": result.run_id, **logged, **config}),
         "summary": wire(arrived),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.scheduling.slots import MAX_BREAKS
 from agent.server.slot_report import SLOT_REPORT, read_report
 from agent.study.folder import server_study
 from fno_runner.config import RunConfig
@@ -120,3 +122,28 @@ def test_an_error_of_the_operating_system_is_this_machines(
     assert capsys.readouterr().err == f"error: {line}\n"
     if module == "agent.run":
         assert read_report(tmp_path / "report").unfit == (line,)
+
+
+def test_a_point_that_breaks_the_card_fails_where_others_are_recorded(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    report, runs = tmp_path / "report", Path(tiny_config.output_dir) / "runs"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv(SLOT_REPORT, str(report))
+    main = importlib.import_module("agent.run").main
+    words = arguments(tiny_config)
+    monkeypatch.setattr("fno_runner.runner.machine_failure", lambda *_: "the GPU failed: launch")
+    monkeypatch.setattr("fno_runner.runner.train", broken)
+    assert [main(words) for _ in range(MAX_BREAKS)] == [3] * MAX_BREAKS
+    assert read_report(report).unfit == ("the GPU failed: launch",) * MAX_BREAKS
+    assert not list(runs.glob("*/result.json"))
+    with report.open("a") as stream:
+        stream.write("recorded\n")  # another point, in the same slot
+    assert main(words) == 0
+    (record,) = runs.glob("*/result.json")
+    content = json.loads(record.read_bytes())
+    assert (content["status"], content["error"]["message"]) == ("failed", "the GPU failed: launch")
+    assert (read_report(report).recorded, read_report(report).unfit) == (2, ())

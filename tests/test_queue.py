@@ -64,7 +64,7 @@ def test_a_doubly_offered_point_that_is_done_is_not_taken_again(tmp_path: Path) 
     assert ticket is not None
     first.finish(ticket, "failed", None)
     assert second.take(GRID) is None
-    # ChoiceOptions for again afterwards, it is a new attempt.
+    # Asked for again afterwards, it is a new attempt.
     second.offer(lambda: point)
     assert second.take(GRID) is not None
 

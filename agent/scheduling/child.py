@@ -6,15 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.scheduling import stop_with_parent
 from agent.study.records import one_line, read_record
 from agent.study.sweepfile import Point
-from fno_runner.config import load_config
+from fno_runner.config import RunConfig, load_config
 from fno_runner.data import patch_size_of
 from fno_runner.errors import MachineError
 from fno_runner.files import make_folder
@@ -38,7 +37,6 @@ class Child:
     """Where this attempt's part of the log begins [bytes]."""
     record_before: tuple[int, int] | None
     """What an earlier attempt left, so that it is not taken for this one's record."""
-    started: float = field(default_factory=time.monotonic)
 
     def record(self) -> RunResult | None:
         """The record that this attempt left, or None."""
@@ -73,26 +71,33 @@ class Child:
         config = load_config({**self.point, "output_dir": str(self.study)})
         if config.train_npz is None:
             config = config.of_size(patch_size_of(config))
-        result = RunResult(
-            run_id=self.run_id,
-            status="failed",
-            error=ErrorInfo(type="ProcessDied", message=message),
-            config=config.model_dump(),
-            provenance={"host": socket.gethostname(), "log": str(self.log)},
-        )
-        write_result(result, make_folder(run_folder(self.study, self.run_id)))
-        return result
-
-    def stop(self) -> None:
-        """Ask the run to stop; it may take a while."""
-        if self.process.poll() is None:
-            self.process.terminate()
+        error = ErrorInfo(type="ProcessDied", message=message)
+        return record_failure(config, self.run_id, error, log=str(self.log))
 
     def kill(self) -> None:
         """End the run at once, with all that it started."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def record_failure(
+    config: RunConfig, run_id: str, error: ErrorInfo, **provenance: str
+) -> RunResult:
+    """Write the record of a run that has none of its own making.
+
+    Raises:
+        MachineError: the disk refuses it.
+    """
+    result = RunResult(
+        run_id=run_id,
+        status="failed",
+        error=error,
+        config=config.model_dump(),
+        provenance={"host": socket.gethostname(), **provenance},
+    )
+    write_result(result, make_folder(run_folder(Path(config.output_dir), run_id)))
+    return result
 
 
 def arguments(point: Point, study: Path) -> list[str]:
@@ -108,14 +113,6 @@ def arguments(point: Point, study: Path) -> list[str]:
 def environment(study: Path, given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a run: `given`, else Weights & Biases offline, into the study."""
     return {"WANDB_MODE": "offline", "WANDB_DIR": str(study.resolve()), **given}
-
-
-def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
-    """The variables that share the cores out among the workers, unless `given` has its own."""
-    if "OMP_NUM_THREADS" in given:
-        return {}
-    share = str(max(1, cores() // workers))
-    return {"MKL_NUM_THREADS": given.get("MKL_NUM_THREADS", share), "OMP_NUM_THREADS": share}
 
 
 def start_point(
@@ -171,10 +168,3 @@ def _signature(study: Path, run_id: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return facts.st_ino, facts.st_mtime_ns
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

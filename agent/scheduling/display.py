@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fno_runner.result import SETTLED
 
@@ -20,30 +20,27 @@ class Display:
         self._total, self._done, self._failed, self._workers = total, done, failed, workers
         self._running: dict[str, tuple[str, float]] = {}
         self._durations: list[float] = []
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=total)
+        self._refresh()
 
     def __enter__(self) -> Display:
-        if self._console.is_terminal:
-            self._progress = Progress(
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("", total=self._total)
-            self._progress.start()
-            self._refresh()
+        self._progress.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.stop()
 
     def started(self, run_id: str, name: str) -> None:
         """A point's process has started."""
         self._running[run_id] = (name, time.monotonic())
-        if self._progress is None:
+        if not self._console.is_terminal:
             self.note(f"start     {run_id}  {name}")
         self._refresh()
 
@@ -71,20 +68,16 @@ class Display:
     def grow(self, points: int) -> None:
         """So many points more than were known of at first."""
         self._total += points
-        if self._progress is not None:
-            self._progress.update(self._task, total=self._total)
+        self._progress.update(self._task, total=self._total)
 
     def note(self, line: str) -> None:
         """Something else to know, above the bar."""
         self._print(escape(line))
 
     def _print(self, line: str) -> None:
-        console = self._progress.console if self._progress is not None else self._console
-        console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _refresh(self) -> None:
-        if self._progress is None:
-            return
         words = [f"{len(self._running)} running"]
         if self._failed:
             words.append(f"[red]{self._failed} failed[/]")

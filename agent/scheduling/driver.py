@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,12 +17,12 @@ from agent.scheduling.claims import BEAT_S
 from agent.scheduling.display import Display
 from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, Ticket
-from agent.scheduling.slots import MAX_UNFIT, Slot
+from agent.scheduling.slots import MAX_BREAKS, MAX_UNFIT, Slot
 from agent.study.records import one_line, read_record, read_records, row
 from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
 from fno_runner.cli import lines_to, refuse
 from fno_runner.config import load_config
-from fno_runner.errors import MachineError, UnbelievableError, UserError
+from fno_runner.errors import GPU_FAILED, MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
 from fno_runner.identity import run_id
 from fno_runner.result import RECORD, SETTLED, RunResult, run_folder
@@ -49,12 +49,11 @@ class Driver:
         sweep: Sweep,
         grid: Mapping[str, Point] | None,
         queue: Queue,
-        display: Display,
         slots: Sequence[Slot],
-        limit: int | None,
+        *,
+        limit: int | None = None,
         given: Mapping[str, str] = os.environ,
         more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
-        watch: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -64,31 +63,36 @@ class Driver:
             given: the environment that the runs inherit.
             more: what to run once none of the grid's points runs here any more: asked again and
                 again with the run_ids that are under way, until it has no more.
-            watch: called often while it works.
         """
         self._folder, self._sweep = folder, sweep
         self._grid = None if grid is None else dict(grid)
         self._asked, self._more = frozenset(grid or ()), more
-        self._queue, self._display, self._watch = queue, display, watch
-        self._free, self._limit = list(slots), limit
+        self._queue, self._free, self._limit = queue, list(slots), limit
         self._variables = child.environment(folder, given)
         self._running: dict[Child, tuple[Ticket, Slot]] = {}
-        self._ended: dict[str, str] = {}
-        self._ask_again = float("-inf")
-        self._exhausted = False
+        self._ask_again = self._beat_at = -math.inf
         self._signals: list[int] = []
-        self._beat_at = float("-inf")
         self._lost: set[str] = set()
         self._stopped: Counter[str] = Counter()
         self._unfit: Counter[str] = Counter()
+        self._broke: Counter[str] = Counter()
+        self._proven: set[str] = set()
         self._owed: set[str] = set()
-        self.broken: list[str] = []
+        self.ended: dict[str, str] = {}
+        """run_id -> status, of the points that this driver ran."""
+        self._broken: list[str] = []
         """Why slots were given up, as the last of their runs said it."""
 
-    def run(self, retry_failed: bool = False) -> int | None:
-        """Work until nothing is left to take; the signal that ended it early, or None.
+    def run(
+        self,
+        console: Console,
+        points_done_failed: tuple[int, int, int],
+        retry_failed: bool = False,
+    ) -> None:
+        """Work until nothing is left to take, under MPS where slots share a card.
 
         Args:
+            points_done_failed: what the display on `console` begins with.
             retry_failed: queue the points again whose record says that they failed, diverged or
                 collapsed; what was stopped on purpose stays as it is.
 
@@ -96,12 +100,16 @@ class Driver:
             UserError: a drawn point is not allowed.
             MachineError: a process or a record cannot be made.
         """
-        with heard(self._signals.append):
+        with (
+            shared_by_mps(self._free, self._variables, lines_to(console)) as (self._free, watch),
+            Display(console, *points_done_failed, len(self._free)) as self._display,
+            heard(self._signals.append),
+        ):
             try:
                 self._look(retry_failed)
                 while not self._signals:
                     self._beat()
-                    self._watch()
+                    watch()
                     self._collect()
                     while self._has_room() and not self._signals and (ticket := self._next()):
                         self._start(ticket)
@@ -111,15 +119,15 @@ class Driver:
             finally:
                 # Whatever happened, no run outlives its driver.
                 self._stop_all()
-        return self._signals[0] if self._signals else None
 
-    @property
-    def ended(self) -> Mapping[str, str]:
-        """run_id -> status, of the points that this driver ran."""
-        return self._ended
+    def early_end(self) -> int | None:
+        """The exit status of work that a signal or an unfit machine ended; None for other work."""
+        if self._signals:
+            return 128 + self._signals[0]
+        return refuse(MachineError(self._broken[-1])) if self._broken else None
 
     def _has_room(self) -> bool:
-        used = len(self._running) + len(self._ended)
+        used = len(self._running) + len(self.ended)
         return bool(self._free) and (self._limit is None or used < self._limit)
 
     def _may_get_more(self) -> bool:
@@ -136,7 +144,7 @@ class Driver:
             self._display.note(f"{lost}: another driver has taken it, which took this one for dead")
             for process in self._running:
                 if process.run_id == lost:
-                    process.stop()
+                    process.process.terminate()
 
     def _next(self) -> Ticket | None:
         # With something to wait for, an empty queue is not asked again at every poll.
@@ -167,12 +175,10 @@ class Driver:
         return self._queue.take(self._grid)
 
     def _draw(self) -> Ticket | None:
-        if self._exhausted:
-            return None
         done = statuses(self._folder, self._queue)
         ticket = self._queue.draw(self._sweep.parameters, _name, done)
         if ticket is None:
-            self._exhausted = True
+            self._ask_again = math.inf
             self._display.note("the sampler finds no point that is new")
         return ticket
 
@@ -222,67 +228,79 @@ class Driver:
     def _collect(self) -> None:
         """See which runs have ended, and how."""
         for process in [p for p in self._running if p.process.poll() is not None]:
-            status = process.process.returncode
+            name, status = process.run_id, process.process.returncode
             record = process.record()
-            if process.run_id in self._lost:
-                self._free.append(self._forget(process))
-            elif record is None and status - 128 in SIGNALS:
+            if name in self._lost:
+                self._forget(process)
+            elif record is not None:
+                self._settle(process, record)
+            elif status == NO_MACHINE:
+                self._blame(process)
+            elif status - 128 in SIGNALS and self._stopped[name] + 1 < MAX_STOPS:
                 # It was stopped, by somebody else than this driver.
-                self._stopped[process.run_id] += 1
-                if self._stopped[process.run_id] < MAX_STOPS:
-                    self._free.append(self._give_back(process))
-                else:
-                    self._settle(process, process.write_death())
-            elif record is None and status == NO_MACHINE:
-                self._give_up(self._give_back(process), process.last_line())
+                self._stopped[name] += 1
+                self._give_back(process)
             else:
-                self._settle(process, record or process.write_death())
+                self._settle(process, process.write_death())
 
     def _settle(self, process: Child, record: RunResult) -> None:
+        """The point has its record."""
         ticket, slot = self._running.pop(process)
         self._free.append(slot)
         if self._more is not None:  # it knows more now
-            self._ask_again = float("-inf")
+            self._ask_again = -math.inf
         self._unfit[slot.name] = 0
-        metric = self._sweep.metric
-        self._queue.finish(ticket, record.status, None if metric is None else value(record, metric))
-        self._ended[record.run_id] = record.status
-        headline = ""
+        if record.status in SETTLED:
+            self._proven.add(slot.name)
+        metric = self._sweep.metric or Metric("ssim_phase", maximize=True)
+        cell = row(record).get(metric.name)
+        score = cell if isinstance(cell, int | float) else None
+        self._queue.finish(ticket, record.status, score if self._sweep.metric else None)
+        self.ended[record.run_id] = record.status
+        headline = "" if score is None else f"{metric.name} {score:.4g}"
         if record.error is not None:
             headline = one_line(record.error.message)
-        elif (score := value(record, metric or Metric("ssim_phase", True))) is not None:
-            headline = f"{metric.name if metric else 'ssim_phase'} {score:.4g}"
         self._display.ended(record.run_id, record.status, headline)
 
-    def _give_up(self, slot: Slot, last_line: str) -> None:
-        """A run found the machine unfit: after `MAX_UNFIT` of them in a row its slot gets no more.
+    def _blame(self, process: Child) -> None:
+        """A run found the machine unfit: its point goes back, unless the point itself is to blame.
 
-        A card that was busy for a moment, or whose MPS daemon is starting again, is not lost.
+        A card that was busy for a moment, or whose MPS daemon is starting again, is not lost: its
+        slot gets no more only after `MAX_UNFIT` such runs in a row. Where others finish, a point
+        that makes the card fail again is suspected in its slot's place, and after `MAX_BREAKS` such
+        runs it has failed: it would stop one slot after the other.
         """
-        reason = last_line.removeprefix("error: ") or "the run found this machine unfit"
-        self._unfit[slot.name] += 1
+        name, slot = process.run_id, self._running[process][1]
+        reason = process.last_line().removeprefix("error: ") or "the run found this machine unfit"
+        self._broke[name] += (it_broke := reason.startswith(GPU_FAILED))
+        breaks = self._broke[name] if it_broke and slot.name in self._proven else 0
+        if breaks >= MAX_BREAKS:
+            self._settle(process, process.write_death())
+            return
+        self._give_back(process)
+        self._unfit[slot.name] += breaks <= 1
         if self._unfit[slot.name] < MAX_UNFIT:
-            self._free.append(slot)
             self._display.note(f"{slot.name}: {reason}; the point goes back")
         else:
-            self.broken.append(reason)
+            self._free.remove(slot)
+            self._broken.append(reason)
             self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
 
-    def _forget(self, process: Child) -> Slot:
+    def _forget(self, process: Child) -> None:
         """Another driver has the point: this one's attempt at it leaves nothing but its slot."""
         ticket, slot = self._running.pop(process)
+        self._free.append(slot)
         self._lost.discard(ticket.run_id)
         self._display.returned(ticket.run_id)
-        return slot
 
-    def _give_back(self, process: Child) -> Slot:
-        """The point goes back to the queue; the slot that it had."""
+    def _give_back(self, process: Child) -> None:
+        """The point goes back to the queue."""
         ticket, slot = self._running.pop(process)
+        self._free.append(slot)
         self._queue.give_back(ticket)
         self._owed.add(ticket.run_id)
-        self._ask_again = float("-inf")
+        self._ask_again = -math.inf
         self._display.returned(ticket.run_id)
-        return slot
 
     def _stop_all(self) -> None:
         """Stop every run; a second signal, or the end of the grace, kills."""
@@ -291,7 +309,7 @@ class Driver:
         signals = len(self._signals)
         self._display.note(f"stopping {len(self._running)} runs; their points stay to be done")
         for process in self._running:
-            process.stop()
+            process.process.terminate()
         deadline = time.monotonic() + STOP_GRACE_S
         while any(process.process.poll() is None for process in self._running):
             if time.monotonic() > deadline or len(self._signals) > signals:
@@ -308,46 +326,6 @@ class Driver:
                 self._settle(process, record)
             else:
                 self._give_back(process)
-
-
-def drive(
-    console: Console,
-    folder: Path,
-    sweep: Sweep,
-    grid: Mapping[str, Point] | None,
-    queue: Queue,
-    slots: Sequence[Slot],
-    points_done_failed: tuple[int, int, int],
-    *,
-    limit: int | None = None,
-    given: Mapping[str, str] = os.environ,
-    more: Callable[[Collection[str]], Mapping[str, Point]] | None = None,
-    retry_failed: bool = False,
-) -> tuple[Driver, int | None]:
-    """Work on a study in these slots, under MPS where they share a card, with its display.
-
-    Arguments as of `Driver`, `Driver.run` and `Display`.
-
-    Returns:
-        the driver, and the signal that ended it early, if one did.
-    """
-    with (
-        shared_by_mps(slots, given, lines_to(console)) as (sharing, watch),
-        Display(console, *points_done_failed, len(slots)) as display,
-    ):
-        driver = Driver(
-            folder, sweep, grid, queue, display, sharing, limit, given, more=more, watch=watch
-        )
-        return driver, driver.run(retry_failed)
-
-
-def early_end(driver: Driver, stopped: int | None) -> int | None:
-    """The exit status of work that a signal or an unfit machine ended; None where it went on."""
-    if stopped is not None:
-        return 128 + stopped
-    if driver.broken:
-        return refuse(MachineError(driver.broken[-1]))
-    return None
 
 
 def named_grid(sweep: Sweep) -> dict[str, Point]:
@@ -382,12 +360,6 @@ def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
             if known.get(identifier) != "finished":
                 known[identifier] = status
     return known
-
-
-def value(result: RunResult, metric: Metric) -> float | None:
-    """The metric of a result, by the name of its column; None where it has none."""
-    cell: Any = row(result).get(metric.name)
-    return float(cell) if isinstance(cell, int | float) else None
 
 
 def _name(point: Point) -> str:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from agent.scheduling.slots import ORDER, Slot, cards_shared
+from agent.scheduling.slots import ORDER, Slot
 from fno_runner.errors import MachineError
 from fno_runner.files import write_text_atomically
 from fno_runner.gpus import VISIBLE
@@ -37,7 +38,7 @@ MAX_PATH = 107
 """The longest path of a UNIX socket [bytes]: sun_path has 108 with its end (man 7 unix)."""
 LONGEST_PIPE = "/pipe/control_privileged"
 ANSWER_S = 20.0
-"""How long the program may take to start its daemon, or to end it [s]."""
+"""How long a program of NVIDIA's may take to answer, such as to start or to end the daemon [s]."""
 WATCH_S = 1.0
 """How often the daemon is looked for [s]."""
 MAX_RESTARTS = 3
@@ -78,10 +79,10 @@ class Mps:
             raise OSError(f"too long a path for a socket, TMPDIR names another: {self._folder}")
         for folder in self.variables.values():
             Path(folder).mkdir(mode=0o700, exist_ok=True)
-        done = self._call(["-d"])
-        if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())
-            raise OSError(said or f"{CONTROL} -d ended with exit status {done.returncode}")
+        status, said = self._call(["-d"])
+        if status:
+            said = " ".join(said.split())
+            raise OSError(said or f"{CONTROL} -d ended with exit status {status}")
         self.runs = True
 
     def watch(self) -> None:
@@ -89,8 +90,8 @@ class Mps:
         if not self.runs or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + WATCH_S
-        if self._is_alive():
-            return
+        if self._pid() is None or self._daemon() is not None:
+            return  # where it does not say its pid, it is believed
         self.runs = False
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
@@ -115,18 +116,15 @@ class Mps:
         self.runs = False
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _call(self, arguments: Sequence[str], line: str = "") -> subprocess.CompletedProcess[str]:
+    def _call(self, arguments: Sequence[str], line: str = "") -> tuple[int, str]:
+        """The program's exit status, and all that it said."""
         with tempfile.TemporaryFile("w+") as output:  # a pipe would wait for the daemon's end
             done = subprocess.run(
                 [CONTROL, *arguments], input=line, stdout=output, stderr=output, text=True,
                 env=self._environment, timeout=ANSWER_S, check=False,
             )  # fmt: skip
             output.seek(0)
-            return subprocess.CompletedProcess(done.args, done.returncode, "", output.read())
-
-    def _is_alive(self) -> bool:
-        """Whether the daemon's process is there; where it does not say its pid, it is believed."""
-        return self._pid() is None or self._daemon() is not None
+            return done.returncode, output.read()
 
     def _daemon(self) -> psutil.Process | None:
         if (pid := self._pid()) is None:
@@ -157,7 +155,8 @@ def shared_by_mps(
     Where no two slots share a card there is no daemon. Where there is no MPS, a line says so, and
     everything goes on without it.
     """
-    cards = cards_shared(slots)
+    slots_of = Counter(slot.variables.get(VISIBLE, "") for slot in slots)
+    cards = [card for card, count in slots_of.items() if card and count > 1]
     mps = _start(cards, given, say) if cards else None
     if mps is None:
         yield list(slots), lambda: None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from agent.scheduling.child import cores
-from agent.scheduling.mps import CONTROL
+from agent.scheduling.mps import ANSWER_S, CONTROL, Say
+from agent.scheduling.slots import cores
 from agent.study.sweepfile import Sweep, points
 from fno_runner.config import load_config
 
@@ -15,9 +15,6 @@ MOST = 8
 """More at a time than this were never tried."""
 QUERY = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
 """Free memory [MiB]: it takes no part of the card's memory for itself, as a CUDA context does."""
-ANSWER_S = 20.0
-
-Say = Callable[[str], None]
 
 
 def points_per_gpu(sweep: Sweep, gpus: Sequence[str], given: Mapping[str, str], say: Say) -> int:

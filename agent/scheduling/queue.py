@@ -108,7 +108,7 @@ class Queue:
             trial = self._study.ask()
             run_id = trial.user_attrs.get("point")
             if run_id is None:  # others emptied the queue first: optuna made a new trial up
-                self._study.tell(trial, state=TrialState.FAIL)
+                self._fail(trial)
                 return None
             try:
                 trial.set_user_attr("worker", self._me)
@@ -120,7 +120,7 @@ class Queue:
                 self._refused.add(run_id)
                 if self._claims.attempt(run_id) == trial.number:
                     continue  # handed out twice: it is the other one's to end
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._fail(trial)
         return None
 
     def draw(
@@ -142,14 +142,14 @@ class Queue:
                 point = {key: _suggest(trial, key, parameters[key]) for key in sorted(parameters)}
                 run_id = name(point)
             except BaseException:
-                self._study.tell(trial, state=TrialState.FAIL)
+                self._fail(trial)
                 raise
             trial.set_user_attr("worker", self._me)
             trial.set_user_attr("point", run_id)
             is_new = run_id not in done and self._is_mine(trial, run_id)
             if is_new and self._claims.take(run_id, trial.number):
                 return self._took(Ticket(run_id, point, trial))
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._fail(trial)
         return None
 
     def started(self, ticket: Ticket, pid: int) -> None:
@@ -168,13 +168,12 @@ class Queue:
             if status == "finished" and value is not None:
                 self._study.tell(ticket.trial, value)
             else:
-                self._study.tell(ticket.trial, state=TrialState.FAIL)
+                self._fail(ticket.trial)
         self._release(ticket)
 
     def give_back(self, ticket: Ticket) -> None:
         """The point has no record: whoever looks for missing points next will queue it again."""
-        with suppress(*OVER):
-            self._study.tell(ticket.trial, state=TrialState.FAIL)
+        self._fail(ticket.trial)
         self._release(ticket)
 
     def beat(self) -> list[str]:
@@ -236,6 +235,11 @@ class Queue:
             if worker is None or not self._listen(trial)[1]:
                 return True
         return any(self._claims.is_unsure(run_id) for run_id in self._refused)
+
+    def _fail(self, trial: Trial) -> None:
+        """End an attempt that left no value, unless somebody else has ended it."""
+        with suppress(*OVER):
+            self._study.tell(trial, state=TrialState.FAIL)
 
     def _took(self, ticket: Ticket) -> Ticket:
         self._mine[ticket.run_id] = ticket

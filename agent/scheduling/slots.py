@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.scheduling.child import threads
 from fno_runner.cli import count_of
 from fno_runner.errors import MachineError, UserError
 from fno_runner.gpus import VISIBLE, count_gpus, given_gpus
@@ -20,6 +18,8 @@ MAX_PER_GPU, MAX_WORKERS = 64, 256
 ORDER = "CUDA_DEVICE_ORDER"
 MAX_UNFIT = 3
 """A slot stops after so many runs in a row that found their machine or its data unfit."""
+MAX_BREAKS = 3
+"""A point has failed that made a card fail so often, if other points finish in the same slot."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,25 @@ def plan_slots(
     ]
 
 
-def cards_shared(slots: Sequence[Slot]) -> list[str]:
-    """The cards that several slots have; the names are those of CUDA_VISIBLE_DEVICES."""
-    cards = Counter(slot.variables.get(VISIBLE, "") for slot in slots)
-    return [card for card, count in cards.items() if card and count > 1]
-
-
 def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
     """So many slots that share the cores, and whatever GPU the caller's environment gives."""
     share = threads(count, given) | _beside(count)
     return [Slot(f"worker{k}", share) for k in range(count)]
+
+
+def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
+    """The variables that share the cores out among the workers, unless `given` has its own."""
+    if "OMP_NUM_THREADS" in given:
+        return {}
+    share = str(max(1, cores() // workers))
+    return {"MKL_NUM_THREADS": given.get("MKL_NUM_THREADS", share), "OMP_NUM_THREADS": share}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _beside(slots: int) -> dict[str, str]:
@@ -119,10 +128,11 @@ def asked_slots(
     """
     if args.workers is not None:
         return shared_slots(args.workers, given)
-    gpus = usable_gpus(given)
-    if args.per_gpu in (None, AUTO) and not gpus:
-        return shared_slots(1, given)
-    per_gpu = auto(gpus) if args.per_gpu in (None, AUTO) else args.per_gpu
+    gpus, per_gpu = usable_gpus(given), args.per_gpu
+    if per_gpu in (None, AUTO):
+        if not gpus:
+            return shared_slots(1, given)
+        per_gpu = auto(gpus)
     return plan_slots(ALL, per_gpu, gpus, given)
 
 

@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from agent.study.records import one_line
 from agent.study.sweepfile import KEYS, Sweep, parse_sweep
 from fno_runner.errors import UserError
+
+if TYPE_CHECKING:  # takes a second, and a local export needs none of it
+    import wandb
 
 PAGE = 200
 """Runs a request."""
@@ -62,7 +65,6 @@ class ServerRun:
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     created: str
-    url: str
 
 
 def parse_place(text: str) -> Place:
@@ -104,7 +106,7 @@ class Server:
         Raises:
             UserError: no key, a key that is refused, or a server that does not answer.
         """
-        import wandb  # takes a second, and a local export needs none of it
+        import wandb
 
         what = "Weights & Biases"
         with in_one_line(what), Console(stderr=True).status(f"asking {what}"):
@@ -152,14 +154,7 @@ class Server:
             Console(stderr=True).status(what) as status,
         ):
             self._api.flush()  # else a second reading gives the first one's runs
-            listed = self._api.runs(
-                f"{place.entity}/{place.project}",
-                filters={"sweep": place.sweep} if place.sweep else {},
-                # A run that begins meanwhile comes last, and moves no other to another page.
-                order="+created_at",
-                per_page=PAGE,
-                lazy=False,
-            )
+            listed = runs_of(self._api, place, {"sweep": place.sweep} if place.sweep else {})
             try:
                 for number, run in enumerate(listed):
                     if number % PAGE == 0:
@@ -172,13 +167,21 @@ class Server:
                         config=dict(run.config),
                         summary=dict(run.summary),
                         created=run.created_at,
-                        url=run.url,
                     )
             except ValueError as error:
                 if "Could not find project" not in str(error):
                     raise
                 raise UnknownPlaceError(f"{place}: the server knows no such project") from None
         return list(read.values())
+
+
+def runs_of(api: wandb.Api, place: Place, filters: Mapping[str, Any]) -> wandb.apis.public.Runs:
+    """A project's runs, oldest first, `PAGE` a request; asked for as they are read.
+
+    A run that begins meanwhile comes last, and moves no other to another page.
+    """
+    project = f"{place.entity}/{place.project}"
+    return api.runs(project, filters=dict(filters), order="+created_at", per_page=PAGE, lazy=False)
 
 
 @contextmanager

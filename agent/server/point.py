@@ -8,14 +8,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.server.slot_report import tell_recorded, tell_unfit
+from agent.scheduling.child import record_failure
+from agent.server.slot_report import breaks_the_card, tell_recorded, tell_unfit
 from agent.server.stop_request import SWEEP_ID, is_from_the_server
 from agent.server.tracker import Tracker, hand_back
 from agent.study.folder import server_study
 from fno_runner.cli import in_a_line, parse_config, refuse
 from fno_runner.config import PATHS, RunConfig
-from fno_runner.errors import UserError
+from fno_runner.errors import GPU_FAILED, MachineError, UserError
 from fno_runner.identity import run_id
+from fno_runner.result import ErrorInfo, run_folder
 from fno_runner.runner import Outcome, preflight, run
 from fno_runner.stop import StopSignals
 from fno_runner.terminal import TerminalProgress, log_to_terminal, print_outcome
@@ -73,8 +75,9 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
         raise
     stop.hold()
     config = config.of_size(dataset.test.size)
+    name = run_id(config)
     with (
-        Tracker(config, run_id(config), stop.end_early) as tracker,
+        Tracker(config, name, stop.end_early) as tracker,
         TerminalProgress(console) as progress,
     ):
         stop.release()
@@ -83,13 +86,20 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
             progress.on_epoch(epoch)
             tracker.on_epoch(epoch)
 
-        outcome = run(
-            config,
-            dataset,
-            on_step=progress.on_step,
-            on_epoch=on_epoch,
-            stop_asked=stop.ends_early,
-        )
+        try:
+            outcome = run(
+                config,
+                dataset,
+                on_step=progress.on_step,
+                on_epoch=on_epoch,
+                stop_asked=stop.ends_early,
+            )
+        except MachineError as error:
+            if not (str(error).startswith(GPU_FAILED) and breaks_the_card(name)):
+                raise
+            # Given back, it would stop one slot after the other.
+            result = record_failure(config, name, ErrorInfo.of(error))
+            outcome = Outcome(result, run_folder(Path(config.output_dir), name))
         # The point is done, and mirroring it takes no longer than giving it back.
         stop.hold()
         tracker.outcome(outcome)

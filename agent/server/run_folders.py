@@ -11,8 +11,10 @@ import fcntl
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from agent.study.records import Rejected, read_record
 from fno_runner.errors import MachineError
@@ -80,8 +82,7 @@ def write_address(folder: Path, address: Address) -> None:
     Raises:
         MachineError: the disk refuses it.
     """
-    content = {"entity": address.entity, "project": address.project}
-    write_text_atomically(folder / ADDRESS, json.dumps(content) + "\n")
+    write_text_atomically(folder / ADDRESS, json.dumps(asdict(address)) + "\n")
 
 
 def read_address(folder: Path) -> Address:
@@ -95,13 +96,9 @@ def read_address(folder: Path) -> Address:
     if not path.exists():
         return Address()
     try:
-        content = json.loads(path.read_bytes()[:MAX_BYTES])
-        entity, project = content["entity"], content["project"]
-    except (ValueError, TypeError, KeyError):
+        return TypeAdapter(Address).validate_json(path.read_bytes()[:MAX_BYTES], strict=True)
+    except ValidationError:
         raise ValueError(f"{ADDRESS} is damaged") from None
-    if not (isinstance(entity, str) and isinstance(project, str)):
-        raise ValueError(f"{ADDRESS} is damaged")
-    return Address(entity, project)
 
 
 def find_runs(folder: Path) -> Runs:
@@ -128,10 +125,9 @@ def find_runs(folder: Path) -> Runs:
         try:
             result = read_record(last / "files" / RECORD)
             runs.ended.append(LocalRun(last, identifier, read_address(last), result))
-        except OSError as error:
-            runs.rejected.append(Rejected(last, error.strerror or str(error)))
-        except ValueError as error:
-            runs.rejected.append(Rejected(last, str(error)))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            runs.rejected.append(Rejected(last, reason))
     return runs
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import wandb
 
-from agent.server.client import PAGE, Place, in_one_line
+from agent.server.client import PAGE, Place, in_one_line, runs_of
 from agent.server.run_folders import LocalRun
 from agent.server.tracker import exit_code
 from fno_runner.result import RECORD
@@ -63,13 +63,7 @@ class ServerCopies:
         self._api.flush()  # it would repeat what it once heard
         with in_one_line(str(place)):
             for there in self._runs(place, list(wanted)):
-                run = wanted[there.id]
-                copy = copy_of(run, there.state, there.historyLineCount, dict(there.summary))
-                if copy.begun and not copy.missing:
-                    files = {file.name for file in there.files(per_page=PAGE)}
-                    needed = needed_files(run, dict(there.summary))
-                    copy = ServerCopy(True, tuple(name for name in needed if name not in files))
-                copies[there.id] = copy
+                copies[there.id] = _copy_of(wanted[there.id], there)
         return copies
 
     def history(self, place: Place, run: LocalRun) -> list[Mapping[str, Any]]:
@@ -83,53 +77,40 @@ class ServerCopies:
             there = self._api.run(f"{place.entity}/{place.project}/{run.id}")
             return list(there.scan_history(use_cache=False))
 
-    def _runs(self, place: Place, ids: Sequence[str]) -> Iterator[Any]:
+    def _runs(self, place: Place, ids: list[str]) -> Iterator[Any]:
         """Those of the runs that the server knows."""
         for start in range(0, len(ids), PAGE):
-            runs = self._api.runs(
-                f"{place.entity}/{place.project}",
-                filters={"name": {"$in": list(ids[start : start + PAGE])}},
-                order="+created_at",
-                per_page=PAGE,
-                lazy=False,
-            )
             try:
-                yield from runs
+                yield from runs_of(self._api, place, {"name": {"$in": ids[start : start + PAGE]}})
             except ValueError as error:
                 if "Could not find project" not in str(error):
                     raise
                 return  # nothing was ever sent to it
 
 
-def copy_of(run: LocalRun, state: str, rows: int, summary: Mapping[str, Any]) -> ServerCopy:
-    """What the server has of a run, its files left out of account.
-
-    An agent's run exists on the server, empty, before its process has said a word.
-
-    Args:
-        state: of the run on the server.
-        rows: lines of its history there.
-        summary: its summary there.
-    """
+def _copy_of(run: LocalRun, there: Any) -> ServerCopy:
+    """What the server has of a run; `there` is the run as the client's public API gives it."""
+    result, rows, summary = run.result, there.historyLineCount, dict(there.summary)
     if not (rows or summary):
+        # An agent's run exists on the server, empty, before its process has said a word.
         return NOTHING
     missing = []
-    if (lacking := len(run.result.history) - rows) > 0:
+    if (lacking := len(result.history) - rows) > 0:
         missing.append(f"{lacking} epochs")
-    if summary.get("status") != run.result.status:
+    if summary.get("status") != result.status:
         missing.append("the summary")
-    ends = ["failed" if exit_code(run.result) else "finished"]
-    if run.result.status == "stopped":
+    ends = ["failed" if exit_code(result) else "finished"]
+    if result.status == "stopped":
         ends.append("killed")  # which a server may call a run that somebody stopped there
-    if state not in ends:
-        missing.append(f"its end (it is '{state}')")
-    if run.picture is not None and "reconstruction" not in summary:
-        missing.append("the picture")
+    if there.state not in ends:
+        missing.append(f"its end (it is '{there.state}')")
+    needed = [RECORD]
+    if run.picture is not None:
+        if "reconstruction" not in summary:
+            missing.append("the picture")
+        elif isinstance(shown := summary["reconstruction"], Mapping) and "path" in shown:
+            needed.append(str(shown["path"]))
+    if not missing:
+        files = {file.name for file in there.files(per_page=PAGE)}
+        missing = [name for name in needed if name not in files]
     return ServerCopy(True, tuple(missing))
-
-
-def needed_files(run: LocalRun, summary: Mapping[str, Any]) -> Collection[str]:
-    """The files that the server is to have of a run: its record, and the picture it shows."""
-    picture = summary.get("reconstruction") if run.picture is not None else None
-    shown = [str(picture["path"])] if isinstance(picture, Mapping) and "path" in picture else []
-    return [RECORD, *shown]

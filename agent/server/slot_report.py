@@ -2,21 +2,24 @@
 
 `agent.launch` names the file in SLOT_REPORT; where it is not set, nothing is told. A line says
 `recorded`: the point has its record, whatever became of it; or `unfit MESSAGE`: this machine, or
-its copy of the data, cannot do the point, which was handed back. A `wandb agent` in between knows
-neither: to it, both are an exit status, and it ends with 0 after three that are not 0.
+its copy of the data, cannot do the point, which was handed back; before it, `broke RUN_ID` where
+the card failed under that point. A `wandb agent` in between knows neither: to it, both are an exit
+status, and it ends with 0 after three that are not 0.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.scheduling.slots import MAX_BREAKS
 from agent.study.records import one_line
 
 SLOT_REPORT = "FNO_SLOT_REPORT"
-RECORDED, UNFIT = "recorded", "unfit"
+RECORDED, UNFIT, BROKE = "recorded", "unfit", "broke"
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,12 @@ class SlotReport:
 
     recorded: how many points have their record.
     unfit: the messages of the last runs in a row that found the machine unfit.
+    broke: how often the card failed under each run_id.
     """
 
     recorded: int
     unfit: tuple[str, ...]
+    broke: Counter[str]
 
 
 def tell_recorded() -> None:
@@ -41,6 +46,16 @@ def tell_unfit(message: str) -> None:
     _tell(f"{UNFIT} {one_line(message)}")
 
 
+def breaks_the_card(run_id: str) -> bool:
+    """Note that the card failed under a point; whether the point is to blame, and not the card.
+
+    It is after `MAX_BREAKS` times in a slot in which other points were recorded.
+    """
+    _tell(f"{BROKE} {run_id}")
+    report = read_report(Path(os.environ.get(SLOT_REPORT, "")))
+    return report.recorded > 0 and report.broke[run_id] >= MAX_BREAKS
+
+
 def read_report(path: Path) -> SlotReport:
     """What was told so far in a slot's file; nothing, where there is none."""
     try:
@@ -48,10 +63,14 @@ def read_report(path: Path) -> SlotReport:
     except OSError:
         lines = []
     unfit: list[str] = []
+    broke: Counter[str] = Counter()
     for line in lines:
-        word, _, message = line.partition(" ")
-        unfit = [*unfit, message] if word == UNFIT else []
-    return SlotReport(lines.count(RECORDED), tuple(unfit))
+        word, _, rest = line.partition(" ")
+        if word == BROKE:
+            broke[rest] += 1
+        else:
+            unfit = [*unfit, rest] if word == UNFIT else []
+    return SlotReport(lines.count(RECORDED), tuple(unfit), broke)
 
 
 def _tell(line: str) -> None:

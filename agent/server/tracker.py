@@ -57,8 +57,12 @@ class Tracker:
         self._lost: Exception | None = None
         _default_folder(Path(config.output_dir))
         self._run = self._start(config, run_id, on_stop)
-        # Who sends a run holds it: agent.sync leaves alone what is still on its way.
-        self._hold = None if self._run.disabled else self._take(Path(self._run.dir).parent)
+        self._hold: int | None = None
+        if not self._run.disabled:
+            folder = Path(self._run.dir).parent
+            write_address(folder, Address(self._run.entity or "", self._run.project or ""))
+            # Who sends a run holds it: agent.sync leaves alone what is still on its way.
+            self._hold = hold(folder)
         define_metrics(self._run)
 
     @staticmethod
@@ -96,10 +100,6 @@ class Tracker:
             shutil.rmtree(stub)
         return start("offline")
 
-    def _take(self, folder: Path) -> int | None:
-        write_address(folder, Address(self._run.entity or "", self._run.project or ""))
-        return hold(folder)
-
     def __enter__(self) -> Tracker:
         return self
 
@@ -127,30 +127,22 @@ class Tracker:
                 self._warn(error)
 
     def outcome(self, outcome: Outcome) -> None:
-        """ServerRow the finished run: summary, picture, record; a failed point is a failed run."""
+        """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
+        picture, files = outcome.folder / PICTURE, Path(self._run.dir)
         try:
-            self._keep(outcome)
-            self._send(outcome)
+            if not self._run.disabled:
+                # First what agent.sync needs, whatever becomes of the client.
+                shutil.copy2(outcome.folder / RECORD, files / RECORD)
+                if picture.exists():
+                    shutil.copy2(picture, files.parent / PICTURE)
+            self._run.summary.update(summary(outcome.result))
+            if picture.exists():
+                self._run.log({"reconstruction": wandb.Image(str(picture))})
+            if not self._run.disabled:
+                self._run.save(str(files / RECORD), base_path=str(files), policy="now")
+            self._finish(exit_code(outcome.result))
         except Exception as error:
             self._warn(error)
-
-    def _keep(self, outcome: Outcome) -> None:
-        """Put beside the client's files what agent.sync needs, whatever becomes of the client."""
-        if not self._run.disabled:
-            files = Path(self._run.dir)
-            shutil.copy2(outcome.folder / RECORD, files / RECORD)
-            if (outcome.folder / PICTURE).exists():
-                shutil.copy2(outcome.folder / PICTURE, files.parent / PICTURE)
-
-    def _send(self, outcome: Outcome) -> None:
-        self._run.summary.update(summary(outcome.result))
-        picture = outcome.folder / PICTURE
-        if picture.exists():
-            self._run.log({"reconstruction": wandb.Image(str(picture))})
-        if not self._run.disabled:
-            folder = self._run.dir
-            self._run.save(str(Path(folder, RECORD)), base_path=folder, policy="now")
-        self._finish(exit_code(outcome.result))
 
     def _finish(self, exit_code: int) -> None:
         try:

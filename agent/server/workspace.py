@@ -38,7 +38,7 @@ def save_workspace(place: Place, sweep: Sweep) -> str:
     Raises:
         Exception: whatever the client and the package meet; `in_one_line` tells it.
     """
-    workspace = _saved(place) or _new(place, sweep)
+    workspace = _workspace(place, sweep)
     sections = _sections(sweep)
     made_here = {section.name for section in sections}
     added = [section for section in workspace.sections if section.name not in made_here]
@@ -50,23 +50,15 @@ def save_workspace(place: Place, sweep: Sweep) -> str:
     return str(workspace.url).replace(" ", "%20")  # a project's name may have spaces
 
 
-def _identifier(place: Place) -> str:
-    """What the workspace is called in its URL: the same for everybody, so that it is found."""
-    return hashlib.sha256(str(place.sweep).encode()).hexdigest()[:11]
-
-
-def _saved(place: Place) -> ws.Workspace | None:
-    """The sweep's workspace as the server has it."""
+def _workspace(place: Place, sweep: Sweep) -> ws.Workspace:
+    """The sweep's workspace as the server has it, or an empty one that will be found again."""
+    # What it is called in its URL: the same for everybody.
+    identifier = hashlib.sha256(str(place.sweep).encode()).hexdigest()[:11]
     try:
-        return ws.Workspace.from_url(f"/{place.entity}/{place.project}?nw={_identifier(place)}")
+        return ws.Workspace.from_url(f"/{place.entity}/{place.project}?nw={identifier}")
     except ValueError as error:
         if "not found in project" not in str(error):
             raise
-        return None
-
-
-def _new(place: Place, sweep: Sweep) -> ws.Workspace:
-    """An empty workspace that will be found again."""
     # The package takes every symbol (×, +, =) for an emoji, and refuses the name.
     letters = [" " if unicodedata.category(c)[0] in "SC" else c for c in sweep.name]
     workspace = ws.Workspace(
@@ -74,8 +66,9 @@ def _new(place: Place, sweep: Sweep) -> ws.Workspace:
         project=place.project,
         name=f"{' '.join(''.join(letters).split())} (sweep {place.sweep})",
     )
-    # Without a name it would draw one by chance, a new one in every call.
-    workspace._internal_name = f"nw-{_identifier(place)}-v"
+    # Without a name it would draw one by chance, a new one in every call. There is no public way
+    # to give it one: the package's own message names this attribute.
+    workspace._internal_name = f"nw-{identifier}-v"
     return workspace
 
 
@@ -170,8 +163,5 @@ def _axes(sweep: Sweep) -> tuple[str, ...]:
 
 def _quality(sweep: Sweep) -> Metric:
     """The sweep's metric, unless it is a cost, which is an axis of its own."""
-    return (
-        QUALITY
-        if sweep.metric is None or QUANTITIES[sweep.metric.name].of == "cost"
-        else sweep.metric
-    )
+    metric = sweep.metric or QUALITY
+    return QUALITY if QUANTITIES[metric.name].of == "cost" else metric
