@@ -194,7 +194,7 @@ def test_a_study_is_its_recommended_run(tmp_path: Path) -> None:
     assert command in (tmp_path / "report.html").read_text()
     model = find_model(tmp_path)
     assert (model.config.width, model.config.seed) == (4, 2)
-    assert model.load(torch.device("cpu"), subpixel=True) is not None
+    assert model.load(torch.device("cpu")) is not None
 
 
 def test_of_a_runs_seeds_the_best_on_validation_is_taken(tmp_path: Path) -> None:

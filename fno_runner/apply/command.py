@@ -205,35 +205,15 @@ def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = Non
     Raises:
         DivergedError: a prediction is not a finite number.
     """
-    stream = prepared.stream
-    made = assemble(
-        prepared.network,
-        stream,
-        prepared.scale,
-        prepared.device,
-        prepared.infer_batch_size,
-        on_frames,
+    made, scan = assemble(prepared, on_frames), prepared.stream.scan
+    record = record_of(
+        prepared,
+        r=made.r,
+        r_own=made.r_own,
+        inference_s=made.seconds,
+        frames_per_s=len(scan) / made.seconds,
     )
-    scan = stream.scan
-    assert scan.probe is not None
-    return Product(
-        obj=made.obj,
-        seen=made.seen,
-        weight=made.weight,
-        probe=scan.probe,
-        positions=scan.positions,
-        pixel_size=scan.pixel_size,
-        energy=scan.energy,
-        distance=scan.distance,
-        title=title,
-        record=record_of(
-            prepared,
-            r=made.r,
-            r_own=made.r_own,
-            inference_s=made.seconds,
-            frames_per_s=len(stream) / made.seconds,
-        ),
-    )
+    return Product(made.obj, made.seen, made.weight, scan, title, record)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def export_model(
     # float32 throughout: a runtime elsewhere knows no autocast.
     config = model.config.model_copy(update={"precision": "float32"})
     own = TrainedModel(model.record, config, model.weights)
-    reference = own.load(torch.device("cpu"), subpixel=True, mask=mask).eval()
+    reference = own.load(torch.device("cpu"), mask).eval()
     portable = Portable(reference, config.size).eval()
     inputs = _inputs(patterns, mask)
     expected, own_rate = _timed(partial(_expected, reference, patterns, inputs))

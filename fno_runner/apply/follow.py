@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from fno_runner.apply.live import STATE, Live, Opening, WatchState
 from fno_runner.apply.live_page import PAGE, Shown, write_page
-from fno_runner.apply.outputs import draw, write_object, write_product, write_record
+from fno_runner.apply.outputs import draw, numbered, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.apply.watch_folder import Folder
@@ -64,15 +64,12 @@ def arrivals(path: Path, hints: Hints) -> Arrivals:
 def output_folder(wanted: Path) -> Iterator[tuple[Path, WatchState | None]]:
     """The folder that a watch writes into, held by it alone, and what is there to go on from.
 
-    It is `wanted`, or `wanted`-2, -3, …: the first that is not there, is empty, or is a watch's.
+    It is the first of `numbered` that is not there, is empty, or is a watch's.
 
     Raises:
         UserError: another watch writes there at this moment. MachineError: the disk refuses.
     """
-    number, folder = 1, wanted
-    while folder.exists() and not _is_a_watchs(folder):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
+    folder = next(name for name in numbered(wanted) if not name.exists() or _is_a_watchs(name))
     make_folder(folder)
     lock = FileLock(folder / LOCK, timeout=0)
     try:

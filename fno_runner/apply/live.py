@@ -17,7 +17,7 @@ from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.watch import Piece
-from fno_runner.data.frames import MAX_OBJECT, Scan, amplitudes, bring_to_size, with_frames
+from fno_runner.data.frames import MAX_OBJECT, Outline, Scan, amplitudes, bring_to_size, with_frames
 from fno_runner.data.measured import Flags, InMemory, Measured
 from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.data.recording import Recording, clean
@@ -26,7 +26,6 @@ from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import GrowingCanvas
 
 STATE, VERSION = "watch.npz", 1
-NO_POSITIONS = np.zeros((0, 2))
 
 
 @dataclass(frozen=True)
@@ -117,21 +116,14 @@ class Live:
     """
 
     def __init__(self, opening: Opening, title: str) -> None:
-        prepared = opening.prepared
         self.opening, self.title = opening, title
         self.canvas = GrowingCanvas()
-        self._assembler = Assembler(
-            prepared.network,
-            prepared.scale,
-            prepared.device,
-            prepared.infer_batch_size,
-            self.canvas,
-        )
-        self.positions = NO_POSITIONS
+        self._assembler = Assembler(opening.prepared, self.canvas)
+        self.positions = np.zeros((0, 2))
         self.keys: list[str] = []
         self.refused: dict[str, str] = {}
         self.left_out = 0
-        self._record = record_of(prepared)
+        self._record = record_of(opening.prepared)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -174,17 +166,14 @@ class Live:
         placed = self.positions - low
         high = np.ceil(placed.max(axis=0)).astype(int) + half + 1
         canvas = self.canvas.window((int(low[0]), int(low[1])), (int(high[0]), int(high[1])))
-        assert scan.probe is not None
+        facts = vars(scan) | {"positions": placed}
+        del facts["amplitude"]  # of the opening's frames only
         told = {"frames": len(self), "frames_without_beam": self.left_out}
         return Product(
             obj=canvas.mean(),
             seen=canvas.seen(),
             weight=canvas.weight,
-            probe=scan.probe,
-            positions=placed,
-            pixel_size=scan.pixel_size,
-            energy=scan.energy,
-            distance=scan.distance,
+            scan=Outline(**facts),
             title=self.title,
             record=self._record
             | {"r_own": self.r_own, "watch": state, "scan": {"source": scan.source, **told}},

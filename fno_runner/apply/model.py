@@ -51,18 +51,14 @@ class TrainedModel:
         return f"run {self.record.run_id}, seed {self.config.seed}"
 
     def load(
-        self,
-        device: torch.device,
-        *,
-        subpixel: bool,
-        mask: Bool[torch.Tensor, "n n"] | None = None,
+        self, device: torch.device, mask: Bool[torch.Tensor, "n n"] | None = None
     ) -> Reconstructor:
         """The network on a device, for patterns of a detector with this mask.
 
         Raises:
             UserError: the weights are missing, torn, or of another configuration.
         """
-        model = Reconstructor(self.config, subpixel=subpixel, mask=mask)
+        model = Reconstructor(self.config, subpixel=True, mask=mask)
         load_weights(self.weights, model)
         return model.to(device)
 

@@ -62,7 +62,7 @@ def prepare(
     return Prepared(
         model=model,
         stream=stream,
-        network=model.load(device, subpixel=True, mask=mask),
+        network=model.load(device, mask),
         scale=stream.input_scale,
         device=device,
         infer_batch_size=infer_batch_size or model.config.infer_batch_size,
@@ -70,7 +70,7 @@ def prepare(
     )
 
 
-def warm_up(model: TrainedModel, device: torch.device, frames: int = 32) -> None:
+def warm_up(model: TrainedModel, device: torch.device) -> None:
     """Do what takes long at the first time only, as long as nobody waits for it.
 
     Raises:
@@ -79,13 +79,13 @@ def warm_up(model: TrainedModel, device: torch.device, frames: int = 32) -> None
     import h5py  # noqa: F401
     import PIL.Image  # noqa: F401
 
-    size = model.config.size
+    frames, size = 32, model.config.size
     patterns = Patterns(
         amplitude=np.ones((frames, size, size), np.float32),
         positions=np.zeros((frames, 2), np.float32),
         probe=np.ones((size, size), np.complex64),
     )
-    network = model.load(device, subpixel=True)
+    network = model.load(device)
     patches = predict(network, patterns, 1.0, device, frames)
     predicted_amplitude(patches, patterns, frames)
     provenance(device)

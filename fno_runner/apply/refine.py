@@ -63,8 +63,7 @@ def refine(
     return replace(
         product,
         obj=fit.obj,
-        probe=fit.probe,
-        positions=fit.positions,
+        scan=replace(product.scan, probe=fit.probe, positions=fit.positions),
         record={
             **product.record,
             "r_of_network": product.record["r"],
