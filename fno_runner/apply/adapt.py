@@ -136,7 +136,7 @@ def _train(
             raise DivergedError(f"epoch {epoch}: the loss is {float(loss.detach())}")
         r.append(_misfit(network, held, prepared))
         seconds.append(perf_counter() - start)
-        if r[-1] <= min(r):
+        if r[-1] < min(r[:-1]):
             best = deepcopy(network.state_dict())
         if on_epoch is not None:
             on_epoch(epoch, r[-1])

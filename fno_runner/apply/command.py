@@ -74,17 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(given)
     log_to_terminal()
     try:
+        model = find_model(given.model)
+        given.bin = given.bin or model.config.bin
         if given.watch:
-            return _watch(given)
-        _reconstruct(given)
+            return _watch(given, model)
+        _reconstruct(given, model)
     except DivergedError as error:
         print(f"error: {given.model}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _reconstruct(given: argparse.Namespace) -> None:
-    model = find_model(given.model)
+def _reconstruct(given: argparse.Namespace, model: TrainedModel) -> None:
     start = perf_counter()
     adapted = None
     with _streamed(given, model) as (stream, fingerprint):
@@ -134,16 +135,14 @@ def _reconstruct(given: argparse.Namespace) -> None:
     )
 
 
-def _watch(given: argparse.Namespace) -> int:
+def _watch(given: argparse.Namespace, model: TrainedModel) -> int:
     """Follow a scan in progress; the exit status, which is a signal's where that ended it."""
-    model = find_model(given.model)
-    binning = model.config.bin if given.bin is None else given.bin
 
     def begin(pieces: list[Piece]) -> Opening:
         return Opening.of(
             pieces,
             model,
-            binning,
+            given.bin,
             lambda scan: _with_probe(given, model, scan),
             lambda scan: _prepared(given, model, Stream.of(scan)),
         )
@@ -223,11 +222,10 @@ def _streamed(given: argparse.Namespace, model: TrainedModel) -> Iterator[tuple[
     Raises:
         UserError: it cannot be used.
     """
-    binning = model.config.bin if given.bin is None else given.bin
     hints = hints_of(given)
     with open_scan(given.scan, hints) as opened:
         recording = clean(opened.measured)
-        scan = _with_probe(given, model, outline(recording, model.config.size, binning))
+        scan = _with_probe(given, model, outline(recording, model.config.size, given.bin))
         fingerprint = fingerprint_of(opened, scan.crop, hints)
         if model.record.provenance.get("dataset") == fingerprint:
             log.warning("%s: the network was trained on frames of this scan", given.scan)
