@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fno_runner.apply.assemble import Misfit
 from fno_runner.apply.prepared import Prepared
 from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
@@ -31,6 +29,7 @@ from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RECON, Metrics, RunResult, write_result
+from fno_runner.score.metrics import r_factor
 
 log = logging.getLogger("fno_runner")
 
@@ -58,20 +57,11 @@ class Adapted:
         return int(np.argmin(self.r))
 
 
-def adapt(
-    prepared: Prepared,
-    epochs: int,
-    layers: Layers = "all",
-    *,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> Adapted:
+def adapt(prepared: Prepared, epochs: int, layers: Layers = "all") -> Adapted:
     """Train a network on, on a scan's frames, and keep what is best on those held out.
 
     A tenth of the frames, here and there, and 5 % in one place are not trained on, as in a run with
     `data_seed` 0. They choose between the epochs, the network as it was among them.
-
-    Args:
-        on_epoch: hears of each epoch, and R of the held-out frames after it.
 
     Raises:
         DivergedError: a loss is no longer a finite number.
@@ -80,28 +70,20 @@ def adapt(
     for name, layer in network.network.named_children():
         layer.requires_grad_(layers == "all" or name in LAST)
     rate = GENTLER * prepared.model.config.learning_rate
-    return _train(network, prepared, epochs, rate, on_epoch)
+    return _train(network, prepared, epochs, rate)
 
 
-def train_from_nothing(
-    prepared: Prepared, *, on_epoch: Callable[[int, float], None] | None = None
-) -> Adapted:
+def train_from_nothing(prepared: Prepared) -> Adapted:
     """The same with new weights, by the run's own epochs and rate, to compare with."""
     config = prepared.model.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         mask = prepared.network.mask
         network = Reconstructor(config, subpixel=True, mask=mask).to(prepared.device)
-    return _train(network, prepared, config.epochs, config.learning_rate, on_epoch)
+    return _train(network, prepared, config.epochs, config.learning_rate)
 
 
-def _train(
-    network: Reconstructor,
-    prepared: Prepared,
-    epochs: int,
-    rate: float,
-    on_epoch: Callable[[int, float], None] | None,
-) -> Adapted:
+def _train(network: Reconstructor, prepared: Prepared, epochs: int, rate: float) -> Adapted:
     config, device = prepared.model.config, prepared.device
     patterns = patterns_of(prepared.stream.whole)
     held_out, region = hold_out(prepared.stream.scan.positions, config.data_seed)
@@ -138,8 +120,7 @@ def _train(
         seconds.append(perf_counter() - start)
         if r[-1] < min(r[:-1]):
             best = deepcopy(network.state_dict())
-        if on_epoch is not None:
-            on_epoch(epoch, r[-1])
+        log.info("epoch %d: R of held-out frames %.4f", epoch, r[-1])
     network.load_state_dict(best)
     return Adapted(network.requires_grad_(True), tuple(r), tuple(seconds))
 
@@ -148,9 +129,7 @@ def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> f
     """R of a network's own answers."""
     work = partial(predict, network, patterns, prepared.scale, prepared.device)
     patches, size = halve_until_it_fits(work, prepared.infer_batch_size)
-    misfit = Misfit()
-    misfit.add(predicted_amplitude(patches, patterns, size), patterns.amplitude)
-    return misfit.r
+    return r_factor(predicted_amplitude(patches, patterns, size), patterns.amplitude)
 
 
 def write_adapted(

@@ -28,7 +28,7 @@ from fno_runner.apply.given import (
     wanted_folder,
     write_new,
 )
-from fno_runner.apply.live import Opening
+from fno_runner.apply.live import Opening, recording_of
 from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import write_product
@@ -39,7 +39,7 @@ from fno_runner.apply.stream import Stream
 from fno_runner.apply.watch import Piece
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.data.formats import open_scan
-from fno_runner.data.frames import outline
+from fno_runner.data.frames import bring_to_size, outline
 from fno_runner.data.recording import clean
 from fno_runner.data.scan import fingerprint_of
 from fno_runner.device import pick_device
@@ -139,13 +139,11 @@ def _watch(given: argparse.Namespace, model: TrainedModel) -> int:
     """Follow a scan in progress; the exit status, which is a signal's where that ended it."""
 
     def begin(pieces: list[Piece]) -> Opening:
-        return Opening.of(
-            pieces,
-            model,
-            given.bin,
-            lambda scan: _with_probe(given, model, scan),
-            lambda scan: _prepared(given, model, Stream.of(scan)),
-        )
+        recording = recording_of(pieces)
+        scan = bring_to_size(recording, model.config.size, given.bin)
+        scan = _with_probe(given, model, scan)
+        prepared = _prepared(given, model, Stream.of(scan))
+        return Opening(recording, scan, prepared, [piece.key for piece in pieces])
 
     limits = Limits(given.wait, given.idle, given.frames)
     title = f"{given.scan.name}, by {model.name}"
@@ -175,11 +173,7 @@ def _prepared(given: argparse.Namespace, model: TrainedModel, stream: Stream) ->
 
 def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
     """Train the network on, and say what came of it."""
-
-    def told(epoch: int, r: float) -> None:
-        log.info("epoch %d: R of held-out frames %.4f", epoch, r)
-
-    adapted = adapt(prepared, given.adapt, given.adapt_layers, on_epoch=told)
+    adapted = adapt(prepared, given.adapt, given.adapt_layers)
     best = adapted.best
     log.info(
         "adapted: R of held-out frames %.4f, before %.4f; %s",
@@ -189,7 +183,7 @@ def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
     )
     if given.compare:
         log.info("the same network from nothing, %d epochs:", prepared.model.config.epochs)
-        other = train_from_nothing(prepared, on_epoch=told)
+        other = train_from_nothing(prepared)
         goal, took = other.r[other.best], other.seconds[other.best]
         pairs = zip(adapted.r, adapted.seconds, strict=True)
         reached = next((seconds for r, seconds in pairs if r <= goal), None)

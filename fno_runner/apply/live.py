@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from fno_runner.apply.assemble import Assembler
-from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.watch import Piece
-from fno_runner.data.frames import MAX_OBJECT, Outline, Scan, amplitudes, bring_to_size, with_frames
+from fno_runner.data.frames import MAX_OBJECT, Outline, Scan, amplitudes, with_frames
 from fno_runner.data.measured import Flags, InMemory, Measured
 from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.data.recording import Recording, clean
@@ -39,24 +37,7 @@ class Opening:
     recording: Recording
     scan: Scan
     prepared: Prepared
-    keys: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        pieces: list[Piece],
-        model: TrainedModel,
-        binning: int,
-        as_told: Callable[[Scan], Scan],
-        prepared: Callable[[Scan], Prepared],
-    ) -> Opening:
-        """
-        Raises:
-            UserError: they cannot be frames of a scan, or do not fit the network.
-        """
-        recording = clean(_joined([piece.measured for piece in pieces]))
-        scan = as_told(bring_to_size(recording, model.config.size, binning))
-        return cls(recording, scan, prepared(scan), tuple(piece.key for piece in pieces))
+    keys: list[str]
 
     @property
     def fingerprint(self) -> str:
@@ -81,8 +62,13 @@ class Opening:
         return with_frames(scan, amplitudes(later, scan.crop), positions)
 
 
-def _joined(parts: list[Measured]) -> Measured:
-    """Parts of a scan as one, which is of the first's format, probe and units."""
+def recording_of(pieces: list[Piece]) -> Recording:
+    """The first frames of a scan as one recording, of the first one's format, probe and units.
+
+    Raises:
+        UserError: they cannot be frames of a scan.
+    """
+    parts = [piece.measured for piece in pieces]
     first = parts[0]
 
     def frames_of(part: Measured) -> np.ndarray:
@@ -98,7 +84,7 @@ def _joined(parts: list[Measured]) -> Measured:
         marks = [next(iter(part.flags.marks.blocks()))[1] for part in parts if part.flags]
         flags = Flags(InMemory(np.concatenate(marks)), flags.bad)
     monitors = [part.monitor for part in parts if part.monitor is not None]
-    return replace(
+    whole = replace(
         first,
         frames=InMemory(np.concatenate([frames_of(part) for part in parts])),
         positions=np.concatenate([part.positions for part in parts]),
@@ -106,6 +92,7 @@ def _joined(parts: list[Measured]) -> Measured:
         monitor=np.concatenate(monitors) if len(monitors) == len(parts) else None,
         reference=None,
     )
+    return clean(whole)
 
 
 class Live:

@@ -212,10 +212,10 @@ def _recommendations(content: Any) -> dict[str, list[str]]:
     if content["schema_version"] not in KNOWN_RECOMMENDATIONS:
         raise ValueError(f"schema_version is {content['schema_version']!r}")
     recommended = {}
-    for one in content["series"]:
-        if (chosen := one["recommended"]) is not None:
+    for series in content["series"]:
+        if (chosen := series["recommended"]) is not None:
             run_ids = [str(run_id) for run_id in chosen["run_ids"]]
             if not run_ids or not all(map(RUN_ID.fullmatch, run_ids)):
                 raise ValueError("run_ids are no names of runs")
-            recommended[str(one["name"]) or "all"] = run_ids
+            recommended[str(series["name"]) or "all"] = run_ids
     return recommended

@@ -59,18 +59,15 @@ def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
 
 def record_of_scan(scan: Outline, device: torch.device, **told: Any) -> dict[str, Any]:
     """What reconstruction.json says of scan and machine, and what is `told`."""
+    try:
+        installed = version("fno-study")
+    except PackageNotFoundError:  # a checkout that is run as it lies
+        installed = "(not installed)"
     return {
-        "program": f"fno-study {_version()}",
+        "program": f"fno-study {installed}",
         "command": "python -m fno_runner.reconstruct",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "scan": {"source": scan.source, "frames": len(scan)},
         **told,
         "provenance": provenance(device),
     }
-
-
-def _version() -> str:
-    try:
-        return version("fno-study")
-    except PackageNotFoundError:  # a checkout that is run as it lies
-        return "(not installed)"

@@ -125,7 +125,7 @@ def _check_orientation(scan: Scan, console: Console) -> None:
 
 def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console) -> None:
     held_out, region = hold_out(scan.positions, 0)
-    frames = ~(held_out | region) if given.leave_out else None
+    frames = ~(held_out | region) if given.leave_out else np.ones(len(scan), bool)
 
     def told(done: int, of: int, r: float) -> None:
         if done == of or done % max(1, of // 8) == 0:
@@ -139,13 +139,12 @@ def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console
         frames=frames,
         on_iteration=told,
     )
-    all_frames = np.ones(len(scan), bool) if frames is None else frames
-    r = residual(fit, scan, all_frames)
-    rate = len(scan) / fit.seconds
-    console.print(f"R        {r:.4f} on the {int(all_frames.sum())} frames it was fitted to")
+    r = residual(fit, scan, frames)
+    console.print(f"R        {r:.4f} on the {int(frames.sum())} frames it was fitted to")
     if given.leave_out:
         console.print(f"R        {residual(fit, scan, held_out):.4f} on frames left out")
     console.print(f"probe    {modes_of(fit.probe)}")
+    rate = len(scan) / fit.seconds
     console.print(f"time     {fit.seconds:.1f} s: {rate:.1f} patterns/s")
     arrays = {
         "diff3d": scan.amplitude,
