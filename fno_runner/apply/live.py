@@ -16,7 +16,7 @@ from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.watch import Piece
 from fno_runner.data.frames import MAX_OBJECT, Outline, Scan, amplitudes, with_frames
-from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.measured import Chained, Flags, InMemory, Measured
 from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.data.recording import Recording, clean
 from fno_runner.data.scan import patterns_of
@@ -81,8 +81,7 @@ def recording_of(pieces: list[Piece]) -> Recording:
         raise UserError(f"{first.path}: the first frames are of several sizes: {shown} px")
     flags = first.flags
     if flags is not None and flags.marks.shape[0] == first.frames.shape[0] > 1:
-        marks = [next(iter(part.flags.marks.blocks()))[1] for part in parts if part.flags]
-        flags = Flags(InMemory(np.concatenate(marks)), flags.bad)
+        flags = Flags(Chained([part.flags.marks for part in parts if part.flags]), flags.bad)
     monitors = [part.monitor for part in parts if part.monitor is not None]
     whole = replace(
         first,
