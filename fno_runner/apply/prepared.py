@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,6 @@ from fno_runner.device import allow_tf32
 from fno_runner.provenance import provenance
 from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstructor import Reconstructor
-
-log = logging.getLogger("fno_runner")
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,7 @@ def prepare(
         UserError: they do not fit, or the weights cannot be used.
     """
     assert stream.scan.probe is not None
-    alike, remarks = check_probe(model, stream.scan.probe, any_probe=any_probe)
-    for remark in remarks:
-        log.warning("%s", remark)
+    likeness = check_probe(model, stream.scan.probe, any_probe=any_probe)
     allow_tf32(model.config.precision == "tf32")
     mask = None if stream.scan.mask is None else torch.from_numpy(stream.scan.mask)
     return Prepared(
@@ -66,7 +61,7 @@ def prepare(
         scale=stream.input_scale,
         device=device,
         infer_batch_size=infer_batch_size or model.config.infer_batch_size,
-        likeness=alike,
+        likeness=likeness,
     )
 
 
