@@ -47,6 +47,7 @@ def refine(
             fit_probe=probe,
             fit_positions=positions,
             first_object=first_object,
+            device=prepared.device,
         )
         r = residual(fit, scan)
         told[f"from_{name}"] = {"r": r, "r_of_passes": list(fit.r), "seconds": fit.seconds}
