@@ -156,7 +156,8 @@ def write_adapted(
     config = prepared.model.config.model_copy(
         update={"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
                 "train_npz": None, "test_npz": None, "val_npz": None,
-                "epochs": epochs, "patch_size": prepared.model.config.size}
+                "epochs": epochs, "patch_size": prepared.model.config.size,
+                "bin": prepared.stream.scan.crop.binning}
     )  # fmt: skip
     record = RunResult(
         run_id=hashlib.sha256(named.encode()).hexdigest()[:12],
