@@ -146,20 +146,18 @@ class Live:
 
     def product(self, state: str) -> Product:
         """The object as it is now, cut to what the positions reach, as that of a whole file is."""
-        scan = self.opening.scan
-        half = scan.size // 2
-        low = np.floor(self.positions.min(axis=0)).astype(int) - half
-        placed = self.positions - low
-        high = np.ceil(placed.max(axis=0)).astype(int) + half + 1
-        canvas = self.canvas.window((int(low[0]), int(low[1])), (int(high[0]), int(high[1])))
-        facts = vars(scan) | {"positions": placed}
+        opening = self.opening.scan
+        row, col = np.floor(self.positions.min(axis=0)).astype(int) - opening.size // 2
+        facts = vars(opening) | {"positions": self.positions - (row, col)}
         del facts["amplitude"]  # of the opening's frames only
+        scan = Outline(**facts)
+        canvas = self.canvas.window((int(row), int(col)), scan.shape)
         told = {"frames": len(self), "frames_without_beam": self.left_out}
         return Product(
             obj=canvas.mean(),
             seen=canvas.seen(),
             weight=canvas.weight,
-            scan=Outline(**facts),
+            scan=scan,
             title=self.title,
             record=self._record
             | {"r_own": self.r_own, "watch": state, "scan": {"source": scan.source, **told}},
