@@ -44,11 +44,13 @@ LAST = ("mix", "refine", "head")
 class Adapted:
     """A network and how it came from another one.
 
+    layers: which ones were trained.
     r: of the held-out frames' own answers, before, and after each epoch. best: which of them the
         network is of; 0 is the one it began as. seconds: since the beginning, after each of them.
     """
 
     network: Reconstructor
+    layers: Layers
     r: tuple[float, ...]
     seconds: tuple[float, ...]
 
@@ -66,11 +68,8 @@ def adapt(prepared: Prepared, epochs: int, layers: Layers = "all") -> Adapted:
     Raises:
         DivergedError: a loss is no longer a finite number.
     """
-    network = deepcopy(prepared.network)
-    for name, layer in network.network.named_children():
-        layer.requires_grad_(layers == "all" or name in LAST)
     rate = GENTLER * prepared.model.config.learning_rate
-    return _train(network, prepared, epochs, rate)
+    return _train(deepcopy(prepared.network), layers, prepared, epochs, rate)
 
 
 def train_from_nothing(prepared: Prepared) -> Adapted:
@@ -80,10 +79,12 @@ def train_from_nothing(prepared: Prepared) -> Adapted:
         torch.manual_seed(config.seed)
         mask = prepared.network.mask
         network = Reconstructor(config, subpixel=True, mask=mask).to(prepared.device)
-    return _train(network, prepared, config.epochs, config.learning_rate)
+    return _train(network, "all", prepared, config.epochs, config.learning_rate)
 
 
-def _train(network: Reconstructor, prepared: Prepared, epochs: int, rate: float) -> Adapted:
+def _train(
+    network: Reconstructor, layers: Layers, prepared: Prepared, epochs: int, rate: float
+) -> Adapted:
     config, device = prepared.model.config, prepared.device
     patterns = patterns_of(prepared.stream.whole)
     held_out, region = hold_out(prepared.stream.scan.positions, config.data_seed)
@@ -91,6 +92,8 @@ def _train(network: Reconstructor, prepared: Prepared, epochs: int, rate: float)
     inputs = Inputs.of(patterns.take(~(held_out | region)), prepared.scale, device)
     count = len(inputs.x)
     loss_of = LOSSES[config.loss]
+    for name, layer in network.network.named_children():
+        layer.requires_grad_(layers == "all" or name in LAST)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.Adam(weights, rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -122,7 +125,7 @@ def _train(network: Reconstructor, prepared: Prepared, epochs: int, rate: float)
             best = deepcopy(network.state_dict())
         log.info("epoch %d: R of held-out frames %.4f", epoch, r[-1])
     network.load_state_dict(best)
-    return Adapted(network.requires_grad_(True), tuple(r), tuple(seconds))
+    return Adapted(network.requires_grad_(True), layers, tuple(r), tuple(seconds))
 
 
 def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> float:
@@ -138,7 +141,6 @@ def write_adapted(
     scan: Path,
     hints: Hints,
     fingerprint: str,
-    layers: Layers,
     folder: Path,
 ) -> None:
     """Leave the adapted network where `find_model` finds it.
@@ -152,7 +154,7 @@ def write_adapted(
     make_folder(folder)
     before = prepared.model.record
     epochs = len(adapted.r) - 1
-    named = f"{before.run_id} {fingerprint} {epochs} {layers}"
+    named = f"{before.run_id} {fingerprint} {epochs} {adapted.layers}"
     config = prepared.model.config.model_copy(
         update={"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
                 "train_npz": None, "test_npz": None, "val_npz": None,
@@ -170,7 +172,7 @@ def write_adapted(
             **before.provenance,
             "dataset": fingerprint,
             "adapted_from": before.run_id,
-            "adapted_layers": layers,
+            "adapted_layers": adapted.layers,
         },
     )
     write_weights(folder / WEIGHTS, adapted.network, prepared.scale)

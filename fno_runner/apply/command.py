@@ -94,11 +94,23 @@ def _reconstruct(given: argparse.Namespace, model: TrainedModel) -> None:
             adapted = _adapt(given, prepared)
             prepared = replace(prepared, network=adapted.network)
         with _frames_bar(len(stream)) as on_frames:
-            product = reconstruct(prepared, f"{given.scan.name}, by {model.name}", on_frames)
+            made = assemble(prepared, on_frames)
+        record = record_of(
+            prepared,
+            r=made.r,
+            r_own=made.r_own,
+            inference_s=made.seconds,
+            frames_per_s=len(stream) / made.seconds,
+        )
         if adapted is not None:
-            told = {"layers": given.adapt_layers, "best_epoch": adapted.best}
-            told |= {"r_held_out": adapted.r, "seconds": adapted.seconds}
-            product.record["adapted"] = told
+            record["adapted"] = {
+                "layers": adapted.layers,
+                "best_epoch": adapted.best,
+                "r_held_out": adapted.r,
+                "seconds": adapted.seconds,
+            }
+        title = f"{given.scan.name}, by {model.name}"
+        product = Product(made.obj, made.seen, made.weight, stream.scan, title, record)
         if given.refine is not None:
             product = refine(
                 prepared,
@@ -112,16 +124,8 @@ def _reconstruct(given: argparse.Namespace, model: TrainedModel) -> None:
     def fill(place: Path) -> list[str]:
         left_out = write_product(product, place)
         if adapted is not None:
-            place = place / "network"
-            write_adapted(
-                adapted,
-                prepared,
-                given.scan,
-                hints_of(given),
-                fingerprint,
-                given.adapt_layers,
-                place,
-            )
+            hints, network = hints_of(given), place / "network"
+            write_adapted(adapted, prepared, given.scan, hints, fingerprint, network)
         return left_out
 
     folder = write_new(given, fill)
@@ -190,23 +194,6 @@ def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
         words = "does not reach it" if reached is None else f"reaches it in {reached:.1f} s"
         log.info("from nothing R %.4f in %.1f s; adapting %s", goal, took, words)
     return adapted
-
-
-def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = None) -> Product:
-    """The object of a whole scan.
-
-    Raises:
-        DivergedError: a prediction is not a finite number.
-    """
-    made, scan = assemble(prepared, on_frames), prepared.stream.scan
-    record = record_of(
-        prepared,
-        r=made.r,
-        r_own=made.r_own,
-        inference_s=made.seconds,
-        frames_per_s=len(scan) / made.seconds,
-    )
-    return Product(made.obj, made.seen, made.weight, scan, title, record)
 
 
 @contextmanager
