@@ -62,8 +62,8 @@ class Adapted:
 def adapt(prepared: Prepared, epochs: int, layers: Layers = "all") -> Adapted:
     """Train a network on, on a scan's frames, and keep what is best on those held out.
 
-    A tenth of the frames, here and there, and 5 % in one place are not trained on, as in a run with
-    `data_seed` 0. They choose between the epochs, the network as it was among them.
+    A tenth of the frames, here and there, and 5 % in one place are not trained on, as in a run of
+    the same `data_seed`. They choose between the epochs, the network as it was among them.
 
     Raises:
         DivergedError: a loss is no longer a finite number.
