@@ -88,7 +88,7 @@ def _sides(
         return sides, training
     if given.model is not None:
         model = find_model(given.model)
-        network = Learnt(model.load(device, subpixel=True), model.config, _train_time(model))
+        network = Learnt(model.load(device), model.config, _train_time(model))
         training["network given"] = network.seconds
         sides |= dict(networks("network given", network, contest, device, adapted=True))
     photons = float((contest.kept.amplitude**2).sum((1, 2)).mean())

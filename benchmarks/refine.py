@@ -43,13 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scan = read_scan(args.scan, size=model.config.size, binning=model.config.bin)
     prepared = prepare(model, Stream.of(scan), pick_device("cpu"))
     begin = perf_counter()
-    made = assemble(
-        prepared.network,
-        prepared.stream,
-        prepared.scale,
-        prepared.device,
-        prepared.infer_batch_size,
-    )
+    made = assemble(prepared)
     seconds = perf_counter() - begin
     start = np.where(made.seen, made.obj, 0).astype(np.complex64)
     assert scan.probe is not None

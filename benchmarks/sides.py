@@ -106,8 +106,7 @@ def learnt_before(place: Path, frames: Callable[[], Scan], device: torch.device)
 
 def answer(learnt: Learnt, scan: Scan, device: torch.device) -> Fit:
     """The object of a scan by a network; where no light fell it is the mean of the rest."""
-    prepared = learnt.prepared(scan, device)
-    made = assemble(learnt.network, prepared.stream, prepared.scale, device, 128)
+    made = assemble(learnt.prepared(scan, device))
     assert scan.probe is not None
     level = (made.weight * made.obj).sum() / made.weight.sum()
     obj = np.where(made.seen, made.obj, level).astype(np.complex64)

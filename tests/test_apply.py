@@ -194,7 +194,7 @@ def test_a_study_is_its_recommended_run(tmp_path: Path) -> None:
     assert command in (tmp_path / "report.html").read_text()
     model = find_model(tmp_path)
     assert (model.config.width, model.config.seed) == (4, 2)
-    assert model.load(torch.device("cpu"), subpixel=True) is not None
+    assert model.load(torch.device("cpu")) is not None
 
 
 def test_of_a_runs_seeds_the_best_on_validation_is_taken(tmp_path: Path) -> None:
@@ -358,12 +358,15 @@ def test_refining_begins_with_the_networks_object(
     )
 
 
-@pytest.mark.parametrize("layers", ["all", "last"])
-def test_adapting_keeps_what_is_better(layers: str, scan_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layers", "binning"), [("all", 1), ("last", 2)])
+def test_adapting_keeps_what_is_better(
+    layers: str, binning: int, scan_file: Path, tmp_path: Path
+) -> None:
     """A wrong level of vacuum is soon right for held-out frames, too; and it is a model again."""
     model = untrained(tmp_path, vacuum=1.5, learning_rate=0.05, batch_size=8)
     arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu"]
-    assert main([str(model), *arguments, "--adapt=4", f"--adapt-layers={layers}"]) == 0
+    arguments += [f"--bin={binning}", "--adapt=4", f"--adapt-layers={layers}"]
+    assert main([str(model), *arguments]) == 0
     record = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
     r = record["adapted"]["r_held_out"]
     assert len(r) == 5 and min(r) < r[0]

@@ -65,7 +65,7 @@ def true_answers(model: Path, scan: Path) -> dict[str, np.ndarray]:
     mask = None if read.mask is None else torch.from_numpy(read.mask)
     probe = torch.from_numpy(patterns.probe)
     mean = float(np.square(patterns.amplitude).sum((1, 2)).mean())
-    network = find_model(model).load(torch.device("cpu"), subpixel=True, mask=mask).eval()
+    network = find_model(model).load(torch.device("cpu"), mask).eval()
     factor = torch.full((len(read), 1, 1, 1), input_scale_factor(mean, probe, mask))
     x = torch.from_numpy(patterns.amplitude)[:, None]
     positions = torch.from_numpy(patterns.positions)

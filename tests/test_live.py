@@ -9,8 +9,12 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from fno_runner.apply.live import STATE
+from fno_runner.apply.live import STATE, recording_of
 from fno_runner.apply.live_page import PAGE, served
+from fno_runner.apply.watch import Piece
+from fno_runner.config import N
+from fno_runner.data import measured
+from fno_runner.data.measured import Flags, InMemory, Measured
 from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import Canvas, GrowingCanvas
 
@@ -27,6 +31,33 @@ def test_a_growing_canvas_is_a_canvas() -> None:
     part = grown.window((11, 11), (98, 98))
     np.testing.assert_allclose(part.total, fixed.total[11:109, 11:109], atol=1e-4)
     np.testing.assert_allclose(part.weight, fixed.weight[11:109, 11:109], atol=1e-4)
+
+
+def test_flags_of_single_frames_are_those_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an opening whose pieces are larger than a block."""
+    monkeypatch.setattr(measured, "BLOCK_BYTES", 4 * 4 * N * N)
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(50, (40, N, N)).astype(np.float32)
+    bad = np.zeros((40, N, N), np.uint8)
+    bad[:, 3, 4] = 1
+    pieces = [
+        Piece(
+            str(number),
+            Measured(
+                path=Path("scan.h5"),
+                format="test",
+                frames=InMemory(counts[rows]),
+                frames_name="frames",
+                kind="intensity",
+                positions=rng.uniform(0, 50, (20, 2)),
+                side=N,
+                flags=Flags(InMemory(bad[rows]), lambda marks: marks > 0),
+            ),
+        )
+        for number, rows in enumerate((slice(0, 20), slice(20, 40)))
+    ]
+    recording = recording_of(pieces)
+    assert len(recording) == 40 and np.argwhere(~recording.mask).tolist() == [[3, 4]]
 
 
 def test_only_the_page_and_the_object_are_served(tmp_path: Path) -> None:

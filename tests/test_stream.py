@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,8 +34,8 @@ def test_one_predictor_does_for_a_scan_that_is_read_in_odd_pieces(
     model = find_model(untrained(tmp_path))
     scan = read_scan(write_raw(tmp_path / "s.npz", simulate_scan(), objectGuess=None))
     cpu = torch.device("cpu")
-    prepared = prepare(model, Stream.of(scan), cpu)
-    expected = assemble(prepared.network, prepared.stream, prepared.scale, cpu, 8)
+    prepared = prepare(model, Stream.of(scan), cpu, infer_batch_size=8)
+    expected = assemble(prepared)
     order = np.random.default_rng(0).permutation(len(scan))
 
     def pieces() -> FrameBlocks:
@@ -58,7 +59,7 @@ def test_one_predictor_does_for_a_scan_that_is_read_in_odd_pieces(
     monkeypatch.setattr(assembling, "make_predictor", made)
     monkeypatch.setattr(streaming, "BLOCK_BYTES", 20 * 4 * N * N)
     stream = Stream(scan, prepared.stream.mean_intensity, pieces)
-    got = assemble(prepared.network, stream, prepared.scale, torch.device(device), 8)
+    got = assemble(replace(prepared, stream=stream, device=torch.device(device)))
     (spy,) = Spy.made
     assert spy.lengths == [16, 16, 16, 12 if device == "cpu" else 16]
     np.testing.assert_allclose(got.obj, expected.obj, atol=1e-5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fno_runner.apply.assemble import Misfit
 from fno_runner.apply.prepared import Prepared
 from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
@@ -31,6 +29,7 @@ from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RECON, Metrics, RunResult, write_result
+from fno_runner.score.metrics import r_factor
 
 log = logging.getLogger("fno_runner")
 
@@ -45,11 +44,13 @@ LAST = ("mix", "refine", "head")
 class Adapted:
     """A network and how it came from another one.
 
+    layers: which ones were trained.
     r: of the held-out frames' own answers, before, and after each epoch. best: which of them the
         network is of; 0 is the one it began as. seconds: since the beginning, after each of them.
     """
 
     network: Reconstructor
+    layers: Layers
     r: tuple[float, ...]
     seconds: tuple[float, ...]
 
@@ -58,49 +59,31 @@ class Adapted:
         return int(np.argmin(self.r))
 
 
-def adapt(
-    prepared: Prepared,
-    epochs: int,
-    layers: Layers = "all",
-    *,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> Adapted:
+def adapt(prepared: Prepared, epochs: int, layers: Layers = "all") -> Adapted:
     """Train a network on, on a scan's frames, and keep what is best on those held out.
 
-    A tenth of the frames, here and there, and 5 % in one place are not trained on, as in a run with
-    `data_seed` 0. They choose between the epochs, the network as it was among them.
-
-    Args:
-        on_epoch: hears of each epoch, and R of the held-out frames after it.
+    A tenth of the frames, here and there, and 5 % in one place are not trained on, as in a run of
+    the same `data_seed`. They choose between the epochs, the network as it was among them.
 
     Raises:
         DivergedError: a loss is no longer a finite number.
     """
-    network = deepcopy(prepared.network)
-    for name, layer in network.network.named_children():
-        layer.requires_grad_(layers == "all" or name in LAST)
     rate = GENTLER * prepared.model.config.learning_rate
-    return _train(network, prepared, epochs, rate, on_epoch)
+    return _train(deepcopy(prepared.network), layers, prepared, epochs, rate)
 
 
-def train_from_nothing(
-    prepared: Prepared, *, on_epoch: Callable[[int, float], None] | None = None
-) -> Adapted:
+def train_from_nothing(prepared: Prepared) -> Adapted:
     """The same with new weights, by the run's own epochs and rate, to compare with."""
     config = prepared.model.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         mask = prepared.network.mask
         network = Reconstructor(config, subpixel=True, mask=mask).to(prepared.device)
-    return _train(network, prepared, config.epochs, config.learning_rate, on_epoch)
+    return _train(network, "all", prepared, config.epochs, config.learning_rate)
 
 
 def _train(
-    network: Reconstructor,
-    prepared: Prepared,
-    epochs: int,
-    rate: float,
-    on_epoch: Callable[[int, float], None] | None,
+    network: Reconstructor, layers: Layers, prepared: Prepared, epochs: int, rate: float
 ) -> Adapted:
     config, device = prepared.model.config, prepared.device
     patterns = patterns_of(prepared.stream.whole)
@@ -109,6 +92,8 @@ def _train(
     inputs = Inputs.of(patterns.take(~(held_out | region)), prepared.scale, device)
     count = len(inputs.x)
     loss_of = LOSSES[config.loss]
+    for name, layer in network.network.named_children():
+        layer.requires_grad_(layers == "all" or name in LAST)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.Adam(weights, rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -136,21 +121,18 @@ def _train(
             raise DivergedError(f"epoch {epoch}: the loss is {float(loss.detach())}")
         r.append(_misfit(network, held, prepared))
         seconds.append(perf_counter() - start)
-        if r[-1] <= min(r):
+        if r[-1] < min(r[:-1]):
             best = deepcopy(network.state_dict())
-        if on_epoch is not None:
-            on_epoch(epoch, r[-1])
+        log.info("epoch %d: R of held-out frames %.4f", epoch, r[-1])
     network.load_state_dict(best)
-    return Adapted(network.requires_grad_(True), tuple(r), tuple(seconds))
+    return Adapted(network.requires_grad_(True), layers, tuple(r), tuple(seconds))
 
 
 def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> float:
     """R of a network's own answers."""
     work = partial(predict, network, patterns, prepared.scale, prepared.device)
     patches, size = halve_until_it_fits(work, prepared.infer_batch_size)
-    misfit = Misfit()
-    misfit.add(predicted_amplitude(patches, patterns, size), patterns.amplitude)
-    return misfit.r
+    return r_factor(predicted_amplitude(patches, patterns, size), patterns.amplitude)
 
 
 def write_adapted(
@@ -159,7 +141,6 @@ def write_adapted(
     scan: Path,
     hints: Hints,
     fingerprint: str,
-    layers: Layers,
     folder: Path,
 ) -> None:
     """Leave the adapted network where `find_model` finds it.
@@ -173,11 +154,12 @@ def write_adapted(
     make_folder(folder)
     before = prepared.model.record
     epochs = len(adapted.r) - 1
-    named = f"{before.run_id} {fingerprint} {epochs} {layers}"
+    named = f"{before.run_id} {fingerprint} {epochs} {adapted.layers}"
     config = prepared.model.config.model_copy(
         update={"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
                 "train_npz": None, "test_npz": None, "val_npz": None,
-                "epochs": epochs, "patch_size": prepared.model.config.size}
+                "epochs": epochs, "patch_size": prepared.model.config.size,
+                "bin": prepared.stream.scan.crop.binning}
     )  # fmt: skip
     record = RunResult(
         run_id=hashlib.sha256(named.encode()).hexdigest()[:12],
@@ -190,7 +172,7 @@ def write_adapted(
             **before.provenance,
             "dataset": fingerprint,
             "adapted_from": before.run_id,
-            "adapted_layers": layers,
+            "adapted_layers": adapted.layers,
         },
     )
     write_weights(folder / WEIGHTS, adapted.network, prepared.scale)

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Complex64, Float32
 
+from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.stream import Stream
 from fno_runner.data.dataset import Patterns
 from fno_runner.device import halve_until_it_fits
 from fno_runner.reconstruct.inference import make_predictor, predicted_amplitude
 from fno_runner.reconstruct.predictor import Predictor
 from fno_runner.reconstruct.stitching import Canvas, cut
-from fno_runner.reconstructor import Reconstructor
 
 OnFrames = Callable[[int], None]
 """Called with the number of frames that have been dealt with since the last call."""
+SLICE = 128
+"""Frames whose amplitudes an object predicts at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,8 @@ class Misfit:
 class Assembler:
     """Frames in, an object that grows: what a whole file and a scan in progress have in common."""
 
-    def __init__(
-        self,
-        model: Reconstructor,
-        scale: float,
-        device: torch.device,
-        infer_batch_size: int,
-        canvas: Canvas,
-    ) -> None:
-        """`scale`: the input scale factor that belongs to the scan."""
-        self._model, self._scale, self._device = model, scale, device
-        self.infer_batch_size = infer_batch_size
+    def __init__(self, prepared: Prepared, canvas: Canvas) -> None:
+        self._prepared, self._slice_size = prepared, prepared.infer_batch_size
         self._predictor: Predictor | None = None
         self.canvas, self.own = canvas, Misfit()
 
@@ -82,32 +74,23 @@ class Assembler:
         """
 
         def predicted(size: int) -> Complex64[np.ndarray, "b n n"]:
-            if self._predictor is None or size != self.infer_batch_size:
-                self._predictor = make_predictor(
-                    self._model, patterns.probe, self._scale, self._device, size
-                )
-            if self._device.type == "cpu":
+            device = self._prepared.device
+            if self._predictor is None or size != self._slice_size:
+                network, scale = self._prepared.network, self._prepared.scale
+                self._predictor = make_predictor(network, patterns.probe, scale, device, size)
+            if device.type == "cpu":
                 return self._predictor(patterns)
             # Whole slices only, so that one recorded graph does for all: the last frame again.
             count = len(patterns)
             rows = np.minimum(np.arange(math.ceil(count / size) * size), count - 1)
             return self._predictor(patterns.take(rows))[:count]
 
-        patches, self.infer_batch_size = halve_until_it_fits(predicted, self.infer_batch_size)
-        self.own.add(
-            predicted_amplitude(patches, patterns, self.infer_batch_size), patterns.amplitude
-        )
+        patches, self._slice_size = halve_until_it_fits(predicted, self._slice_size)
+        self.own.add(predicted_amplitude(patches, patterns, self._slice_size), patterns.amplitude)
         self.canvas.add(patches, patterns.positions, patterns.probe)
 
 
-def assemble(
-    model: Reconstructor,
-    stream: Stream,
-    scale: float,
-    device: torch.device,
-    infer_batch_size: int,
-    on_frames: OnFrames | None = None,
-) -> Assembled:
+def assemble(prepared: Prepared, on_frames: OnFrames | None = None) -> Assembled:
     """The object of all frames of a scan.
 
     Only a block of frames is ever held. They are read for the object, and again for what it
@@ -117,27 +100,28 @@ def assemble(
         DivergedError: a prediction is not a finite number.
     """
     start = perf_counter()
-    assembler = Assembler(model, scale, device, infer_batch_size, Canvas(stream.scan.shape))
-    for patterns in stream.blocks(infer_batch_size):
+    stream, canvas = prepared.stream, Canvas(prepared.stream.scan.shape)
+    assembler = Assembler(prepared, canvas)
+    for patterns in stream.blocks(prepared.infer_batch_size):
         assembler.add(patterns)
         if on_frames is not None:
             on_frames(len(patterns))
-    obj = assembler.canvas.mean()
+    obj = canvas.mean()
     seconds = perf_counter() - start
     return Assembled(
         obj=obj,
-        seen=assembler.canvas.seen(),
-        weight=assembler.canvas.weight,
+        seen=canvas.seen(),
+        weight=canvas.weight,
         r_own=assembler.own.r,
-        r=misfit(obj, stream),
+        r=_misfit(obj, stream),
         seconds=seconds,
     )
 
 
-def misfit(obj: Complex64[np.ndarray, "h w"], stream: Stream, slice_size: int = 128) -> float:
+def _misfit(obj: Complex64[np.ndarray, "h w"], stream: Stream) -> float:
     """R of what an object predicts for all frames of a scan."""
     of_object = Misfit()
     for patterns in stream.blocks():
         patches = cut(obj, patterns.positions, patterns.amplitude.shape[-1])
-        of_object.add(predicted_amplitude(patches, patterns, slice_size), patterns.amplitude)
+        of_object.add(predicted_amplitude(patches, patterns, SLICE), patterns.amplitude)
     return of_object.r

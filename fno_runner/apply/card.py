@@ -19,26 +19,32 @@ KEYS = (
     *("patch_size", "bin", "epochs", "batch_size", "learning_rate", "loss", "precision", "seed"),
 )
 """What the card says of the configuration; all of it is in result.json."""
+AGAINST = {
+    None: "",
+    "truth": ", against the truth",
+    "reference": ", against another method's object",
+}
+"""What metrics of an object are against, by a record's `metrics_against`."""
 
 RUN = """\
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 # amplitude (frames, N, N): √counts, zero frequency at [N/2, N/2]; probe (modes, N, N), complex;
 # positions (frames, 2): row and column of the patches' centres [px]; mask (N, N): 1 at good pixels.
 far = np.fft.fftshift(np.fft.fft2(probe, norm="ortho"), axes=(-2, -1)) * mask
 mean_counts = np.square(amplitude).sum(axis=(1, 2)).mean()
 scale = np.sqrt(np.square(np.abs(far)).sum() / mean_counts)
-inputs = {{
+inputs = {
     "amplitude": amplitude[:, None].astype(np.float32),
     "input_scale_factor": np.array([scale], np.float32),
     "probe": np.stack([probe.real, probe.imag], axis=1).astype(np.float32),
     "positions": positions.astype(np.float32),
     "mask": mask.astype(np.float32),
-}}
-wanted = {{one.name for one in session.get_inputs()}}
-(patches,) = session.run(None, {{name: inputs[name] for name in wanted}})
+}
+wanted = {one.name for one in session.get_inputs()}
+(patches,) = session.run(None, {name: inputs[name] for name in wanted})
 patches = patches[:, 0] + 1j * patches[:, 1]  # (frames, N, N), complex
 """
 """How the ONNX file is used; a test runs it."""
@@ -79,7 +85,7 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
         *(f"| {key} | {told[key]} |" for key in KEYS if told.get(key) is not None),
         f"| parameters | {record.model_params} |",
         "",
-        f"## Quality{_against(record.metrics_against)}",
+        f"## Quality{AGAINST[record.metrics_against]}",
         "",
         *_quality(model),
         "",
@@ -97,23 +103,15 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
         "- On samples, photon numbers and overlaps that it was not trained on nothing is known.",
         "",
     ]
-    if any(name.endswith(".onnx") for name in formats):
-        name = next(name for name in formats if name.endswith(".onnx"))
-        lines += ["## Use", "", "```python", RUN.format(model=name).rstrip("\n"), "```", ""]
-    if any(name.endswith(".pt2") for name in formats):
+    if "model.onnx" in formats:
+        lines += ["## Use", "", "```python", RUN.rstrip("\n"), "```", ""]
+    if "model.pt2" in formats:
         lines += [
             '`torch.export.load("model.pt2").module()` takes the same five tensors, in the order',
             "amplitude, input_scale_factor, probe, positions, mask.",
             "",
         ]
     return "\n".join(lines)
-
-
-def _against(kind: str | None) -> str:
-    """Whose object metrics of an object are against: a truth, or another method's answer."""
-    return {"truth": ", against the truth", "reference": ", against another method's object"}.get(
-        kind or "", ""
-    )
 
 
 def _quality(model: TrainedModel) -> list[str]:

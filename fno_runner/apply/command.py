@@ -28,7 +28,7 @@ from fno_runner.apply.given import (
     wanted_folder,
     write_new,
 )
-from fno_runner.apply.live import Opening
+from fno_runner.apply.live import Opening, recording_of
 from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import write_product
@@ -39,7 +39,7 @@ from fno_runner.apply.stream import Stream
 from fno_runner.apply.watch import Piece
 from fno_runner.cli import Parser, command, count_of
 from fno_runner.data.formats import open_scan
-from fno_runner.data.frames import outline
+from fno_runner.data.frames import bring_to_size, outline
 from fno_runner.data.recording import clean
 from fno_runner.data.scan import fingerprint_of
 from fno_runner.device import pick_device
@@ -74,17 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(given)
     log_to_terminal()
     try:
+        model = find_model(given.model)
+        given.bin = given.bin or model.config.bin
         if given.watch:
-            return _watch(given)
-        _reconstruct(given)
+            return _watch(given, model)
+        _reconstruct(given, model)
     except DivergedError as error:
         print(f"error: {given.model}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _reconstruct(given: argparse.Namespace) -> None:
-    model = find_model(given.model)
+def _reconstruct(given: argparse.Namespace, model: TrainedModel) -> None:
     start = perf_counter()
     adapted = None
     with _streamed(given, model) as (stream, fingerprint):
@@ -93,11 +94,23 @@ def _reconstruct(given: argparse.Namespace) -> None:
             adapted = _adapt(given, prepared)
             prepared = replace(prepared, network=adapted.network)
         with _frames_bar(len(stream)) as on_frames:
-            product = reconstruct(prepared, f"{given.scan.name}, by {model.name}", on_frames)
+            made = assemble(prepared, on_frames)
+        record = record_of(
+            prepared,
+            r=made.r,
+            r_own=made.r_own,
+            inference_s=made.seconds,
+            frames_per_s=len(stream) / made.seconds,
+        )
         if adapted is not None:
-            told = {"layers": given.adapt_layers, "best_epoch": adapted.best}
-            told |= {"r_held_out": adapted.r, "seconds": adapted.seconds}
-            product.record["adapted"] = told
+            record["adapted"] = {
+                "layers": adapted.layers,
+                "best_epoch": adapted.best,
+                "r_held_out": adapted.r,
+                "seconds": adapted.seconds,
+            }
+        title = f"{given.scan.name}, by {model.name}"
+        product = Product(made.obj, made.seen, made.weight, stream.scan, title, record)
         if given.refine is not None:
             product = refine(
                 prepared,
@@ -111,16 +124,8 @@ def _reconstruct(given: argparse.Namespace) -> None:
     def fill(place: Path) -> list[str]:
         left_out = write_product(product, place)
         if adapted is not None:
-            place = place / "network"
-            write_adapted(
-                adapted,
-                prepared,
-                given.scan,
-                hints_of(given),
-                fingerprint,
-                given.adapt_layers,
-                place,
-            )
+            hints, network = hints_of(given), place / "network"
+            write_adapted(adapted, prepared, given.scan, hints, fingerprint, network)
         return left_out
 
     folder = write_new(given, fill)
@@ -134,19 +139,15 @@ def _reconstruct(given: argparse.Namespace) -> None:
     )
 
 
-def _watch(given: argparse.Namespace) -> int:
+def _watch(given: argparse.Namespace, model: TrainedModel) -> int:
     """Follow a scan in progress; the exit status, which is a signal's where that ended it."""
-    model = find_model(given.model)
-    binning = model.config.bin if given.bin is None else given.bin
 
     def begin(pieces: list[Piece]) -> Opening:
-        return Opening.of(
-            pieces,
-            model,
-            binning,
-            lambda scan: _with_probe(given, model, scan),
-            lambda scan: _prepared(given, model, Stream.of(scan)),
-        )
+        recording = recording_of(pieces)
+        scan = bring_to_size(recording, model.config.size, given.bin)
+        scan = _with_probe(given, model, scan)
+        prepared = _prepared(given, model, Stream.of(scan))
+        return Opening(recording, scan, prepared, [piece.key for piece in pieces])
 
     limits = Limits(given.wait, given.idle, given.frames)
     title = f"{given.scan.name}, by {model.name}"
@@ -176,11 +177,7 @@ def _prepared(given: argparse.Namespace, model: TrainedModel, stream: Stream) ->
 
 def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
     """Train the network on, and say what came of it."""
-
-    def told(epoch: int, r: float) -> None:
-        log.info("epoch %d: R of held-out frames %.4f", epoch, r)
-
-    adapted = adapt(prepared, given.adapt, given.adapt_layers, on_epoch=told)
+    adapted = adapt(prepared, given.adapt, given.adapt_layers)
     best = adapted.best
     log.info(
         "adapted: R of held-out frames %.4f, before %.4f; %s",
@@ -190,50 +187,13 @@ def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
     )
     if given.compare:
         log.info("the same network from nothing, %d epochs:", prepared.model.config.epochs)
-        other = train_from_nothing(prepared, on_epoch=told)
+        other = train_from_nothing(prepared)
         goal, took = other.r[other.best], other.seconds[other.best]
         pairs = zip(adapted.r, adapted.seconds, strict=True)
         reached = next((seconds for r, seconds in pairs if r <= goal), None)
         words = "does not reach it" if reached is None else f"reaches it in {reached:.1f} s"
         log.info("from nothing R %.4f in %.1f s; adapting %s", goal, took, words)
     return adapted
-
-
-def reconstruct(prepared: Prepared, title: str, on_frames: OnFrames | None = None) -> Product:
-    """The object of a whole scan.
-
-    Raises:
-        DivergedError: a prediction is not a finite number.
-    """
-    stream = prepared.stream
-    made = assemble(
-        prepared.network,
-        stream,
-        prepared.scale,
-        prepared.device,
-        prepared.infer_batch_size,
-        on_frames,
-    )
-    scan = stream.scan
-    assert scan.probe is not None
-    return Product(
-        obj=made.obj,
-        seen=made.seen,
-        weight=made.weight,
-        probe=scan.probe,
-        positions=scan.positions,
-        pixel_size=scan.pixel_size,
-        energy=scan.energy,
-        distance=scan.distance,
-        title=title,
-        record=record_of(
-            prepared,
-            r=made.r,
-            r_own=made.r_own,
-            inference_s=made.seconds,
-            frames_per_s=len(stream) / made.seconds,
-        ),
-    )
 
 
 @contextmanager
@@ -243,11 +203,10 @@ def _streamed(given: argparse.Namespace, model: TrainedModel) -> Iterator[tuple[
     Raises:
         UserError: it cannot be used.
     """
-    binning = model.config.bin if given.bin is None else given.bin
     hints = hints_of(given)
     with open_scan(given.scan, hints) as opened:
         recording = clean(opened.measured)
-        scan = _with_probe(given, model, outline(recording, model.config.size, binning))
+        scan = _with_probe(given, model, outline(recording, model.config.size, given.bin))
         fingerprint = fingerprint_of(opened, scan.crop, hints)
         if model.record.provenance.get("dataset") == fingerprint:
             log.warning("%s: the network was trained on frames of this scan", given.scan)

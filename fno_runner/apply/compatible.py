@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from jaxtyping import Complex
 
 from fno_runner.apply.model import TrainedModel
 from fno_runner.errors import UserError
+
+log = logging.getLogger("fno_runner")
 
 ALIKE = 0.95
 """An amplitude-only network is refused where the probes' likeness is less."""
@@ -25,8 +29,8 @@ def likeness(probe: Complex[np.ndarray, "m n n"], other: Complex[np.ndarray, "k 
 
 def check_probe(
     model: TrainedModel, probe: Complex[np.ndarray, "m n n"], *, any_probe: bool = False
-) -> tuple[float | None, list[str]]:
-    """How alike the scan's probe and the training's are, and what a user should know of it.
+) -> float | None:
+    """How alike the scan's probe and the training's are; what a user should know of it is told.
 
     A network that is told the probe (conditioning projection) takes another one. One that sees
     amplitudes only has learnt the training's.
@@ -35,7 +39,7 @@ def check_probe(
         any_probe: whatever it is.
 
     Returns:
-        the likeness, None where the run kept no probe; and remarks, a line each.
+        the likeness; None where the run kept no probe.
 
     Raises:
         UserError: the network knows another probe only, or it cannot be told which.
@@ -50,21 +54,19 @@ def check_probe(
                 f"{text}, and sees amplitudes only: it is good for one probe (train it again"
                 f"{anyway})"
             )
-        return None, [text]
+        log.warning("%s", text)
+        return None
     if trained.shape[1:] != probe.shape[1:]:
         raise UserError(f"{model.weights}: was trained with a probe of {trained.shape[1:]} px")
     alike = likeness(trained, probe)
     text = f"the scan's probe and the training's are alike to {alike:.3f} (1: equal)"
-    remarks = []
+    why = "the network sees amplitudes only, and has learnt the training's probe"
+    if blind and alike < ALIKE and not any_probe:
+        raise UserError(f"{text}; {why}: {ALIKE} is needed{anyway}")
+    log.warning("%s", text)
     if blind and alike < ALIKE:
-        why = "the network sees amplitudes only, and has learnt the training's probe"
-        if not any_probe:
-            raise UserError(f"{text}; {why}: {ALIKE} is needed{anyway}")
-        remarks.append(why)
+        log.warning("%s", why)
     if len(trained) != len(probe):
-        remarks.append(f"trained with {_modes(len(trained))}, the scan's probe has {len(probe)}")
-    return alike, [text, *remarks]
-
-
-def _modes(count: int) -> str:
-    return f"{count} mode{'' if count == 1 else 's'} of the probe"
+        modes = f"{len(trained)} mode{'' if len(trained) == 1 else 's'} of the probe"
+        log.warning("trained with %s, the scan's probe has %d", modes, len(probe))
+    return alike

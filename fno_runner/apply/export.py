@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import IO
 
 import numpy as np
 import torch
@@ -20,12 +17,14 @@ from torch import Tensor
 from fno_runner.apply.card import card
 from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.portable import Portable
+from fno_runner.batches import Inputs, mask_of
 from fno_runner.data import load_dataset
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import UserError
 from fno_runner.files import write_atomically, write_text_atomically
+from fno_runner.reconstruct.inference import CPU
 from fno_runner.reconstruct.weights import WEIGHTS
-from fno_runner.reconstructor import Reconstructor, input_scale_factor
+from fno_runner.reconstructor import input_scale_factor
 from fno_runner.result import RECON, write_result
 
 OPSET = 18
@@ -36,10 +35,10 @@ PATTERNS = 32
 """So many patterns are compared."""
 TIMES = 5
 """Every format is timed so often."""
-INPUTS = ("amplitude", "input_scale_factor", "probe", "positions", "mask")
 FORMATS = ("onnx", "pt2")
-
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+INPUTS = ("amplitude", "input_scale_factor", "probe", "positions", "mask")
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""What goes into `INPUTS`, in this order."""
 
 
 def export_model(
@@ -57,14 +56,17 @@ def export_model(
         MachineError: the disk refuses.
     """
     patterns = _patterns(model)
-    mask = None if patterns.mask is None else torch.from_numpy(patterns.mask)
+    mask = mask_of(patterns)
     # float32 throughout: a runtime elsewhere knows no autocast.
     config = model.config.model_copy(update={"precision": "float32"})
     own = TrainedModel(model.record, config, model.weights)
-    reference = own.load(torch.device("cpu"), subpixel=True, mask=mask).eval()
+    reference = own.load(CPU, mask).eval()
     portable = Portable(reference, config.size).eval()
-    inputs = _inputs(patterns, mask)
-    expected, own_rate = _timed(partial(_expected, reference, patterns, inputs))
+    intensity = float(np.square(patterns.amplitude).sum((1, 2), dtype=np.float64).mean())
+    scale = input_scale_factor(intensity, torch.from_numpy(patterns.probe), mask)
+    batch = Inputs.of(patterns, scale, CPU).batch(slice(None))
+    expected, own_rate = _timed(lambda: reference.forward_predict(*batch)[:, 0].numpy())
+    inputs = _real(*batch, mask)
     with _quietly():
         program = _program(portable, inputs)
     told = {}
@@ -78,16 +80,16 @@ def export_model(
             raise UserError(
                 f"{name}: answers differ from PyTorch's by {apart:.2g}; allowed is {AGREEMENT}"
             )
-        write_atomically(folder / name, partial(_write, content))
+        _write(folder / name, content)
         what = f"ONNX, opset {OPSET}" if kind == "onnx" else f"torch.export, {torch.__version__}"
         told[name] = (
             f"{what}; any number of frames; {apart:.1e} of the largest modulus from PyTorch's "
             f"answers; {rate:.0f} patterns/s on the CPU of the export, PyTorch {own_rate:.0f}"
         )
     write_result(model.record, folder)
-    _copy(model.weights, folder / WEIGHTS)
+    _write(folder / WEIGHTS, model.weights.read_bytes())
     if (recon := model.weights.with_name(RECON)).is_file():
-        _copy(recon, folder / RECON)
+        _write(folder / RECON, recon.read_bytes())
     write_text_atomically(folder / "README.md", card(model, told, license_line))
     return told
 
@@ -108,31 +110,21 @@ def _patterns(model: TrainedModel) -> Patterns:
     return dataset.train.take(np.linspace(0, count - 1, min(PATTERNS, count)).astype(int))
 
 
-def _inputs(patterns: Patterns, mask: Tensor | None) -> Inputs:
-    probe = torch.from_numpy(patterns.probe)
-    intensity = np.square(patterns.amplitude).sum((1, 2), dtype=np.float64).mean()
-    scale = input_scale_factor(float(intensity), probe, mask)
+def _real(
+    x: Tensor, positions: Tensor, probe: Tensor, scale: Tensor, mask: Tensor | None
+) -> Tensors:
+    """What `Portable.forward` takes, of what `Reconstructor.forward_predict` does."""
     modes = probe if probe.ndim == 3 else probe[None]
-    size = patterns.amplitude.shape[-1]
     return (
-        torch.from_numpy(np.ascontiguousarray(patterns.amplitude))[:, None],
-        torch.tensor([scale]),
+        x,
+        scale[0, 0, 0],
         torch.stack([modes.real, modes.imag], 1).contiguous(),
-        torch.from_numpy(np.ascontiguousarray(patterns.positions)),
-        torch.ones(size, size) if mask is None else mask.float(),
+        positions[:, 0, :, 0],
+        torch.ones(x.shape[-2:]) if mask is None else mask.float(),
     )
 
 
-def _expected(reference: Reconstructor, patterns: Patterns, inputs: Inputs) -> np.ndarray:
-    """What `forward_predict` gives: complex64 (B, N, N)."""
-    x, scale, _, positions, _ = inputs
-    factor = scale.view(1, 1, 1, 1).expand(len(x), 1, 1, 1)
-    probe = torch.from_numpy(patterns.probe)
-    patches = reference.forward_predict(x, positions[:, None, :, None], probe, factor)
-    return patches[:, 0].numpy()
-
-
-def _program(portable: Portable, inputs: Inputs) -> torch.export.ExportedProgram:
+def _program(portable: Portable, inputs: Tensors) -> torch.export.ExportedProgram:
     frames, modes = torch.export.Dim("frames", min=1), torch.export.Dim("modes", min=1)
     # A size of 1 would be taken for a constant.
     x, scale, probe, positions, mask = inputs
@@ -174,12 +166,12 @@ def _as_onnx(program: torch.export.ExportedProgram) -> bytes:
     return made.model_proto.SerializeToString()
 
 
-def _load_pt2(content: bytes, inputs: Inputs) -> Callable[[], np.ndarray]:
+def _load_pt2(content: bytes, inputs: Tensors) -> Callable[[], np.ndarray]:
     module = torch.export.load(io.BytesIO(content)).module()
     return lambda: _complex(module(*inputs).numpy())
 
 
-def _load_onnx(content: bytes, inputs: Inputs) -> Callable[[], np.ndarray]:
+def _load_onnx(content: bytes, inputs: Tensors) -> Callable[[], np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -207,13 +199,8 @@ def _complex(answer: np.ndarray) -> np.ndarray:
     return complex_
 
 
-def _write(content: bytes, stream: IO[bytes]) -> None:
-    stream.write(content)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as stream:
-        write_atomically(target, lambda out: shutil.copyfileobj(stream, out))
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda stream: stream.write(content))
 
 
 @contextmanager

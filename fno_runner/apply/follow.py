@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from fno_runner.apply.live import STATE, Live, Opening, WatchState
-from fno_runner.apply.live_page import PAGE, Shown, write_page
-from fno_runner.apply.outputs import draw, write_object, write_product, write_record
+from fno_runner.apply.live_page import PAGE, write_page
+from fno_runner.apply.outputs import draw, numbered, write_object, write_product, write_record
 from fno_runner.apply.watch import Arrivals, Piece
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.apply.watch_folder import Folder
@@ -51,7 +51,7 @@ class Watched:
     frames: int
     r_own: float | None
     state: str
-    left_out: tuple[str, ...] = ()
+    left_out: Sequence[str] = ()
 
 
 def arrivals(path: Path, hints: Hints) -> Arrivals:
@@ -64,15 +64,12 @@ def arrivals(path: Path, hints: Hints) -> Arrivals:
 def output_folder(wanted: Path) -> Iterator[tuple[Path, WatchState | None]]:
     """The folder that a watch writes into, held by it alone, and what is there to go on from.
 
-    It is `wanted`, or `wanted`-2, -3, …: the first that is not there, is empty, or is a watch's.
+    It is the first of `numbered` that is not there, is empty, or is a watch's.
 
     Raises:
         UserError: another watch writes there at this moment. MachineError: the disk refuses.
     """
-    number, folder = 1, wanted
-    while folder.exists() and not _is_a_watchs(folder):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
+    folder = next(name for name in numbered(wanted) if not name.exists() or _is_a_watchs(name))
     make_folder(folder)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
@@ -127,7 +124,7 @@ def follow(
 
     with heard(on_signal):
         if kept is None:
-            write_page(folder, Shown(title, "waiting for frames", 0, limits.frames, None, True))
+            write_page(folder, title, "waiting for frames", declared=limits.frames)
             pieces = _first(source, limits, stop)
             if stop.is_set():
                 return Watched(signals[0], 0, None, "stopped before there were enough frames")
@@ -149,8 +146,7 @@ def follow(
         if not len(live):
             raise UserError(f"{source.path}: no frame can be used")
         left_out = writer.finish(state)
-    ended_by = signals[0] if signals else 0
-    return Watched(ended_by, len(live), live.r_own, state, tuple(left_out))
+    return Watched(signals[0] if signals else 0, len(live), live.r_own, state, left_out)
 
 
 def _first(source: Arrivals, limits: Limits, stop: Event) -> list[Piece]:
@@ -162,8 +158,8 @@ def _first(source: Arrivals, limits: Limits, stop: Event) -> list[Piece]:
     pieces: list[Piece] = []
     since = monotonic()
     while not stop.is_set():
-        for piece in source.poll():
-            pieces.append(piece)
+        if arrived := list(source.poll()):
+            pieces += arrived
             since = monotonic()
         count = sum(map(len, pieces))
         if count >= min(OPENING, limits.frames or OPENING) or source.complete:
@@ -256,9 +252,16 @@ class _Writer:
         said = [*source.remarks(), *live.refused.values()]
         if live.left_out:
             said.append(f"{live.left_out} frames without a beam are left out")
-        declared = self._limits.frames or source.declared
-        shown = Shown(live.title, state, len(live), declared, live.r_own, arriving, tuple(said))
-        write_page(self._folder, shown)
+        write_page(
+            self._folder,
+            live.title,
+            state,
+            frames=len(live),
+            declared=self._limits.frames or source.declared,
+            r_own=live.r_own,
+            arriving=arriving,
+            remarks=said,
+        )
         if not arriving:
             for remark in said:
                 log.warning("%s", remark)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fno_runner.apply.model import find_model
 from fno_runner.apply.outputs import new_folder
-from fno_runner.cli import Parser
+from fno_runner.cli import Parser, number_where
 from fno_runner.config import BINNINGS
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Outline
@@ -24,6 +24,9 @@ from fno_runner.errors import UserError
 log = logging.getLogger("fno_runner")
 
 AnyScan = TypeVar("AnyScan", bound=Outline)
+
+positive = number_where(lambda number: 0 < number < math.inf, "a number > 0")
+"""The type of such an option."""
 
 FILES = """\
 Written into OUT, which is new:
@@ -97,17 +100,6 @@ def tell_left_out(names: Sequence[str]) -> None:
     if names:
         known = "no pixel size is known; --pixel-size tells it"
         log.warning("not written: %s (%s)", ", ".join(names), known)
-
-
-def positive(text: str) -> float:
-    """A number > 0, from an option."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}': allowed is a number > 0")
-    return number
 
 
 def _probe(path: Path, size: int) -> np.ndarray:

@@ -124,11 +124,7 @@ def _product(
         obj=fit.obj,
         seen=canvas.seen(),
         weight=canvas.weight,
-        probe=fit.probe,
-        positions=fit.positions,
-        pixel_size=scan.pixel_size,
-        energy=scan.energy,
-        distance=scan.distance,
+        scan=fitted,
         title=f"{given.scan.name}, fitted without a network",
         record=record_of_scan(scan, device, **told),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from fno_runner.apply.assemble import Assembler
-from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.product import Product, record_of
 from fno_runner.apply.watch import Piece
-from fno_runner.data.frames import MAX_OBJECT, Scan, amplitudes, bring_to_size, with_frames
-from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.frames import MAX_OBJECT, Outline, Scan, amplitudes, with_frames
+from fno_runner.data.measured import Chained, Flags, InMemory, Measured
 from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.data.recording import Recording, clean
 from fno_runner.data.scan import patterns_of
@@ -26,7 +24,6 @@ from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import GrowingCanvas
 
 STATE, VERSION = "watch.npz", 1
-NO_POSITIONS = np.zeros((0, 2))
 
 
 @dataclass(frozen=True)
@@ -40,24 +37,7 @@ class Opening:
     recording: Recording
     scan: Scan
     prepared: Prepared
-    keys: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        pieces: list[Piece],
-        model: TrainedModel,
-        binning: int,
-        as_told: Callable[[Scan], Scan],
-        prepared: Callable[[Scan], Prepared],
-    ) -> Opening:
-        """
-        Raises:
-            UserError: they cannot be frames of a scan, or do not fit the network.
-        """
-        recording = clean(_joined([piece.measured for piece in pieces]))
-        scan = as_told(bring_to_size(recording, model.config.size, binning))
-        return cls(recording, scan, prepared(scan), tuple(piece.key for piece in pieces))
+    keys: list[str]
 
     @property
     def fingerprint(self) -> str:
@@ -82,8 +62,13 @@ class Opening:
         return with_frames(scan, amplitudes(later, scan.crop), positions)
 
 
-def _joined(parts: list[Measured]) -> Measured:
-    """Parts of a scan as one, which is of the first's format, probe and units."""
+def recording_of(pieces: list[Piece]) -> Recording:
+    """The first frames of a scan as one recording, of the first one's format, probe and units.
+
+    Raises:
+        UserError: they cannot be frames of a scan.
+    """
+    parts = [piece.measured for piece in pieces]
     first = parts[0]
 
     def frames_of(part: Measured) -> np.ndarray:
@@ -96,10 +81,9 @@ def _joined(parts: list[Measured]) -> Measured:
         raise UserError(f"{first.path}: the first frames are of several sizes: {shown} px")
     flags = first.flags
     if flags is not None and flags.marks.shape[0] == first.frames.shape[0] > 1:
-        marks = [next(iter(part.flags.marks.blocks()))[1] for part in parts if part.flags]
-        flags = Flags(InMemory(np.concatenate(marks)), flags.bad)
+        flags = Flags(Chained([part.flags.marks for part in parts if part.flags]), flags.bad)
     monitors = [part.monitor for part in parts if part.monitor is not None]
-    return replace(
+    whole = replace(
         first,
         frames=InMemory(np.concatenate([frames_of(part) for part in parts])),
         positions=np.concatenate([part.positions for part in parts]),
@@ -107,6 +91,7 @@ def _joined(parts: list[Measured]) -> Measured:
         monitor=np.concatenate(monitors) if len(monitors) == len(parts) else None,
         reference=None,
     )
+    return clean(whole)
 
 
 class Live:
@@ -117,21 +102,14 @@ class Live:
     """
 
     def __init__(self, opening: Opening, title: str) -> None:
-        prepared = opening.prepared
         self.opening, self.title = opening, title
         self.canvas = GrowingCanvas()
-        self._assembler = Assembler(
-            prepared.network,
-            prepared.scale,
-            prepared.device,
-            prepared.infer_batch_size,
-            self.canvas,
-        )
-        self.positions = NO_POSITIONS
+        self._assembler = Assembler(opening.prepared, self.canvas)
+        self.positions = np.zeros((0, 2))
         self.keys: list[str] = []
         self.refused: dict[str, str] = {}
         self.left_out = 0
-        self._record = record_of(prepared)
+        self._record = record_of(opening.prepared)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -168,23 +146,18 @@ class Live:
 
     def product(self, state: str) -> Product:
         """The object as it is now, cut to what the positions reach, as that of a whole file is."""
-        scan = self.opening.scan
-        half = scan.size // 2
-        low = np.floor(self.positions.min(axis=0)).astype(int) - half
-        placed = self.positions - low
-        high = np.ceil(placed.max(axis=0)).astype(int) + half + 1
-        canvas = self.canvas.window((int(low[0]), int(low[1])), (int(high[0]), int(high[1])))
-        assert scan.probe is not None
+        opening = self.opening.scan
+        row, col = np.floor(self.positions.min(axis=0)).astype(int) - opening.size // 2
+        facts = vars(opening) | {"positions": self.positions - (row, col)}
+        del facts["amplitude"]  # of the opening's frames only
+        scan = Outline(**facts)
+        canvas = self.canvas.window((int(row), int(col)), scan.shape)
         told = {"frames": len(self), "frames_without_beam": self.left_out}
         return Product(
             obj=canvas.mean(),
             seen=canvas.seen(),
             weight=canvas.weight,
-            probe=scan.probe,
-            positions=placed,
-            pixel_size=scan.pixel_size,
-            energy=scan.energy,
-            distance=scan.distance,
+            scan=scan,
             title=self.title,
             record=self._record
             | {"r_own": self.r_own, "watch": state, "scan": {"source": scan.source, **told}},

@@ -3,10 +3,10 @@ that cannot open a file of this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from html import escape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,45 +25,42 @@ SERVED = {"/": PAGE, **{f"/{name}": name for name in (PAGE, OBJECT, PICTURE, REC
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the page says."""
-
-    title: str
-    state: str
-    frames: int
-    declared: int | None
-    r_own: float | None
-    arriving: bool
-    remarks: tuple[str, ...] = ()
-
-
-def write_page(folder: Path, shown: Shown) -> None:
+def write_page(
+    folder: Path,
+    title: str,
+    state: str,
+    *,
+    frames: int = 0,
+    declared: int | None = None,
+    r_own: float | None = None,
+    arriving: bool = True,
+    remarks: Sequence[str] = (),
+) -> None:
     """Write watch.html, which needs nothing but the picture beside it.
 
     Raises:
         MachineError: the disk refuses.
     """
     now = datetime.now().astimezone()
-    reload = f'<meta http-equiv="refresh" content="{RELOAD_S}">' if shown.arriving else ""
-    of = "" if shown.declared is None else f" of {shown.declared:,}"
+    reload = f'<meta http-equiv="refresh" content="{RELOAD_S}">' if arriving else ""
+    of = "" if declared is None else f" of {declared:,}"
     rows = {
-        "State": shown.state,
-        "Frames": f"{shown.frames:,}{of}",
-        "R of each frame’s own answer": "–" if shown.r_own is None else f"{shown.r_own:.4f}",
+        "State": state,
+        "Frames": f"{frames:,}{of}",
+        "R of each frame’s own answer": "–" if r_own is None else f"{r_own:.4f}",
         "Written": now.strftime("%Y-%m-%d %H:%M:%S"),
     }
     table = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
     # A name of its own for each, so that no browser shows an old one.
-    picture = f"{PICTURE}?{shown.frames}{'' if shown.arriving else '-all'}"
+    picture = f"{PICTURE}?{frames}{'' if arriving else '-all'}"
     figure = f"""<figure><img src="{picture}" alt="Amplitude and phase">
-<figcaption>Amplitude, left, and phase without its offset and its plane, after {shown.frames:,}
+<figcaption>Amplitude, left, and phase without its offset and its plane, after {frames:,}
 frames.</figcaption></figure>"""
-    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in shown.remarks)
+    listed = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{reload}
 <meta name="viewport" content="width=device-width">
-<title>{shown.frames:,} frames · {escape(shown.title)}</title>
+<title>{frames:,} frames · {escape(title)}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
   color: #222; background: #fff }}
@@ -71,12 +68,12 @@ h1 {{ font-size: 1.3rem }} th {{ text-align: left; padding-right: 2rem; font-wei
 td {{ font-variant-numeric: tabular-nums }} img {{ max-width: 100% }} figure {{ margin: 1rem 0 }}
 #late {{ color: #a33; font-weight: 600 }}
 </style></head><body>
-<h1>{escape(shown.title)}</h1>
+<h1>{escape(title)}</h1>
 <table>{table}</table>
 <p id="late"></p>
-{figure if shown.frames else ""}
-<ul>{remarks}</ul>
-{_late(now) if shown.arriving else ""}
+{figure if frames else ""}
+<ul>{listed}</ul>
+{_late(now) if arriving else ""}
 </body></html>
 """
     write_text_atomically(folder / PAGE, text)
@@ -122,10 +119,8 @@ def served(folder: Path, port: int | None) -> Iterator[str | None]:
         yield None
         return
 
-    def handler(*args: Any) -> _Handler:
-        return _Handler(*args, directory=str(folder))
-
     try:
+        handler = partial(_Handler, directory=str(folder))
         server = ThreadingHTTPServer((LOOPBACK, port), handler)
     except OSError as error:
         raise UserError(f"--serve {port}: {error.strerror or error}") from error

@@ -51,18 +51,14 @@ class TrainedModel:
         return f"run {self.record.run_id}, seed {self.config.seed}"
 
     def load(
-        self,
-        device: torch.device,
-        *,
-        subpixel: bool,
-        mask: Bool[torch.Tensor, "n n"] | None = None,
+        self, device: torch.device, mask: Bool[torch.Tensor, "n n"] | None = None
     ) -> Reconstructor:
         """The network on a device, for patterns of a detector with this mask.
 
         Raises:
             UserError: the weights are missing, torn, or of another configuration.
         """
-        model = Reconstructor(self.config, subpixel=subpixel, mask=mask)
+        model = Reconstructor(self.config, subpixel=True, mask=mask)
         load_weights(self.weights, model)
         return model.to(device)
 
@@ -216,10 +212,10 @@ def _recommendations(content: Any) -> dict[str, list[str]]:
     if content["schema_version"] not in KNOWN_RECOMMENDATIONS:
         raise ValueError(f"schema_version is {content['schema_version']!r}")
     recommended = {}
-    for one in content["series"]:
-        if (chosen := one["recommended"]) is not None:
+    for series in content["series"]:
+        if (chosen := series["recommended"]) is not None:
             run_ids = [str(run_id) for run_id in chosen["run_ids"]]
             if not run_ids or not all(map(RUN_ID.fullmatch, run_ids)):
                 raise ValueError("run_ids are no names of runs")
-            recommended[str(one["name"]) or "all"] = run_ids
+            recommended[str(series["name"]) or "all"] = run_ids
     return recommended

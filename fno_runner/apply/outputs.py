@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from fno_runner.apply.product import Product
 from fno_runner.data import units
@@ -28,8 +30,6 @@ CXI_VERSION = 160
 CXI_PIXEL_IS_INVALID = 0x00000001
 """Of Maia's specification, version 1.6: in the mask of an image."""
 OBJECT, PICTURE, RECONSTRUCTION = "object.npz", "object.png", "reconstruction.json"
-WRITERS: dict[str, Callable[[Product, IO[bytes]], None]]
-"""A file's name -> what writes it; below, where the writers are."""
 METRIC = frozenset({"product.h5"})
 """Files that cannot be written without the pixel's size."""
 
@@ -46,7 +46,7 @@ def write_product(product: Product, folder: Path) -> list[str]:
     left_out = []
     write_object(product, folder)
     for name, write in WRITERS.items():
-        if product.pixel_size is None and name in METRIC:
+        if product.scan.pixel_size is None and name in METRIC:
             left_out.append(name)
         else:
             write_atomically(folder / name, partial(write, product))
@@ -58,15 +58,28 @@ def write_product(product: Product, folder: Path) -> list[str]:
 def write_object(product: Product, folder: Path) -> None:
     """object.npz alone: the object as numbers, with its probe and positions.
 
+    The names are the raw layout's: with `diff3d` beside them it is a scan again.
+
     Raises:
         MachineError: the disk refuses.
     """
-    write_npz(folder / OBJECT, _arrays(product))
+    scan, probe = product.scan, product.probe
+    arrays = {
+        "objectGuess": product.obj,
+        "probeGuess": probe[0] if len(probe) == 1 else probe,
+        "xcoords": scan.positions[:, 1],
+        "ycoords": scan.positions[:, 0],
+        "object_seen": product.seen,
+        "object_light": product.weight,
+        **raw_npz.numbers(scan.pixel_size, scan.energy, scan.distance),
+    }
+    write_npz(folder / OBJECT, arrays)
 
 
 def draw(product: Product, folder: Path) -> None:
     """object.png alone."""
-    draw_object(folder / PICTURE, product.title, product.obj, product.seen, product.pixel_size)
+    pixel_size = product.scan.pixel_size
+    draw_object(folder / PICTURE, product.title, product.obj, product.seen, pixel_size)
 
 
 def write_record(product: Product, folder: Path) -> None:
@@ -79,7 +92,7 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
     """Let `fill` write into a folder that appears whole, under this name or the next free one.
 
     Returns:
-        its name: `wanted`, or `wanted`-2, -3, … where there is something already.
+        its name, of `numbered`.
 
     Raises:
         MachineError: the disk refuses.
@@ -89,61 +102,54 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
         working = Path(tempfile.mkdtemp(dir=wanted.parent, prefix=f".{wanted.name}."))
     except OSError as error:
         raise MachineError(f"cannot write {wanted}: {error.strerror or error}") from error
+    names = numbered(wanted)
     try:
         fill(working)
         working.chmod(0o755)
-        number, final = 1, wanted
         while True:
-            if not os.path.lexists(final):
-                try:
-                    working.rename(final)
-                    return final
-                except FileExistsError:  # somebody was faster
-                    pass
-                except OSError as error:
-                    if not final.exists():
-                        raise MachineError(
-                            f"cannot write {final}: {error.strerror or error}"
-                        ) from error
-            number += 1
-            final = wanted.with_name(f"{wanted.name}-{number}")
+            final = next(name for name in names if not os.path.lexists(name))
+            try:
+                working.rename(final)
+            except OSError as error:
+                if not final.exists():  # else somebody was faster
+                    raise MachineError(
+                        f"cannot write {final}: {error.strerror or error}"
+                    ) from error
+            else:
+                return final
     finally:
         shutil.rmtree(working, ignore_errors=True)
 
 
-def _arrays(product: Product) -> dict[str, np.ndarray]:
-    """The raw layout's names: with `diff3d` beside them it is a scan again."""
-    return {
-        "objectGuess": product.obj,
-        "probeGuess": product.probe[0] if len(product.probe) == 1 else product.probe,
-        "xcoords": product.positions[:, 1],
-        "ycoords": product.positions[:, 0],
-        "object_seen": product.seen,
-        "object_light": product.weight,
-        **raw_npz.numbers(product.pixel_size, product.energy, product.distance),
-    }
+def numbered(wanted: Path) -> Iterator[Path]:
+    """`wanted`, `wanted`-2, `wanted`-3, …, to take the first of that will do."""
+    yield wanted
+    for number in count(2):
+        yield wanted.with_name(f"{wanted.name}-{number}")
 
 
-def metres(product: Product) -> Float64[np.ndarray, "f 2"]:
+def _metres(product: Product) -> Float64[np.ndarray, "f 2"]:
     """Positions (row, column) from the middle of the object [m]."""
-    assert product.pixel_size is not None
+    assert product.scan.pixel_size is not None
     middle = np.array(product.obj.shape) / 2
-    return (product.positions - middle) * product.pixel_size
+    return (product.scan.positions - middle) * product.scan.pixel_size
 
 
-def _hdf5(stream: IO[bytes], fill: Callable[[Any], None]) -> None:
+@contextmanager
+def _hdf5(stream: IO[bytes]) -> Iterator[Any]:
+    """An HDF5 file to be filled, which then is written into a stream."""
     import h5py
 
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
-        fill(file)
+        yield file
     stream.write(memory.getbuffer())
 
 
 def _write_cxi(product: Product, stream: IO[bytes]) -> None:
     """CXI 1.6 (Maia, 2012): the object is an image, the probe belongs to the source."""
-
-    def fill(file: Any) -> None:
+    scan = product.scan
+    with _hdf5(stream) as file:
         file["cxi_version"] = CXI_VERSION
         file.attrs["default"] = "entry_1"
         entry = file.create_group("entry_1")
@@ -165,82 +171,68 @@ def _write_cxi(product: Product, stream: IO[bytes]) -> None:
         process["date"] = product.record["written"]
         source = entry.create_group("instrument_1/source_1")
         source["probe"] = product.probe
-        if product.energy is not None:
-            source["energy"] = product.energy
-        if product.distance is not None:
-            entry["instrument_1/detector_1/distance"] = product.distance
-        if product.pixel_size is not None:
+        if scan.energy is not None:
+            source["energy"] = scan.energy
+        if scan.distance is not None:
+            entry["instrument_1/detector_1/distance"] = scan.distance
+        if scan.pixel_size is not None:
             height, width = product.obj.shape
-            image["image_size"] = np.array([width, height, 0]) * product.pixel_size
+            image["image_size"] = np.array([width, height, 0]) * scan.pixel_size
             for axis in "xy":
-                image[f"{axis}_pixel_size"] = product.pixel_size
-            moved = np.zeros((len(product.positions), 3))
-            moved[:, 1::-1] = metres(product)
+                image[f"{axis}_pixel_size"] = scan.pixel_size
+            moved = np.zeros((len(scan), 3))
+            moved[:, 1::-1] = _metres(product)
             entry["sample_1/geometry_1/translation"] = moved
-
-    _hdf5(stream, fill)
 
 
 def _write_ptychodus(product: Product, stream: IO[bytes]) -> None:
     """A product as ptychodus reads it; NaN stands for an energy or distance that is not known."""
-    pixel = product.pixel_size
-    assert pixel is not None
-
-    def fill(file: Any) -> None:
-        unknown = float("nan")
-        energy = unknown if product.energy is None else product.energy / units.ELECTRONVOLT
+    scan, unknown = product.scan, float("nan")
+    with _hdf5(stream) as file:
         file.attrs.update(
             {
                 "name": product.title,
                 "comments": product.record["command"],
-                "detector_object_distance_m": (
-                    unknown if product.distance is None else product.distance
+                "detector_object_distance_m": unknown if scan.distance is None else scan.distance,
+                "probe_energy_eV": (
+                    unknown if scan.energy is None else scan.energy / units.ELECTRONVOLT
                 ),
-                "probe_energy_eV": energy,
                 "probe_photon_count": float(np.square(np.abs(product.probe)).sum()),
                 "exposure_time_s": 0.0,
                 "mass_attenuation_m2_kg": 0.0,
                 "tomography_angle_deg": 0.0,
             }
         )
-        place = metres(product)
+        place = _metres(product)
         file["probe_position_indexes"] = np.arange(len(place))
         file["probe_position_x_m"] = place[:, 1]
         file["probe_position_y_m"] = place[:, 0]
         file["probe"] = product.probe[None]  # (1, M, N, N): the same for all frames
         file["object"] = product.obj[None]  # one layer
         for name in ("probe", "object"):
-            file[name].attrs["pixel_width_m"] = pixel
-            file[name].attrs["pixel_height_m"] = pixel
+            file[name].attrs["pixel_width_m"] = scan.pixel_size
+            file[name].attrs["pixel_height_m"] = scan.pixel_size
         file["object"].attrs["center_x_m"] = 0.0
         file["object"].attrs["center_y_m"] = 0.0
         file["object_layer_spacing_m"] = np.zeros(0)
         file["loss_epochs"] = np.zeros(0, int)
         file["loss_values"] = np.zeros(0)
 
-    _hdf5(stream, fill)
 
-
-def images(product: Product) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """Amplitude and phase [rad], float32; NaN where nothing is known.
+def _write_tiff(which: int, what: str, product: Product, stream: IO[bytes]) -> None:
+    """The amplitude (0) or the phase [rad] (1), float32; NaN where nothing is known.
 
     From the phase an offset and a plane are removed, which diffraction cannot see.
     """
-    (amplitude, _), (phase, _) = align(product.obj, product.obj, product.seen)
-    dark = ~product.seen
-    shown = [image.astype(np.float32) for image in (amplitude, phase)]
-    for image in shown:
-        image[dark] = np.nan
-    return shown[0], shown[1]
-
-
-def _write_tiff(image: np.ndarray, what: str, product: Product, stream: IO[bytes]) -> None:
     import tifffile
 
-    said = {"what": what, "title": product.title, "pixel_size_m": product.pixel_size}
+    aligned, _ = align(product.obj, product.obj, product.seen)[which]
+    image = np.where(product.seen, aligned, np.nan).astype(np.float32)
+    pixel_size = product.scan.pixel_size
+    said = {"what": what, "title": product.title, "pixel_size_m": pixel_size}
     size: dict[str, Any] = {}
-    if product.pixel_size is not None:
-        per_cm = 1e-2 / product.pixel_size
+    if pixel_size is not None:
+        per_cm = 1e-2 / pixel_size
         size = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
     memory = io.BytesIO()  # tifffile wants a file that has a name, or none
     tifffile.imwrite(
@@ -255,19 +247,12 @@ def _write_tiff(image: np.ndarray, what: str, product: Product, stream: IO[bytes
     stream.write(memory.getbuffer())
 
 
-def _write_phase(product: Product, stream: IO[bytes]) -> None:
-    what = "phase [rad], less its offset and its plane; NaN where no light fell"
-    _write_tiff(images(product)[1], what, product, stream)
-
-
-def _write_amplitude(product: Product, stream: IO[bytes]) -> None:
-    what = "amplitude of the object's transmission; NaN where no light fell"
-    _write_tiff(images(product)[0], what, product, stream)
-
-
-WRITERS = {
+PHASE = "phase [rad], less its offset and its plane; NaN where no light fell"
+AMPLITUDE = "amplitude of the object's transmission; NaN where no light fell"
+WRITERS: dict[str, Callable[[Product, IO[bytes]], None]] = {
     "object.cxi": _write_cxi,
     "product.h5": _write_ptychodus,
-    "phase.tif": _write_phase,
-    "amplitude.tif": _write_amplitude,
+    "phase.tif": partial(_write_tiff, 1, PHASE),
+    "amplitude.tif": partial(_write_tiff, 0, AMPLITUDE),
 }
+"""A file's name -> what writes it."""

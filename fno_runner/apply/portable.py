@@ -104,12 +104,8 @@ def _product(a: Pair, b: Pair) -> Pair:
 
 def _between(x: Pair, matrix: Pair) -> Pair:
     """matrix · x · matrixᵀ: a transform of both axes."""
-    left = (
-        torch.matmul(matrix[0], x[0]) - torch.matmul(matrix[1], x[1]),
-        torch.matmul(matrix[0], x[1]) + torch.matmul(matrix[1], x[0]),
-    )
-    re, im = matrix[0].T, matrix[1].T
-    return (
-        torch.matmul(left[0], re) - torch.matmul(left[1], im),
-        torch.matmul(left[0], im) + torch.matmul(left[1], re),
-    )
+    return _matmul(_matmul(matrix, x), (matrix[0].T, matrix[1].T))
+
+
+def _matmul(a: Pair, b: Pair) -> Pair:
+    return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,6 @@ from fno_runner.device import allow_tf32
 from fno_runner.provenance import provenance
 from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstructor import Reconstructor
-
-log = logging.getLogger("fno_runner")
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,21 @@ def prepare(
         UserError: they do not fit, or the weights cannot be used.
     """
     assert stream.scan.probe is not None
-    alike, remarks = check_probe(model, stream.scan.probe, any_probe=any_probe)
-    for remark in remarks:
-        log.warning("%s", remark)
+    likeness = check_probe(model, stream.scan.probe, any_probe=any_probe)
     allow_tf32(model.config.precision == "tf32")
     mask = None if stream.scan.mask is None else torch.from_numpy(stream.scan.mask)
     return Prepared(
         model=model,
         stream=stream,
-        network=model.load(device, subpixel=True, mask=mask),
+        network=model.load(device, mask),
         scale=stream.input_scale,
         device=device,
         infer_batch_size=infer_batch_size or model.config.infer_batch_size,
-        likeness=alike,
+        likeness=likeness,
     )
 
 
-def warm_up(model: TrainedModel, device: torch.device, frames: int = 32) -> None:
+def warm_up(model: TrainedModel, device: torch.device) -> None:
     """Do what takes long at the first time only, as long as nobody waits for it.
 
     Raises:
@@ -79,13 +74,13 @@ def warm_up(model: TrainedModel, device: torch.device, frames: int = 32) -> None
     import h5py  # noqa: F401
     import PIL.Image  # noqa: F401
 
-    size = model.config.size
+    frames, size = 32, model.config.size
     patterns = Patterns(
         amplitude=np.ones((frames, size, size), np.float32),
         positions=np.zeros((frames, 2), np.float32),
         probe=np.ones((size, size), np.complex64),
     )
-    network = model.load(device, subpixel=True)
+    network = model.load(device)
     patches = predict(network, patterns, 1.0, device, frames)
     predicted_amplitude(patches, patterns, frames)
     provenance(device)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex64, Float32, Float64
+from jaxtyping import Bool, Complex64, Float32
 
 from fno_runner.apply.prepared import Prepared
 from fno_runner.data.frames import Outline
@@ -21,23 +21,22 @@ class Product:
     """A reconstruction.
 
     obj: complex64 (H, W). seen: where it is known. weight: the light that a pixel had.
-    probe: complex64 (M, N, N), modes, so that |far field of probe · object| is the amplitude.
-    positions: float64 (F, 2), row and column [px]; a patch is obj[row − N/2 : row + N/2, …].
-    pixel_size: of the object [m]. energy: of a photon [J]. distance: of the detector [m].
-        Each is None where the scan's file does not tell.
+    scan: of what, with the probe and the positions that belong to `obj`.
     record: what there is to say in words and numbers, for reconstruction.json.
     """
 
     obj: Complex64[np.ndarray, "h w"]
     seen: Bool[np.ndarray, "h w"]
     weight: Float32[np.ndarray, "h w"]
-    probe: Complex64[np.ndarray, "m n n"]
-    positions: Float64[np.ndarray, "f 2"]
-    pixel_size: float | None
-    energy: float | None
-    distance: float | None
+    scan: Outline
     title: str
     record: dict[str, Any]
+
+    @property
+    def probe(self) -> Complex64[np.ndarray, "m n n"]:
+        """Modes, so that |far field of probe · object| is the amplitude."""
+        assert self.scan.probe is not None
+        return self.scan.probe
 
 
 def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
@@ -60,18 +59,15 @@ def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
 
 def record_of_scan(scan: Outline, device: torch.device, **told: Any) -> dict[str, Any]:
     """What reconstruction.json says of scan and machine, and what is `told`."""
+    try:
+        installed = version("fno-study")
+    except PackageNotFoundError:  # a checkout that is run as it lies
+        installed = "(not installed)"
     return {
-        "program": f"fno-study {_version()}",
+        "program": f"fno-study {installed}",
         "command": "python -m fno_runner.reconstruct",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "scan": {"source": scan.source, "frames": len(scan)},
         **told,
         "provenance": provenance(device),
     }
-
-
-def _version() -> str:
-    try:
-        return version("fno-study")
-    except PackageNotFoundError:  # a checkout that is run as it lies
-        return "(not installed)"

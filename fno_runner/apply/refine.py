@@ -9,7 +9,7 @@ import numpy as np
 
 from fno_runner.apply.prepared import Prepared
 from fno_runner.apply.product import Product
-from fno_runner.scan.iterative import OnIteration, reconstruct, residual
+from fno_runner.scan.iterative import Fit, reconstruct, residual
 
 log = logging.getLogger("fno_runner")
 
@@ -22,7 +22,6 @@ def refine(
     probe: bool = False,
     positions: bool = False,
     compare: bool = False,
-    on_pass: OnIteration | None = None,
 ) -> Product:
     """Go on from a network's object by gradient descent on the amplitudes.
 
@@ -36,39 +35,31 @@ def refine(
         whole fit, during each pass, and the same of the fit from vacuum.
     """
     scan = prepared.stream.whole
-    assert scan.probe is not None
     # As far as the frames reach; the fit keeps vacuum where no light told of the object.
     start = np.where(product.seen, product.obj, 0).astype(np.complex64)
     told: dict[str, object] = {"passes": passes, "probe": probe, "positions": positions}
-    fits = {}
-    for name, first_object in (("network", start), ("vacuum", None)):
-        if first_object is None and not compare:
-            continue
+
+    def fitted(name: str, first_object: np.ndarray | None) -> tuple[Fit, float]:
         fit = reconstruct(
             scan,
-            modes=len(scan.probe),
+            modes=len(product.probe),
             iterations=passes,
             fit_probe=probe,
             fit_positions=positions,
             first_object=first_object,
-            on_iteration=on_pass,
+            device=prepared.device,
         )
-        fits[name] = fit
         r = residual(fit, scan)
         told[f"from_{name}"] = {"r": r, "r_of_passes": list(fit.r), "seconds": fit.seconds}
         log.info("%d passes from %s: R %.4f, %.2f s", passes, name, r, fit.seconds)
-    fit = fits["network"]
-    refined = told["from_network"]
-    assert isinstance(refined, dict)
+        return fit, r
+
+    fit, r = fitted("network", start)
+    if compare:
+        fitted("vacuum", None)
     return replace(
         product,
         obj=fit.obj,
-        probe=fit.probe,
-        positions=fit.positions,
-        record={
-            **product.record,
-            "r_of_network": product.record["r"],
-            "r": refined["r"],
-            "refined": told,
-        },
+        scan=replace(product.scan, probe=fit.probe, positions=fit.positions),
+        record=product.record | {"r_of_network": product.record["r"], "r": r, "refined": told},
     )

@@ -61,7 +61,8 @@ class GrowingFile(Arrivals):
         with self._opened(_is_written(self.path)) as measured:
             if measured is None or max(stop for _, stop in wanted) > measured.frames.shape[0]:
                 raise UserError(f"{self.path}: the frames it began with are not there any more")
-            return [self._piece(measured, first, stop) for first, stop in wanted]
+            section = _section(measured)
+            return [self._piece(measured, rows[0], section.read(*rows)) for rows in wanted]
 
     def go_on(self, keys: Iterable[str]) -> None:
         self._taken = max((_rows(key)[1] for key in keys), default=0)
@@ -89,65 +90,50 @@ class GrowingFile(Arrivals):
             if length < max(self._taken, self._length):
                 raise UserError(f"{self.path}: has {length} frames, and had {self._length} before")
             settled, self._length = (min(length, self._length) if swmr else length), length
-            step = min(AT_ONCE, frames_a_block(measured.frames.shape, measured.frames.dtype))
+            section = _section(measured)
+            step = min(AT_ONCE, frames_a_block(section.shape, section.dtype))
             while self._taken < settled:
-                stop = min(self._taken + step, settled)
-                piece = self._piece(measured, self._taken, stop)
-                full = self._full(measured, piece)
-                if full == 0 and not self._skip_empty(measured, piece, settled):
-                    self.waits_for = f"frame {self._taken} is empty"
-                    return
+                frames = section.read(self._taken, min(self._taken + step, settled))
+                lit = section.lit(frames)
+                full = len(lit) if lit.all() else int(lit.argmin())
                 if full > 0:
                     self._empty_since = None
-                    yield self._piece(measured, self._taken, self._taken + full, piece)
+                    yield self._piece(measured, self._taken, frames[:full])
                     self._taken += full
+                elif not self._skip_empty(section, lit, settled):
+                    self.waits_for = f"frame {self._taken} is empty"
+                    return
             self.waits_for = f"it has {length} frames"
 
-    def _full(self, measured: Measured, piece: Piece) -> int:
-        """How many frames from the piece's first on hold something."""
-        empty = np.flatnonzero(self._empty(measured, piece))
-        return int(empty[0]) if len(empty) else len(piece)
+    def _skip_empty(self, section: Section, lit: np.ndarray, settled: int) -> bool:
+        """Whether the empty frames that come next came no more although others did.
 
-    def _empty(self, measured: Measured, piece: Piece) -> np.ndarray:
-        frames = piece.measured.frames
-        assert isinstance(measured.frames, Section) and isinstance(frames, InMemory)
-        fill = measured.frames.fill
-        nothing = (frames.array == fill) | (frames.array != frames.array)
-        return np.asarray(nothing.all(axis=(1, 2)))
-
-    def _skip_empty(self, measured: Measured, piece: Piece, settled: int) -> bool:
-        """Whether the empty frames at the piece's beginning came no more although others did."""
-        beyond = np.flatnonzero(~self._empty(measured, piece))
-        if not len(beyond):
-            if piece.measured.frames.shape[0] + self._taken >= settled:
+        Args:
+            lit: which frames from the next one on hold something; the first does not.
+        """
+        if not lit.any():
+            if self._taken + len(lit) >= settled:
                 return False  # those at the end may still come
-            last = self._piece(measured, settled - 1, settled)
-            if self._empty(measured, last).all():
+            if not section.lit(section.read(settled - 1, settled)).any():
                 return False
         now = monotonic()
         self._empty_since = now if self._empty_since is None else self._empty_since
         if now - self._empty_since < EMPTY_S:
             return False
-        empty = int(beyond[0]) if len(beyond) else len(piece)
+        empty = int(lit.argmax()) if lit.any() else len(lit)
         self.left_out += empty
         self._taken += empty
         return True
 
-    def _piece(self, measured: Measured, first: int, stop: int, read: Piece | None = None) -> Piece:
-        """These frames, read now, or cut from the first ones of a piece that has been read."""
-        frames = measured.frames
-        if read is not None and isinstance(read.measured.frames, InMemory):
-            array = read.measured.frames.array[: stop - first]
-        else:
-            assert isinstance(frames, Section)
-            array = frames.read(first, stop)
-        flags = measured.flags
+    def _piece(self, measured: Measured, first: int, frames: np.ndarray) -> Piece:
+        """Frames that have been read, the first of this number, with what belongs to them."""
+        stop, flags = first + len(frames), measured.flags
         if flags is not None and isinstance(flags.marks, Section):
             flags = Flags(InMemory(flags.marks.read(first, stop)), flags.bad)
         monitor = None if measured.monitor is None else measured.monitor[first:stop]
         part = replace(
             measured,
-            frames=InMemory(array),
+            frames=InMemory(frames),
             positions=measured.positions[first:stop],
             of_frame=None,
             flags=flags,
@@ -174,11 +160,6 @@ class GrowingFile(Arrivals):
                     measured = self._read(source)
                 except UserError as error:
                     self.waits_for = str(error)
-                if measured is not None and not isinstance(measured.frames, Section):
-                    raise UserError(
-                        f"{self.path}: '{measured.frames_name}' is not (frames, rows, columns) in "
-                        f"the order of arrival; such a file can only be read when it is whole"
-                    )
                 yield measured
 
     def _read(self, source: _LiveSource) -> Measured:
@@ -217,6 +198,20 @@ def _is_written(path: Path) -> bool:
     return bool(head[FLAGS_AT] & SWMR_WRITE)
 
 
+def _section(measured: Measured) -> Section:
+    """A file's frames so far.
+
+    Raises:
+        UserError: they are not stored one after the other.
+    """
+    if not isinstance(measured.frames, Section):
+        raise UserError(
+            f"{measured.path}: '{measured.frames_name}' is not (frames, rows, columns) in the "
+            f"order of arrival; such a file can only be read when it is whole"
+        )
+    return measured.frames
+
+
 def _rows(key: str) -> tuple[int, int]:
     first, stop = key.split(":")
     return int(first), int(stop)
@@ -226,10 +221,9 @@ class Section(Frames):
     """The first frames of an HDF5 dataset (F, H, W) that is growing."""
 
     def __init__(self, dataset: Any, count: int, whole: Hdf5Frames) -> None:
-        self._dataset, self._whole = dataset, whole
+        self._dataset = dataset
         self.shape = (count, *whole.shape[1:])
         self.leading, self.dtype = self.shape[:1], whole.dtype
-        self.fill = dataset.fillvalue
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         yield 0, self.read(0, self.shape[0])
@@ -244,6 +238,11 @@ class Section(Frames):
             return np.asarray(self._dataset[first:stop])
         except Exception as error:  # whatever HDF5 says of a file that another process changes
             raise UserError(f"{self._dataset.file.filename}: cannot be read: {error}") from error
+
+    def lit(self, frames: np.ndarray) -> np.ndarray:
+        """Which of these frames hold something else than what stands where nothing was written."""
+        nothing = (frames == self._dataset.fillvalue) | (frames != frames)
+        return np.asarray(~nothing.all(axis=(1, 2)))
 
 
 class _LiveHdf5(Hdf5File):

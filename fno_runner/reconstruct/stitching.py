@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex64, Float32
+from jaxtyping import Bool, Complex64, Float, Float32
 
 from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Patterns, Raster
@@ -182,7 +182,7 @@ class GrowingCanvas(Canvas):
         return cut_out
 
 
-def covered(weight: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def covered(weight: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The pixels of a free scan that had enough light to be known."""
     lit = weight > 0
     if not lit.any():

@@ -56,7 +56,10 @@ def load_weights(path: Path, model: Reconstructor) -> float:
         raise UserError(f"{path}: not a whole safetensors file ({reason})") from None
     if difference := _difference(weights, expected):
         raise UserError(f"{path}: {difference}; it is not of the network of its configuration")
-    scale = _number(metadata.get(SCALE, ""))
+    try:
+        scale = float(metadata.get(SCALE, ""))
+    except ValueError:
+        scale = math.nan
     if not 0 < scale < math.inf:
         raise UserError(f"{path}: has no {SCALE}")
     model.load_state_dict(weights)
@@ -75,10 +78,3 @@ def _difference(stored: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
             shapes = f"{theirs.dtype} {tuple(theirs.shape)}, not {ours.dtype} {tuple(ours.shape)}"
             return f"'{name}' is {shapes}".replace("torch.", "")
     return ""
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +32,7 @@ FOR_WEIGHTS = 20
 GAIN = 2e-3
 """More passes are worth it if they bring R of frames left out down by this share of it."""
 
+Value = TypeVar("Value")
 Fitting = Callable[..., Fit]
 """`reconstruct` of one scan, as to modes, probe and device; gets smooth, iterations and frames."""
 
@@ -74,23 +77,24 @@ def choose(
         log.info("smooth %g, %d passes: R of frames left out %.4f", weight, iterations, r)
         return r
 
-    best = math.inf
     if smooth is None:
-        for weight in WEIGHTS:
-            r = r_of(weight, passes or FOR_WEIGHTS)
-            if r >= best:
-                break
-            best, smooth = r, weight
-        assert smooth is not None
+        smoothest = _last_better(WEIGHTS, lambda weight: r_of(weight, passes or FOR_WEIGHTS))
+        smooth, r = smoothest
     elif passes is not None:
-        best = r_of(smooth, passes)
-    if passes is not None:
-        return Choice(smooth, passes, best)
-    best = math.inf
-    for iterations in PASSES:
-        r = r_of(smooth, iterations)
-        if r >= best * (1 - GAIN):
+        r = r_of(smooth, passes)
+    if passes is None:
+        longest = _last_better(PASSES, partial(r_of, smooth), GAIN)
+        passes, r = longest
+    return Choice(smooth, passes, r)
+
+
+def _last_better(
+    values: Sequence[Value], r_of: Callable[[Value], float], gain: float = 0.0
+) -> tuple[Value, float]:
+    """The last value in a row that each brought R down by more than this share of it, and its R."""
+    chosen, best = values[0], math.inf
+    for value in values:
+        if (r := r_of(value)) >= best * (1 - gain):
             break
-        best, passes = r, iterations
-    assert passes is not None
-    return Choice(smooth, passes, best)
+        chosen, best = value, r
+    return chosen, best

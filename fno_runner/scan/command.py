@@ -20,7 +20,7 @@ from fno_runner.data.scan import hold_out
 from fno_runner.data.source import Hints
 from fno_runner.errors import MachineError, UserError
 from fno_runner.files import make_folder
-from fno_runner.scan.inspection import describe, draw, draw_fit
+from fno_runner.scan.inspection import describe, draw, draw_fit, modes_of
 from fno_runner.scan.iterative import ITERATIONS, reconstruct, residual
 from fno_runner.scan.orientation import ORIENTATIONS, SIGNS, check, orient
 
@@ -46,7 +46,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     output = _output(given)
     hints = Hints(data=given.data, entry=given.entry, probe=given.start)
@@ -95,13 +95,13 @@ def _inspect(given: argparse.Namespace, scan: Scan, picture: Path | None, consol
     console.print(table)
     if picture is not None:
         draw(scan, picture)
-        console.print(f"picture  {picture}", markup=False)
+        console.print(f"picture  {picture}")
     if given.check_orientation:
         _check_orientation(scan, console)
 
 
 def _check_orientation(scan: Scan, console: Console) -> None:
-    console.print("\nshort fits of every way round the positions may be meant:", markup=False)
+    console.print("\nshort fits of every way round the positions may be meant:")
     candidates = check(scan)
     best, second = candidates[:2]
     table = Table("orientation", "sign", "R of the fit", "over the best")
@@ -111,8 +111,7 @@ def _check_orientation(scan: Scan, console: Console) -> None:
     if scan.probe is None:
         console.print(
             "Without a probe a way and its opposite (both axes backwards) fit equally, and so do "
-            "both signs.",
-            markup=False,
+            "both signs."
         )
     clear = second.r / best.r >= CLEAR
     stored = best.orientation == "as-stored" and best.sign == "+"
@@ -120,18 +119,17 @@ def _check_orientation(scan: Scan, console: Console) -> None:
     verdict = "clearly" if clear else "not clearly"
     console.print(
         f"best     {words}, {verdict}: the next one's residual is {second.r / best.r:.2f} times "
-        f"as large ({CLEAR} is clear)",
-        markup=False,
+        f"as large ({CLEAR} is clear)"
     )
 
 
 def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console) -> None:
     held_out, region = hold_out(scan.positions, 0)
-    frames = ~(held_out | region) if given.leave_out else None
+    frames = ~(held_out | region) if given.leave_out else np.ones(len(scan), bool)
 
     def told(done: int, of: int, r: float) -> None:
         if done == of or done % max(1, of // 8) == 0:
-            console.print(f"pass {done}/{of}: R {r:.4f}", markup=False)
+            console.print(f"pass {done}/{of}: R {r:.4f}")
 
     fit = reconstruct(
         scan,
@@ -141,16 +139,13 @@ def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console
         frames=frames,
         on_iteration=told,
     )
-    all_frames = np.ones(len(scan), bool) if frames is None else frames
-    r = residual(fit, scan, all_frames)
-    rate = len(scan) / fit.seconds
-    console.print(f"R        {r:.4f} on the {int(all_frames.sum())} frames it was fitted to")
+    r = residual(fit, scan, frames)
+    console.print(f"R        {r:.4f} on the {int(frames.sum())} frames it was fitted to")
     if given.leave_out:
         console.print(f"R        {residual(fit, scan, held_out):.4f} on frames left out")
-    power = np.square(np.abs(fit.probe)).sum(axis=(1, 2))
-    shares = ", ".join(f"{100 * share:.0f} %" for share in power / power.sum())
-    console.print(f"probe    {len(power)} mode{'s' * (len(power) > 1)} ({shares})", markup=False)
-    console.print(f"time     {fit.seconds:.1f} s: {rate:.1f} patterns/s", markup=False)
+    console.print(f"probe    {modes_of(fit.probe)}")
+    rate = len(scan) / fit.seconds
+    console.print(f"time     {fit.seconds:.1f} s: {rate:.1f} patterns/s")
     arrays = {
         "diff3d": scan.amplitude,
         "probeGuess": fit.probe[0] if len(fit.probe) == 1 else fit.probe,
@@ -167,7 +162,7 @@ def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console
     write_npz(output, arrays)
     picture = output.with_suffix(".png")
     draw_fit(fit, scan, picture)
-    console.print(f"written  {output}, {picture}", markup=False)
+    console.print(f"written  {output}, {picture}")
 
 
 def _parser() -> Parser:
@@ -181,69 +176,33 @@ def _parser() -> Parser:
         description="Fit probe and object to a scan by gradient descent, and write both, with the "
         "frames,\nas a raw NPZ that python -m fno_runner --scan takes.",
     )
-    for subparser in (inspect, probe):
-        subparser.add_argument("file", type=Path, metavar="FILE", help="the scan")
-        subparser.add_argument(
-            "--data",
-            choices=("amplitude", "intensity"),
-            help="what the frames are [what the format says]",
-        )
-        subparser.add_argument(
-            "--entry", metavar="NAME", help="which of several scans in the file [the first]"
-        )
-        subparser.add_argument(
-            "--patch-size",
-            "--patch_size",
-            type=int,
-            choices=SIZES,
-            help="side of the frames [px; the smallest that holds 99 %% of the counts]",
-        )
-        subparser.add_argument(
-            "--bin",
-            type=int,
-            choices=BINNINGS,
-            default=1,
-            help="detector pixels a side that are summed to one [1]",
-        )
-        subparser.add_argument(
-            "--start", metavar="ARRAY", help="take this array of the file as the probe [its own]"
-        )
-        subparser.add_argument(
-            "--orientation",
-            choices=ORIENTATIONS,
-            default="as-stored",
-            metavar="|".join(ORIENTATIONS),
-            help="what is done to the positions [as-stored]",
-        )
-        subparser.add_argument(
-            "--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]"
-        )
-    inspect.add_argument(
-        "--output",
-        "--picture",
-        type=Path,
-        metavar="PNG",
-        help="where to draw [FILE.png, beside it]",
-    )
-    inspect.add_argument(
-        "--check-orientation",
-        action="store_true",
-        help="try the eight ways round of the positions with both signs; some seconds",
-    )
-    probe.add_argument("--modes", type=count_of(16), default=1, help="incoherent probe modes [1]")
-    probe.add_argument(
-        "--iterations",
-        type=count_of(10_000),
-        default=ITERATIONS,
-        help=f"passes over all frames [{ITERATIONS}]",
-    )
-    probe.add_argument("--positions", action="store_true", help="correct the positions, too")
-    probe.add_argument(
-        "--leave-out",
-        action="store_true",
-        help="leave out the frames that training holds out (data_seed 0), and say R on them",
-    )
-    probe.add_argument(
-        "--output", type=Path, metavar="NPZ", help="what to write [FILE.probeM.npz, new]"
-    )
+    for add in (inspect.add_argument, probe.add_argument):
+        add("file", type=Path, metavar="FILE", help="the scan")
+        add("--data", choices=("amplitude", "intensity"),
+            help="what the frames are [what the format says]")  # fmt: skip
+        add("--entry", metavar="NAME", help="which of several scans in the file [the first]")
+        add("--patch-size", "--patch_size", type=int, choices=SIZES, help="side of the frames "
+            "[px; the smallest that holds 99 %% of the counts]")  # fmt: skip
+        add("--bin", type=int, choices=BINNINGS, default=1,
+            help="detector pixels a side that are summed to one [1]")  # fmt: skip
+        add("--start", metavar="ARRAY",
+            help="take this array of the file as the probe [its own]")  # fmt: skip
+        add("--orientation", choices=ORIENTATIONS, default="as-stored",
+            metavar="|".join(ORIENTATIONS), help="what is done to the positions "
+            "[as-stored]")  # fmt: skip
+        add("--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]")
+    add = inspect.add_argument
+    add("--output", "--picture", type=Path, metavar="PNG",
+        help="where to draw [FILE.png, beside it]")  # fmt: skip
+    add("--check-orientation", action="store_true",
+        help="try the eight ways round of the positions with both signs; some seconds")  # fmt: skip
+    add = probe.add_argument
+    add("--modes", type=count_of(16), default=1, help="incoherent probe modes [1]")
+    add("--iterations", type=count_of(10_000), default=ITERATIONS,
+        help=f"passes over all frames [{ITERATIONS}]")  # fmt: skip
+    add("--positions", action="store_true", help="correct the positions, too")
+    add("--leave-out", action="store_true",
+        help="leave out the frames that training holds out (data_seed 0), and say R on "
+        "them")  # fmt: skip
+    add("--output", type=Path, metavar="NPZ", help="what to write [FILE.probeM.npz, new]")
     return parser

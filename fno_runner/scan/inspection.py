@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Complex64, Float64
 
 from fno_runner.data.crop import Crop
 from fno_runner.data.frames import Scan, beam_diameter
 from fno_runner.data.measured import frames_a_block
 from fno_runner.files import write_atomically
-from fno_runner.reconstruct.stitching import COVERED
+from fno_runner.reconstruct.stitching import covered
 from fno_runner.scan.iterative import Fit
 from fno_runner.score.metrics import align
 
@@ -35,11 +35,13 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     height, width = scan.shape
     low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
     pixels = scan.size**2
+    chosen = scan.size, scan.crop.binning
+    others = [crop for crop in scan.alternatives if (crop.size, crop.binning) != chosen]
     facts = [
         ("format", scan.source),
         ("frames", f"{len(scan)} of {scan.size}×{scan.size} px"),
         ("frame holds", str(scan.crop)),
-        *(("", _alternative(crop)) for crop in scan.alternatives if _is_other(crop, scan.crop)),
+        *(("", _alternative(crop)) for crop in others),
         ("counts a frame", f"{counts.mean():.4g} (from {counts.min():.4g} to {counts.max():.4g})"),
         ("brightest pixel", f"{brightest:.4g} counts"),
         ("noise alone", f"R ≈ {poisson_floor(scan):.3f} if the data are counts"),
@@ -55,13 +57,11 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     if scan.probe is None:
         facts.append(("probe", "none: python -m fno_runner.data probe finds one"))
     else:
-        power = np.square(np.abs(scan.probe)).sum(axis=(1, 2))
-        shares = ", ".join(f"{100 * share:.0f} %" for share in power / power.sum())
         beam = beam_diameter(scan.probe)
         overlap = max(0.0, 1 - step(scan.positions) / beam)
         enough = "" if overlap >= OVERLAP_WANTED else f" (little: {OVERLAP_WANTED:.0%} is wanted)"
         facts += [
-            ("probe", f"{len(power)} mode{'s' * (len(power) > 1)} ({shares})"),
+            ("probe", modes_of(scan.probe)),
             ("beam", f"{beam:.1f} px across (of a disk of the same effective area)"),
             ("overlap", f"{overlap:.0%} of the beam between neighbours{enough}"),
         ]
@@ -70,8 +70,11 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     return facts
 
 
-def _is_other(crop: Crop, chosen: Crop) -> bool:
-    return (crop.size, crop.binning) != (chosen.size, chosen.binning)
+def modes_of(probe: Complex64[np.ndarray, "m n n"]) -> str:
+    """'2 modes (82 %, 18 %)', with each one's share of the power."""
+    power = np.square(np.abs(probe)).sum(axis=(1, 2))
+    shares = ", ".join(f"{100 * share:.0f} %" for share in power / power.sum())
+    return f"{len(power)} mode{'s' * (len(power) > 1)} ({shares})"
 
 
 def _alternative(crop: Crop) -> str:
@@ -117,19 +120,14 @@ def _intensities(scan: Scan) -> Iterator[Float64[np.ndarray, "b n n"]]:
 
 
 def _mean_pattern(scan: Scan) -> Float64[np.ndarray, "n n"]:
-    total = np.zeros(scan.amplitude.shape[1:])
-    for block in _intensities(scan):
-        total += block.sum(axis=0)
-    return total / len(scan)
+    return np.asarray(sum(block.sum(axis=0) for block in _intensities(scan)) / len(scan))
 
 
 def draw(scan: Scan, path: Path) -> None:
     """Mean log pattern, probe, positions, and how much light each object pixel had."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.5, 10.2), layout="constrained")
-    FigureCanvasAgg(figure)
     (pattern, probe), (places, light) = figure.subplots(2, 2)
     mean = np.log10(1 + _mean_pattern(scan))
     shown = pattern.imshow(
@@ -162,15 +160,12 @@ def draw(scan: Scan, path: Path) -> None:
 
 def draw_fit(fit: Fit, scan: Scan, path: Path) -> None:
     """Object (amplitude; phase less its plane [rad]) where it was lit, and the probe's modes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    seen = illumination(replace(scan, probe=fit.probe))
-    mask = seen > COVERED * np.median(seen[seen > 0])
+    mask = covered(illumination(replace(scan, probe=fit.probe)))
     modulus = np.abs(np.concatenate(list(fit.probe), axis=1))
     (amplitude, _), (phase, _) = align(fit.obj, fit.obj, mask)
     figure = Figure(figsize=(13.5, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, image, name, unit in zip(
         figure.subplots(1, 3),
         (np.where(mask, amplitude, np.nan), np.where(mask, phase, np.nan), modulus),
@@ -197,9 +192,7 @@ def illumination(scan: Scan) -> np.ndarray:
 
     Without a probe, the frames' whole squares.
     """
-    height, width = scan.shape
-    total = np.zeros((height, width))
-    size = scan.size
+    total, size = np.zeros(scan.shape), scan.size
     beam = np.ones((size, size))
     if scan.probe is not None:
         beam = np.square(np.abs(scan.probe)).sum(axis=0)

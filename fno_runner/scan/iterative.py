@@ -121,12 +121,14 @@ def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None)
     size = scan.size
     first = fit.positions[chosen] - size // 2
     corner = np.rint(first).astype(int)
+    probe = torch.from_numpy(fit.probe)
+    probe = probe[0] if len(probe) == 1 else probe
     predicted = []
     for some in np.array_split(np.arange(len(chosen)), -(-len(chosen) // BATCH)):
         patch = np.stack([fit.obj[r : r + size, c : c + size] for r, c in corner[some]])
         shift = torch.from_numpy((first - corner)[some].astype(np.float32))[:, None]
-        light = local_probe(_modes(torch.view_as_real(torch.from_numpy(fit.probe))), shift)
-        predicted.append(amplitude_of(torch.from_numpy(patch)[:, None], light)[:, 0].numpy())
+        waves = torch.from_numpy(patch)[:, None]
+        predicted.append(amplitude_of(waves, local_probe(probe, shift))[:, 0].numpy())
     amplitude = np.concatenate(predicted)
     if scan.mask is not None:
         amplitude *= scan.mask
@@ -147,12 +149,6 @@ def orthogonal_modes(probe: Complex64[np.ndarray, "m n n"]) -> Complex64[np.ndar
     # A mode's phase is free: keep the first one's where it was.
     phases = np.exp(1j * np.angle(np.sum(probe * modes.conj(), axis=(1, 2))))
     return (modes * phases[:, None, None]).astype(np.complex64)
-
-
-def _modes(probe: Tensor) -> Tensor:
-    """Real and imaginary parts (M, N, N, 2) as (M, N, N), a single mode as (N, N)."""
-    modes = torch.view_as_complex(probe)
-    return modes[0] if len(modes) == 1 else modes
 
 
 def _first_object(scan: Scan, begin: Tensor, given: np.ndarray | None) -> Tensor:

@@ -45,8 +45,7 @@ def orient(scan: Scan, orientation: str, sign: str = "+") -> Scan:
         return scan
     positions = scan.positions[:, ::-1] if orientation.startswith("transpose") else scan.positions
     backwards = np.array(["-rows" in orientation, "-columns" in orientation])
-    positions = np.where(backwards, -positions, positions)
-    positions = positions - np.floor(positions.min(axis=0)) + scan.size // 2
+    positions = _placed(np.where(backwards, -positions, positions), scan.size)
     turned = replace(scan, positions=positions, reference=None)
     if sign == "+":
         return turned
@@ -71,11 +70,8 @@ def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -
     """
     middle = np.median(scan.positions, axis=0)
     near = np.argsort(np.linalg.norm(scan.positions - middle, axis=1), kind="stable")[:FRAMES]
-    few = replace(
-        scan, amplitude=scan.amplitude[near], positions=scan.positions[near], reference=None
-    )
-    corner = np.floor(few.positions.min(axis=0))
-    few = replace(few, positions=few.positions - corner + scan.size // 2)
+    positions = _placed(scan.positions[near], scan.size)
+    few = replace(scan, amplitude=scan.amplitude[near], positions=positions, reference=None)
     blind = scan.probe is None
     ways = [way for way in ORIENTATIONS if not (blind and "-columns" in way)]
     tried = []
@@ -91,6 +87,12 @@ def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -
         if on_candidate is not None:
             on_candidate(tried[-1])
     return sorted(tried, key=lambda candidate: candidate.r)
+
+
+def _placed(positions: np.ndarray, size: int) -> np.ndarray:
+    """Positions with an origin from which the object begins with their patches of `size` px."""
+    placed: np.ndarray = positions - np.floor(positions.min(axis=0)) + size // 2
+    return placed
 
 
 def _turned(pattern: np.ndarray) -> np.ndarray:
