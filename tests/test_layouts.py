@@ -15,7 +15,8 @@ from fno_runner.data.scan import load_scan
 from fno_runner.data.source import Hints, Source
 from fno_runner.errors import UserError
 from tests.layouts import BAD, LAYOUTS
-from tests.scans import PIXEL, SIDE, Simulated, simulate_scan
+from tests.layouts.registry import EV
+from tests.scans import DISTANCE, ENERGY, PIXEL, SIDE, Simulated, simulate_scan
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,41 @@ def test_every_layout_is_read_as_the_same_scan(name: str, scan: Simulated, tmp_p
         assert load_scan(path, 0, N).train.probe.shape == (np.squeeze(modes).shape)
     if "pixel" in layout.has:
         assert read.pixel_size == pytest.approx(PIXEL, rel=1e-6)
+    if "geometry" in layout.has:
+        assert read.energy == pytest.approx(ENERGY, rel=1e-6)
+        assert read.distance == pytest.approx(DISTANCE, rel=1e-6)
+
+
+HC_NM = 1239.841984
+"""Planck's constant times the speed of light [eV·nm]."""
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry"),
+    [
+        ("ptyd: scan.ptyd", {"meta/energy": 9.5, "meta/distance": 2.2, "meta/psize": 55e-6}),
+        (
+            "NSLS-II diffamp: scan_7.h5",
+            {"lambda_nm": HC_NM / 9500, "z_m": 2.2, "ccd_pixel_um": 55.0},
+        ),
+    ],
+)
+def test_energy_and_distance_of_a_file_give_the_pixel_at_the_sample(
+    name: str, geometry: dict[str, float], scan: Simulated, tmp_path: Path
+) -> None:
+    """9.5 keV, 2.2 m and 55 µm, other than what the scan was made with: λ·z / (N·pitch)."""
+    path = LAYOUTS[name].write(tmp_path, scan)
+    before = read_scan(path, size=N).positions
+    with h5py.File(path, "a") as file:
+        for key, value in geometry.items():
+            file[key][...] = value
+    read = read_scan(path, size=N)
+    assert read.energy == pytest.approx(9500 * EV, rel=1e-6)
+    assert read.distance == pytest.approx(2.2, rel=1e-6)
+    pixel = 1e-9 * HC_NM / 9500 * 2.2 / (N * 55e-6)
+    assert read.pixel_size == pytest.approx(pixel, rel=1e-6)
+    moved, was = (placed - placed[0] for placed in (read.positions, before))
+    np.testing.assert_allclose(moved * pixel, was * PIXEL, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
