@@ -144,3 +144,27 @@ def test_an_unknown_file_is_answered_with_what_it_has(tmp_path: Path) -> None:
     np.savez(tmp_path / "grid.npz", diffraction=np.ones((2, N, N, 1)), coords_offsets=np.ones(2))
     with pytest.raises(UserError, match="--train-npz"):
         read_scan(tmp_path / "grid.npz")
+
+
+def test_what_a_file_says_in_words_or_not_at_all_is_refused_where_numbers_are_asked_for(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    path = LAYOUTS["ptychodus product: product.npz"].write(tmp_path, scan)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    for value, said in ((np.array("yes"), "not numbers"), (np.zeros(0), "is empty")):
+        for name in ("far_field", "probe_energy_eV", "object_pixel_width_m", "object_center_y_m"):
+            np.savez(path, **arrays | {name: value})
+            with pytest.raises(UserError, match=f"'{name}' .*{said}"):
+                read_scan(path)
+
+
+def test_rows_and_columns_of_a_pair_that_differ_in_number_are_refused(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    path = LAYOUTS["pty-chi pair: data_roi0_dp.hdf5"].write(tmp_path, scan)
+    with h5py.File(tmp_path / "data_roi0_para.hdf5", "a") as file:
+        del file["ppX"]
+        file["ppX"] = np.arange(59.0)
+    with pytest.raises(UserError, match="60 rows and 59 columns for 60 frames"):
+        read_scan(path)

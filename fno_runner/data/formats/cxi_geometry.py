@@ -108,26 +108,19 @@ def _pitch(
     file: Hdf5File, group: str, basis: np.ndarray | None, remarks: list[str]
 ) -> tuple[float, float]:
     """Widths of the detector's pixels along rows and columns [m]."""
-    given: list[float | None] = []
-    for axis, number in zip("yx", range(2), strict=True):
-        name = f"{group}/{axis}_pixel_size"
+    given: list[float] = []
+    for number, axis in enumerate("yx"):
+        name, where = f"{group}/{axis}_pixel_size", f"{group}/basis_vectors"
         if file.has(name):
-            value = units.number(file, name, units.LENGTH)
-            given.append(units.plausible(file, name, value, units.PITCH, "m"))
+            given.append(units.length(file, name, units.PITCH))
         elif basis is not None:
             value = float(np.linalg.norm(basis[number]))
-            where = f"{group}/basis_vectors"
             given.append(units.plausible(file, where, value, units.PITCH, "m"))
-        else:
-            given.append(None)
-    rows, cols = given
-    if rows is None and cols is None:
+    if not given:
         raise file.missing("pixel pitch [m]", f"{group}/y_pixel_size")
-    if rows is None or cols is None:
+    if len(given) == 1:
         remarks.append("only one size of the detector's pixels is given: they are taken as square")
-    side = rows if rows is not None else cols
-    assert side is not None
-    return (side if rows is None else rows, side if cols is None else cols)
+    return given[0], given[-1]
 
 
 def _distance(
@@ -136,8 +129,7 @@ def _distance(
     """From the sample to the detector's plane [m]."""
     name = file.first(f"{group}/distance", f"{group}/detector_distance")
     if name is not None:
-        value = units.number(file, name, units.LENGTH)
-        return units.plausible(file, name, value, units.DISTANCE, "m")
+        return units.length(file, name, units.DISTANCE)
     name = f"{group}/corner_position"
     if file.why_not(f"{group}/distance") is not None or not file.has(name):
         raise file.missing("detector distance [m]", f"{group}/distance")
