@@ -21,7 +21,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FIRST_USER_BLOCK = 512
 """The signature is at byte 0, or behind a user block: at 512, or at twice, four times … of it."""
 MAX_LINKS = 100_000
-"""A file with more objects than this is no scan."""
+"""A file with more objects than this is no scan, and no dataset is made of more of them."""
 MAX_HOPS = 32
 """A path that leads over more links than this leads nowhere."""
 MAX_RATIO, SMALL_BYTES = 2_000, 64 * 2**20
@@ -162,7 +162,9 @@ class Hdf5File(Contents):
             array = np.asarray(dataset[()])
         if array.size == 0:
             raise UserError(f"{where} is empty")
-        array = _complex(array)
+        if array.dtype.names is not None:
+            real, imaginary = array.dtype.names
+            array = array[real] + 1j * array[imaginary]
         # MATLAB keeps columns together: what it calls (row, column) is (column, row) in the file.
         return array.swapaxes(-1, -2) if self._is_matlabs(dataset) and array.ndim > 1 else array
 
@@ -272,15 +274,21 @@ class Hdf5File(Contents):
         with self._believed(f"'{name}' cannot be read"):
             claimed = dataset.size * dataset.dtype.itemsize
             try:
-                stored = self._stored(dataset, MAX_HOPS)
+                stored = self._stored(dataset, MAX_HOPS, itertools.count(1))
             except UserError as error:
                 raise UserError(f"{where} {error}") from None
         if claimed > SMALL_BYTES and claimed > MAX_RATIO * stored:
             raise UserError(f"{where} claims {claimed:,} bytes, the file holds {stored:,}")
         return dataset
 
-    def _stored(self, dataset: Any, hops: int) -> int:
-        """How many bytes of the disk a dataset, or what a virtual one is made of, takes."""
+    def _stored(self, dataset: Any, hops: int, number: Iterator[int]) -> int:
+        """How many bytes of the disk a dataset, or what a virtual one is made of, takes.
+
+        Args:
+            number: counts the datasets, as HDF5 opens each as often as others are made of it.
+        """
+        if next(number) > MAX_LINKS:
+            raise UserError(f"is made of more than {MAX_LINKS:,} datasets")
         if dataset.external:
             raise UserError("has its data in another file, which is not read")
         if not dataset.is_virtual:
@@ -288,10 +296,9 @@ class Hdf5File(Contents):
             return int(dataset.id.get_storage_size())
         if hops == 0:
             raise UserError("is made of datasets that are made of each other")
-        stored = 0
-        for source in {(s.file_name, s.dset_name) for s in dataset.virtual_sources()}:
-            stored += self._stored(self._virtual_source(dataset, *source), hops - 1)
-        return stored
+        sources = {(source.file_name, source.dset_name) for source in dataset.virtual_sources()}
+        parts = (self._virtual_source(dataset, *source) for source in sources)
+        return sum(self._stored(part, hops - 1, number) for part in parts)
 
     def _virtual_source(self, dataset: Any, file: str, name: str) -> Any:
         """A dataset that a virtual one is made of: HDF5 shows zeros where it is missing."""
@@ -338,11 +345,3 @@ class Hdf5File(Contents):
             raise
         except Exception as error:
             raise UserError(f"{self.path}: {what}: {in_a_line(error)}") from error
-
-
-def _complex(array: np.ndarray) -> np.ndarray:
-    names = array.dtype.names
-    if names is None:
-        return array
-    real, imaginary = names
-    return array[real] + 1j * array[imaginary]

@@ -107,7 +107,7 @@ def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
         if measured.kind == "amplitude":
             np.square(values, out=values)
     if measured.background is not None:
-        values -= measured.background.astype(np.float32)
+        values -= measured.background
     return np.maximum(values, 0, out=values)
 
 

@@ -129,13 +129,7 @@ class Recording:
             scale = (usual / np.maximum(later.monitor, LOST_BEAM * usual)).astype(np.float32)
         whole = replace(
             self,
-            measured=replace(
-                mine,
-                path=later.path,
-                frames=later.frames,
-                flags=flags,
-                positions=later.positions,
-            ),
+            measured=replace(later, kind=mine.kind, background=mine.background, flags=flags),
             positions=later.positions.astype(np.float64),
             _kept=KeptFrames(np.arange(stored), scale, mean),
         )

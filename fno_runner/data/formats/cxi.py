@@ -88,7 +88,7 @@ def read(source: Source) -> Measured:
         frames_name=name,
         kind="intensity",
         positions=_across(moved, detector) / pixel,
-        pixel_size=square((pixel[0], pixel[1]), remarks),
+        pixel_size=square(pixel, remarks),
         energy=energy,
         distance=detector.distance,
         flags=_flags(file, detector),

@@ -63,26 +63,21 @@ def photon_energy(file: Hdf5File, entry: str) -> float:
                 for name in ("incident_beam_energy", "incident_energy", "energy")]  # fmt: skip
     wavelengths = [f"{beam}/{name}" for beam in beams
                    for name in ("incident_wavelength", "wavelength")]  # fmt: skip
-    source = f"{instrument}/source_1"
-    machines = None
-    for names, table in (
-        (energies, units.ENERGY),
-        (wavelengths, units.LENGTH),
-        ([f"{source}/energy"], units.ENERGY),
-        ([f"{source}/wavelength"], units.LENGTH),
-    ):
-        name = file.first(*names)
-        if name is None:
-            continue
-        value = units.number(file, name, table)
-        if name == f"{source}/energy" and value > units.PHOTON_ENERGY[1]:
-            machines = value  # unless nothing else tells the photons'
-            continue
-        energy = value if table is units.ENERGY else units.HC / max(value, 1e-30)
-        return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
-    if machines is not None:
-        units.plausible(file, f"{source}/energy", machines, units.PHOTON_ENERGY, "J")
-    raise file.missing("photon energy [J]", f"{source}/energy")
+    of_source, wave_of_source = f"{instrument}/source_1/energy", f"{instrument}/source_1/wavelength"
+
+    def energy_of(name: str) -> float:
+        if name.endswith("wavelength"):
+            return units.HC / max(units.number(file, name, units.LENGTH), 1e-30)
+        return units.number(file, name, units.ENERGY)
+
+    name = file.first(*energies, *wavelengths, of_source, wave_of_source)
+    if name is None:
+        raise file.missing("photon energy [J]", of_source)
+    energy = energy_of(name)
+    if name == of_source and energy > units.PHOTON_ENERGY[1] and file.has(wave_of_source):
+        name = wave_of_source  # as the energy is the machine's
+        energy = energy_of(name)
+    return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
 
 
 def _group(file: Hdf5File, parent: str, names: tuple[str, ...]) -> str:

@@ -46,7 +46,7 @@ def read(source: Source) -> Measured:
     frames = patterns.frames("dp")
     reference = reference_object(parameters, remarks, "object")
     if parameters.has(POSITIONS[1]):
-        pixel = pixel_of(parameters, source)
+        pixel = pixel_of(parameters)
         positions = from_centre(parameters, pixel, reference)
     else:
         width = parameters.number(parameters.needed("the object's pixel [m]", "dx"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,13 +40,14 @@ def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> 
     return HC / energy * distance / (side * pitch)
 
 
-def square(sizes: tuple[float, float], remarks: list[str]) -> float | None:
+def square(sizes: Sequence[float], remarks: list[str]) -> float | None:
     """An object's pixel [m] of these two sizes, rows' first; None, and a remark, if not square."""
-    if np.isclose(*sizes, rtol=1e-3):
-        return sizes[0]
-    high, wide = (f"{1e9 * size:.4g}" for size in sizes)
+    high, wide = sizes
+    if np.isclose(high, wide, rtol=1e-3):
+        return high
     remarks.append(
-        f"the object's pixels are {high} nm high and {wide} nm wide: lengths are told in pixels"
+        f"the object's pixels are {1e9 * high:.4g} nm high and {1e9 * wide:.4g} nm wide: lengths "
+        f"are told in pixels"
     )
     return None
 

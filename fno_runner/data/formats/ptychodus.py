@@ -48,7 +48,7 @@ def read(source: Source) -> Measured:
             f"{source.path}: far_field is false: near-field ptychography is not modelled"
         )
     remarks: list[str] = []
-    pixel = pixel_of(file, source)
+    pixel = pixel_of(file)
     reference = usable("object", lambda: single_layer(file, "object"), remarks)
     positions = from_centre(file, pixel, reference)
     patterns = file if file.has("patterns") else source.beside(*DIFFRACTION)
@@ -95,7 +95,7 @@ def read(source: Source) -> Measured:
     )
 
 
-def pixel_of(file: Contents, source: Source) -> tuple[float, float]:
+def pixel_of(file: Contents) -> tuple[float, float]:
     """Height and width of the object's pixels [m].
 
     Raises:
@@ -109,9 +109,7 @@ def pixel_of(file: Contents, source: Source) -> tuple[float, float]:
     wide = high if wide is None else wide
     low, top = units.OBJECT_PIXEL
     if high is None or wide is None or not (low < high < top and low < wide < top):
-        raise UserError(
-            f"{source.path}: the object's pixel_width_m is {wide}, not a length in metres"
-        )
+        raise UserError(f"{file.path}: the object's pixel_width_m is {wide}, not a length [m]")
     return high, wide
 
 

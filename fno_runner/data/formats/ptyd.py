@@ -68,7 +68,7 @@ def read(source: Source) -> Measured:
         frames_name="data",
         kind="intensity",
         positions=np.concatenate(positions) / pixel,
-        pixel_size=square((pixel[0], pixel[1]), remarks),
+        pixel_size=square(pixel, remarks),
         energy=energy,
         distance=distance,
         flags=None
