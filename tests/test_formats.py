@@ -264,6 +264,8 @@ REFUSED: dict[str, tuple[Callable[[Path, Simulated], Path], str]] = {
     "all masked": (raw(mask=np.zeros((N, N), bool)), "the mask hides every pixel"),
     "another mask": (raw(mask=np.ones((3, 3), bool)), "the mask is (3, 3), the frames"),
     "a coordinate more": (raw(xcoords=np.arange(61.0)), "60 rows and 61 columns for 60 frames"),
+    "words": (raw(pixel_size_m=np.array("8 nm")), "'pixel_size_m' is <U4, not numbers"),
+    "nothing": (raw(pixel_size_m=np.zeros(0)), "'pixel_size_m' is empty"),
     "no positions": (raw(xcoords=None), "has no 'xcoords'"),
     "NaN": (raw(diff3d=ALIKE * np.nan), "NaN or infinite"),
     "CXI without data": (cxi(**{f"{DETECTOR}data": None}), "has no 'entry_1/data_1/data'"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fno_runner.data import hdf5
 from fno_runner.data.formats import open_scan, read_scan
 from fno_runner.data.recording import clean
 from fno_runner.errors import UserError
@@ -78,5 +79,28 @@ def test_a_dataset_that_claims_too_much_is_refused(packed: bool, tmp_path: Path)
         place = "entry_1/instrument_1/detector_1/data"
         file[place] = h5py.SoftLink("/frames")
     with pytest.raises(UserError, match="claims 1,200,000,000,000 bytes, the file holds"):
+        read_scan(tmp_path / "s.cxi")
+    faults.count("HDF5 bombs")
+
+
+def test_a_dataset_that_is_made_of_others_again_and_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty levels of two halves each are a million datasets, each of which HDF5 would open."""
+    monkeypatch.setattr(hdf5, "MAX_LINKS", 300)
+    scan = simulate_scan()
+    cxi.put(tmp_path / "s.cxi", cxi.cxi(scan, instrument_1__detector_1__data=None))
+    shape = (60, 64, 64)
+    with h5py.File(tmp_path / "s.cxi", "a") as file:
+        for half in "ab":
+            file[f"0{half}"] = scan.counts
+        for level in range(1, 20):
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:30] = h5py.VirtualSource(".", f"{level - 1}a", shape)[:30]
+            layout[30:] = h5py.VirtualSource(".", f"{level - 1}b", shape)[30:]
+            for half in "ab":
+                file.create_virtual_dataset(f"{level}{half}", layout)
+        file["entry_1/instrument_1/detector_1/data"] = h5py.SoftLink("/19a")
+    with pytest.raises(UserError, match="is made of more than 300 datasets"):
         read_scan(tmp_path / "s.cxi")
     faults.count("HDF5 bombs")

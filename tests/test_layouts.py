@@ -15,7 +15,8 @@ from fno_runner.data.scan import load_scan
 from fno_runner.data.source import Hints, Source
 from fno_runner.errors import UserError
 from tests.layouts import BAD, LAYOUTS
-from tests.scans import PIXEL, SIDE, Simulated, simulate_scan
+from tests.layouts.registry import EV
+from tests.scans import DISTANCE, ENERGY, PIXEL, SIDE, Simulated, simulate_scan
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,41 @@ def test_every_layout_is_read_as_the_same_scan(name: str, scan: Simulated, tmp_p
         assert load_scan(path, 0, N).train.probe.shape == (np.squeeze(modes).shape)
     if "pixel" in layout.has:
         assert read.pixel_size == pytest.approx(PIXEL, rel=1e-6)
+    if "geometry" in layout.has:
+        assert read.energy == pytest.approx(ENERGY, rel=1e-6)
+        assert read.distance == pytest.approx(DISTANCE, rel=1e-6)
+
+
+HC_NM = 1239.841984
+"""Planck's constant times the speed of light [eV·nm]."""
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry"),
+    [
+        ("ptyd: scan.ptyd", {"meta/energy": 9.5, "meta/distance": 2.2, "meta/psize": 55e-6}),
+        (
+            "NSLS-II diffamp: scan_7.h5",
+            {"lambda_nm": HC_NM / 9500, "z_m": 2.2, "ccd_pixel_um": 55.0},
+        ),
+    ],
+)
+def test_energy_and_distance_of_a_file_give_the_pixel_at_the_sample(
+    name: str, geometry: dict[str, float], scan: Simulated, tmp_path: Path
+) -> None:
+    """9.5 keV, 2.2 m and 55 µm, other than what the scan was made with: λ·z / (N·pitch)."""
+    path = LAYOUTS[name].write(tmp_path, scan)
+    before = read_scan(path, size=N).positions
+    with h5py.File(path, "a") as file:
+        for key, value in geometry.items():
+            file[key][...] = value
+    read = read_scan(path, size=N)
+    assert read.energy == pytest.approx(9500 * EV, rel=1e-6)
+    assert read.distance == pytest.approx(2.2, rel=1e-6)
+    pixel = 1e-9 * HC_NM / 9500 * 2.2 / (N * 55e-6)
+    assert read.pixel_size == pytest.approx(pixel, rel=1e-6)
+    moved, was = (placed - placed[0] for placed in (read.positions, before))
+    np.testing.assert_allclose(moved * pixel, was * PIXEL, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -108,3 +144,27 @@ def test_an_unknown_file_is_answered_with_what_it_has(tmp_path: Path) -> None:
     np.savez(tmp_path / "grid.npz", diffraction=np.ones((2, N, N, 1)), coords_offsets=np.ones(2))
     with pytest.raises(UserError, match="--train-npz"):
         read_scan(tmp_path / "grid.npz")
+
+
+def test_what_a_file_says_in_words_or_not_at_all_is_refused_where_numbers_are_asked_for(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    path = LAYOUTS["ptychodus product: product.npz"].write(tmp_path, scan)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    for value, said in ((np.array("yes"), "not numbers"), (np.zeros(0), "is empty")):
+        for name in ("far_field", "probe_energy_eV", "object_pixel_width_m", "object_center_y_m"):
+            np.savez(path, **arrays | {name: value})
+            with pytest.raises(UserError, match=f"'{name}' .*{said}"):
+                read_scan(path)
+
+
+def test_rows_and_columns_of_a_pair_that_differ_in_number_are_refused(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    path = LAYOUTS["pty-chi pair: data_roi0_dp.hdf5"].write(tmp_path, scan)
+    with h5py.File(tmp_path / "data_roi0_para.hdf5", "a") as file:
+        del file["ppX"]
+        file["ppX"] = np.arange(59.0)
+    with pytest.raises(UserError, match="60 rows and 59 columns for 60 frames"):
+        read_scan(path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +48,7 @@ class Contents(ABC):
         """An array of numbers, whole; complex where the file keeps real and imaginary parts.
 
         Raises:
-            UserError: it is larger than `MAX_BYTES`, damaged, or holds no numbers.
+            UserError: it is larger than `MAX_BYTES`, empty, damaged, or holds no numbers.
         """
 
     @abstractmethod
@@ -76,25 +79,37 @@ class Contents(ABC):
         name = self.first(*names)
         return None if name is None else self.read(name)
 
+    def needed(self, what: str, *names: str) -> str:
+        """The first of these names, of arrays that tell `what`, that the file has.
+
+        Raises:
+            UserError: it has none of them; says why.
+        """
+        name = self.first(*names)
+        if name is None:
+            raise self.missing(what, *names)
+        return name
+
+    def number(self, name: str) -> float:
+        """An array's first number, or its real part; raises UserError as `read` does."""
+        return float(np.real(self.read(name).reshape(-1)[0]))
+
     def why_not(self, name: str) -> str | None:
         """Why there is no array of this name although the file names one, if so."""
         return None
 
     def missing(self, what: str, *names: str) -> UserError:
         """The error that says that none of these arrays, which tell `what`, is there."""
-        reasons = (self.why_not(name) for name in names)
-        reason = next((reason for reason in reasons if reason is not None), None)
-        if reason is not None:
-            return UserError(f"{self.path}: {what}: {reason}")
-        return UserError(f"{self.path}: has no '{names[0]}' ({what})")
+        reasons = [why for name in names if (why := self.why_not(name)) is not None]
+        why = f"{what}: {reasons[0]}" if reasons else f"has no '{names[0]}' ({what})"
+        return UserError(f"{self.path}: {why}")
 
     def tree(self) -> str:
         """The largest arrays, with shape and type, in a line."""
         sized = []
         for name in self.names():
             shape = self.shape(name)
-            size = int(np.prod(shape, dtype=np.int64))
-            sized.append((-size, f"{name} {shape} {self.dtype(name)}"))
+            sized.append((-math.prod(shape), f"{name} {shape} {self.dtype(name)}"))
         shown = [text for _, text in sorted(sized)[:TREE_LINES]]
         more = len(sized) - len(shown)
         return "; ".join(shown) + (f"; and {more} more" if more else "") if sized else "nothing"
@@ -114,18 +129,25 @@ class Contents(ABC):
         """Give the file back."""
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Whatever the machine says of a file that it cannot read is an error of the user's input."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def state_of(path: Path) -> tuple[int, ...]:
     """What changes when a file does.
 
     Raises:
         UserError: there is no such file, or it may not be looked at.
     """
-    try:
+    with readable(path):
         stat = path.stat()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -137,11 +159,8 @@ def content_hash(path: Path) -> str:
     """
     state = state_of(path)
     if state not in _hashes:
-        try:
-            with path.open("rb") as stream:
-                _hashes[state] = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+        with readable(path), path.open("rb") as stream:
+            _hashes[state] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _hashes[state]
 
 

@@ -35,11 +35,11 @@ class Crop:
         reach = size * binning
         mean = binned(window(recording.mean, recording.centre, reach), binning)
         good = all_good(window(recording.mask, recording.centre, reach), binning)
-        total = float(recording.mean.sum())
+        held, total = recording.measured.counts_held, float(recording.mean.sum())
         return cls(
             size=size,
             binning=binning,
-            counts=recording.counts_held * float(mean[good].sum()) / total if total > 0 else 0.0,
+            counts=held * float(mean[good].sum()) / total if total > 0 else 0.0,
             light=None if recording.probe is None else _light(recording.probe, size, binning),
         )
 
@@ -83,9 +83,8 @@ def choose_size(recording: Recording, binning: int) -> int:
 
 def reason(recording: Recording, crop: Crop) -> list[str]:
     """Why `choose_size` chose a size, in words; nothing where 64 px hold enough."""
-    if recording.counts_held < ENOUGH:
-        held = 100 * recording.counts_held
-        return [f"the file's frames hold {held:.3g} % of the detector's counts"]
+    if (held := recording.measured.counts_held) < ENOUGH:
+        return [f"the file's frames hold {100 * held:.3g} % of the detector's counts"]
     if crop.counts < ENOUGH:
         return [f"no patch_size holds {100 * ENOUGH:g} % of the counts; {crop.size} holds most"]
     smaller = [Crop.of(recording, n, crop.binning) for n in SIZES if n < crop.size]

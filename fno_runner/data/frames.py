@@ -157,7 +157,8 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
     Raises:
         UserError: it cannot be a scan, or fills less than half of N; says why in one line.
     """
-    path = recording.path
+    measured = recording.measured
+    path = measured.path
     n = choose_size(recording, binning) if size is None else size
     crop = Crop.of(recording, n, binning)
     reach = crop.reach
@@ -175,20 +176,20 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
     remarks = [*recording.remarks, *crop.remarks(recording)]
     remarks += reason(recording, crop) if size is None else []
     scale = reach / recording.side
-    reference = recording.reference
+    reference = measured.reference
     if reference is not None and recording.side != reach:
         reference = None
         remarks.append("the file's object is sampled otherwise and left out")
-    probe, pixel = recording.probe, recording.pixel_size
+    probe, pixel = recording.probe, measured.pixel_size
     scan = Outline(
         mask=None if good.all() else good,
         probe=None if probe is None else resample_probe(probe, n, binning),
         positions=recording.positions * scale,
         pixel_size=None if pixel is None else pixel / scale,
-        energy=recording.energy,
-        distance=recording.distance,
+        energy=measured.energy,
+        distance=measured.distance,
         reference=None if reference is None else reference.astype(np.complex64),
-        source=f"{recording.format}: {path}",
+        source=f"{measured.format}: {path}",
         crop=crop,
         alternatives=tuple(alternatives(recording)),
         remarks=tuple(remarks),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, in_a_line
+from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, in_a_line, readable
 from fno_runner.data.hdf5_frames import Hdf5Frames
 from fno_runner.data.measured import Frames
 from fno_runner.errors import UserError
@@ -20,7 +21,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FIRST_USER_BLOCK = 512
 """The signature is at byte 0, or behind a user block: at 512, or at twice, four times … of it."""
 MAX_LINKS = 100_000
-"""A file with more objects than this is no scan."""
+"""A file with more objects than this is no scan, and no dataset is made of more of them."""
 MAX_HOPS = 32
 """A path that leads over more links than this leads nowhere."""
 MAX_RATIO, SMALL_BYTES = 2_000, 64 * 2**20
@@ -40,19 +41,13 @@ def is_hdf5(path: Path) -> bool:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            place = 0
-            while place + len(SIGNATURE) <= size:
-                stream.seek(place)
-                if stream.read(len(SIGNATURE)) == SIGNATURE:
-                    return True
-                place = 2 * place or FIRST_USER_BLOCK
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with readable(path), path.open("rb") as stream:
+        place, size = 0, path.stat().st_size
+        while place < size:
+            stream.seek(place)
+            if stream.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            place = 2 * place or FIRST_USER_BLOCK
     return False
 
 
@@ -63,7 +58,7 @@ def believed(
 
     @functools.wraps(method)
     def told(self: Hdf5File, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._believed("a part of it"):
+        with self._believed("a part of it cannot be read"):
             return method(self, *args, **kwargs)
 
     return told
@@ -87,7 +82,7 @@ class Hdf5File(Contents):
         self._h5py = h5py
         self._linked: dict[Path, Any] = {}
         self._refused: dict[str, str] = {}
-        with self._believed("the file"):
+        with self._believed("not an HDF5 file (or cut short)"):
             self._file = h5py.File(path, "r", swmr=swmr, locking=False if swmr else None)
 
     def close(self) -> None:
@@ -124,20 +119,17 @@ class Hdf5File(Contents):
     @believed
     def names(self) -> list[str]:
         paths: list[str] = []
-        links = 0
+        number = itertools.count(1)
 
-        def note(name: str, thing: Any) -> str | None:
-            nonlocal links
-            links += 1
-            if links > MAX_LINKS:
-                return f"has more than {MAX_LINKS:,} objects; no scan has so many"
+        def note(name: str, thing: Any) -> None:
+            if next(number) > MAX_LINKS:
+                raise UserError(
+                    f"{self.path}: has more than {MAX_LINKS:,} objects; no scan has so many"
+                )
             if isinstance(thing, self._h5py.Dataset):
                 paths.append(name)
-            return None
 
-        with self._believed("the file"):
-            if (why := self._file.visititems(note)) is not None:
-                raise UserError(f"{self.path}: {why}")
+        self._file.visititems(note)
         return paths
 
     @believed
@@ -166,11 +158,13 @@ class Hdf5File(Contents):
         claimed = dataset.size * dataset.dtype.itemsize
         if claimed > MAX_BYTES:
             raise UserError(f"{where} claims {claimed:,} bytes, and at most {MAX_BYTES:,} are read")
-        with self._believed(f"'{name}'"):
+        with self._believed(f"'{name}' cannot be read"):
             array = np.asarray(dataset[()])
         if array.size == 0:
             raise UserError(f"{where} is empty")
-        array = _complex(array)
+        if array.dtype.names is not None:
+            real, imaginary = array.dtype.names
+            array = array[real] + 1j * array[imaginary]
         # MATLAB keeps columns together: what it calls (row, column) is (column, row) in the file.
         return array.swapaxes(-1, -2) if self._is_matlabs(dataset) and array.ndim > 1 else array
 
@@ -183,23 +177,19 @@ class Hdf5File(Contents):
             raise UserError(
                 f"{self.path}: '{name}' is {dataset.shape}, not (frames, rows, columns)"
             )
-        return Hdf5Frames(dataset, self._is_matlabs(dataset), lambda: self._believed(f"'{name}'"))
+        what = f"'{name}' cannot be read"
+        return Hdf5Frames(dataset, self._is_matlabs(dataset), lambda: self._believed(what))
 
     @believed
     def attribute(self, name: str, attribute: str) -> float | None:
-        value = self._attribute(name, attribute)
         try:
-            return None if value is None else float(np.asarray(value).reshape(-1)[0])
-        except (TypeError, ValueError, IndexError):
+            return float(self._attribute(name, attribute))
+        except (TypeError, ValueError):
             return None
 
     @believed
     def text(self, name: str, attribute: str) -> str | None:
         value = self._attribute(name, attribute)
-        try:
-            value = None if value is None else np.asarray(value).reshape(-1)[0]
-        except IndexError:
-            return None
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         return str(value) if isinstance(value, str) else None
@@ -207,14 +197,14 @@ class Hdf5File(Contents):
     # --- links ---------------------------------------------------------------------------------
 
     def _attribute(self, name: str, attribute: str) -> Any:
+        """The first element of an attribute."""
         thing = self._file if name == "/" else self._find(name, self._h5py.HLObject)
         if thing is None:
             return None
         try:
-            value = thing.attrs.get(attribute)
-        except Exception:  # of a type that h5py does not know
+            return np.asarray(thing.attrs[attribute]).reshape(-1)[0]
+        except Exception:  # there is none, it is empty, or of a type that h5py does not know
             return None
-        return None if isinstance(value, self._h5py.Empty) else value
 
     def _find(self, name: str, kind: type | None = None) -> Any:
         """What lies at a place, over links that stay in the folder; None where nothing does."""
@@ -254,24 +244,20 @@ class Hdf5File(Contents):
         Raises:
             UserError: it lies elsewhere, or cannot be read.
         """
-        path = self._in_folder(Path(from_file), name)
+        folder, target = Path(from_file).parent, Path(name)
+        if target.is_absolute() and target.parent.resolve() == folder.resolve():
+            target = Path(target.name)
+        if target.is_absolute() or ".." in target.parts:
+            raise UserError(f"links to another file, '{name}', which is not in its folder")
+        path = folder / target
+        if not path.is_file():
+            raise UserError(f"links to another file, '{name}', which is not there")
         if path not in self._linked:
             try:
                 self._linked[path] = self._h5py.File(path, "r")
             except OSError as error:
                 raise UserError(f"links to '{name}': {in_a_line(error)}") from error
         return self._linked[path]
-
-    def _in_folder(self, from_file: Path, name: str) -> Path:
-        folder = from_file.parent
-        path = folder / name
-        if Path(name).is_absolute() and Path(name).parent.resolve() == folder.resolve():
-            path = folder / Path(name).name
-        elif Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"links to another file, '{name}', which is not in its folder")
-        if not path.is_file():
-            raise UserError(f"links to another file, '{name}', which is not there")
-        return path
 
     # --- datasets --------------------------------------------------------------------------------
 
@@ -285,18 +271,24 @@ class Hdf5File(Contents):
         if dataset is None or not self._is_numbers(dataset):
             raise self.missing("an array", name)
         where = f"{self.path}: '{name}'"
-        with self._believed(f"'{name}'"):
+        with self._believed(f"'{name}' cannot be read"):
             claimed = dataset.size * dataset.dtype.itemsize
             try:
-                stored = self._stored(dataset, MAX_HOPS)
+                stored = self._stored(dataset, MAX_HOPS, itertools.count(1))
             except UserError as error:
                 raise UserError(f"{where} {error}") from None
         if claimed > SMALL_BYTES and claimed > MAX_RATIO * stored:
             raise UserError(f"{where} claims {claimed:,} bytes, the file holds {stored:,}")
         return dataset
 
-    def _stored(self, dataset: Any, hops: int) -> int:
-        """How many bytes of the disk a dataset, or what a virtual one is made of, takes."""
+    def _stored(self, dataset: Any, hops: int, number: Iterator[int]) -> int:
+        """How many bytes of the disk a dataset, or what a virtual one is made of, takes.
+
+        Args:
+            number: counts the datasets, as HDF5 opens each as often as others are made of it.
+        """
+        if next(number) > MAX_LINKS:
+            raise UserError(f"is made of more than {MAX_LINKS:,} datasets")
         if dataset.external:
             raise UserError("has its data in another file, which is not read")
         if not dataset.is_virtual:
@@ -304,17 +296,14 @@ class Hdf5File(Contents):
             return int(dataset.id.get_storage_size())
         if hops == 0:
             raise UserError("is made of datasets that are made of each other")
-        stored = 0
-        for source in {(s.file_name, s.dset_name) for s in dataset.virtual_sources()}:
-            stored += self._stored(self._virtual_source(dataset, *source), hops - 1)
-        return stored
+        sources = {(source.file_name, source.dset_name) for source in dataset.virtual_sources()}
+        parts = (self._virtual_source(dataset, *source) for source in sources)
+        return sum(self._stored(part, hops - 1, number) for part in parts)
 
     def _virtual_source(self, dataset: Any, file: str, name: str) -> Any:
         """A dataset that a virtual one is made of: HDF5 shows zeros where it is missing."""
-        if file == ".":
-            target = self._follow(dataset.file, f"/{name}", MAX_HOPS)
-        else:
-            target = self._follow(self._beside(dataset.file.filename, file), f"/{name}", MAX_HOPS)
+        source = dataset.file if file == "." else self._beside(dataset.file.filename, file)
+        target = self._follow(source, f"/{name}", MAX_HOPS)
         if not isinstance(target, self._h5py.Dataset):
             raise UserError(f"is made of '{name}' in '{file}', which is not there")
         return target
@@ -355,16 +344,4 @@ class Hdf5File(Contents):
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            if what == "the file":
-                raise UserError(
-                    f"{self.path}: not an HDF5 file (or cut short): {in_a_line(error)}"
-                ) from error
-            raise UserError(f"{self.path}: {what} cannot be read: {in_a_line(error)}") from error
-
-
-def _complex(array: np.ndarray) -> np.ndarray:
-    names = array.dtype.names
-    if names is None:
-        return array
-    real, imaginary = names
-    return array[real] + 1j * array[imaginary]
+            raise UserError(f"{self.path}: {what}: {in_a_line(error)}") from error

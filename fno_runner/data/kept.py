@@ -115,9 +115,10 @@ def _by_monitor(
     monitor: np.ndarray, counts: np.ndarray, kept: np.ndarray, remarks: list[str]
 ) -> np.ndarray | None:
     """Factors that take the beam's changes out of the frames; None where it does not help."""
-    before = float(np.std(np.log(counts[kept]))) if kept.any() else 0.0
-    after = float(np.std(np.log(counts[kept] / monitor[kept]))) if kept.any() else 0.0
-    low, high = monitor[kept].min(initial=np.inf), monitor[kept].max(initial=0)
+    if not kept.any():
+        return None
+    before, after = np.std(np.log(counts[kept])), np.std(np.log(counts[kept] / monitor[kept]))
+    low, high = monitor[kept].min(), monitor[kept].max()
     if after > STEADIER * before:
         if high > low:
             remarks.append("the monitor does not explain how counts vary, and is not used")

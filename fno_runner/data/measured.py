@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Chained(Frames):
 
 def frames_a_block(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """How many frames of a stack (F, H, W) make a block; at least 1."""
-    frame = int(np.prod(shape[1:], dtype=np.int64)) * max(dtype.itemsize, 4)
+    frame = math.prod(shape[1:]) * max(dtype.itemsize, 4)
     return max(1, BLOCK_BYTES // max(frame, 1))
 
 
@@ -109,7 +110,6 @@ class Measured:
     frames_name: str
     kind: Kind
     positions: np.ndarray
-    side: int
     of_frame: np.ndarray | None = None
     pixel_size: float | None = None
     energy: float | None = None
@@ -124,3 +124,8 @@ class Measured:
     probe_named: bool = False
     reference: np.ndarray | None = None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def side(self) -> int:
+        """The frames' width [px], which positions and `pixel_size` are sampled for."""
+        return self.frames.shape[-1]

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from fno_runner.data.contents import MAX_BYTES, Contents, in_a_line
+from fno_runner.data.contents import MAX_BYTES, Contents, in_a_line, readable
 from fno_runner.data.measured import BLOCK_BYTES, Frames, frames_a_block
 from fno_runner.errors import UserError
 from fno_runner.files import write_atomically
@@ -75,7 +75,7 @@ class NpzFile(Contents):
     def attribute(self, name: str, attribute: str) -> float | None:
         """`object_center_x_m` for the object's `center_x_m`; `far_field` for the file's ('/')."""
         key = attribute if name == "/" else f"{name}_{attribute}"
-        return float(np.real(self.read(key).reshape(-1)[0])) if self.has(key) else None
+        return self.number(key) if self.has(key) else None
 
     def text(self, name: str, attribute: str) -> str | None:
         return None
@@ -88,6 +88,8 @@ class NpzFile(Contents):
                     f"{self.path}: '{name}' claims {claimed:,} bytes, and at most {largest:,} are "
                     f"read"
                 )
+            if claimed == 0:
+                raise UserError(f"{self.path}: '{name}' is empty")
             array = np.empty(header.shape, header.dtype, order="F" if header.fortran else "C")
             # One flat view of the array's bytes, in the order in which they are stored.
             self._fill(name, stream, array.reshape(-1, order="A").view(np.uint8).data)
@@ -98,13 +100,10 @@ class NpzFile(Contents):
         return _NpzFrames(self, name, last)
 
     def _fill(self, name: str, stream: zipfile.ZipExtFile, target: memoryview) -> None:
-        filled = 0
-        while filled < len(target):
-            block = stream.read(min(READ_BYTES, len(target) - filled))
-            if not block:
+        for first in range(0, len(target), READ_BYTES):
+            part = target[first : first + READ_BYTES]
+            if stream.readinto(part) < len(part):
                 raise UserError(f"{self.path}: '{name}' is cut short")
-            target[filled : filled + len(block)] = block
-            filled += len(block)
 
     def _at_end(self, name: str, stream: zipfile.ZipExtFile) -> None:
         # Reading to the member's end is what makes zipfile check its CRC.
@@ -112,12 +111,17 @@ class NpzFile(Contents):
             raise UserError(f"{self.path}: '{name}' has bytes behind its data")
 
     def _header(self, name: str) -> _Header:
-        with self._stream(name) as (_, header):
+        with self._stream(name, numbers=False) as (_, header):
             return header
 
     @contextmanager
-    def _stream(self, name: str) -> Iterator[tuple[zipfile.ZipExtFile, _Header]]:
+    def _stream(
+        self, name: str, *, numbers: bool = True
+    ) -> Iterator[tuple[zipfile.ZipExtFile, _Header]]:
         """An array's bytes behind its header.
+
+        Args:
+            numbers: whether they have to be numbers.
 
         Raises:
             UserError: there is no such array, it is damaged, or claims what cannot be true.
@@ -136,6 +140,8 @@ class NpzFile(Contents):
             with self._archive.open(self._names[name]) as stream:
                 assert isinstance(stream, zipfile.ZipExtFile)
                 header = _read_header(path, name, stream)
+                if numbers and header.dtype.kind not in "fciub":
+                    raise UserError(f"{path}: '{name}' is {header.dtype}, not numbers")
                 claimed = math.prod(header.shape) * header.dtype.itemsize
                 if claimed < 0 or claimed > facts.file_size:
                     raise UserError(
@@ -269,16 +275,15 @@ def write_npz(
 
 
 def _open(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except zipfile.BadZipFile:
-        raise UserError(f"{path}: not an NPZ file (or cut short)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a directory whose fields make no sense
-        raise UserError(f"{path}: not an NPZ file: {in_a_line(error)}") from error
+    with readable(path):
+        try:
+            return zipfile.ZipFile(path)
+        except OSError:
+            raise
+        except zipfile.BadZipFile:
+            raise UserError(f"{path}: not an NPZ file (or cut short)") from None
+        except Exception as error:  # a directory whose fields make no sense
+            raise UserError(f"{path}: not an NPZ file: {in_a_line(error)}") from error
 
 
 def _read_header(path: Path, name: str, stream: zipfile.ZipExtFile) -> _Header:
@@ -292,7 +297,4 @@ def _read_header(path: Path, name: str, stream: zipfile.ZipExtFile) -> _Header:
         raise UserError(f"{path}: '{name}' has an unknown NPY version {version}")
     if dtype.hasobject:
         raise UserError(f"{path}: '{name}' holds Python objects; only numbers are read")
-    # NumPy makes arrays of larger elements of it: memory without a bound.
-    if dtype.itemsize == 0:
-        raise UserError(f"{path}: '{name}' is {dtype}, whose elements hold nothing")
     return _Header(tuple(int(n) for n in shape), fortran, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fno_runner.data.measured import Measured
 from fno_runner.data.pixels import isolated
 from fno_runner.data.units import HC
 
@@ -77,26 +78,18 @@ def tell_of_a_bright_rim(mean: np.ndarray, good: np.ndarray, remarks: list[str])
         )
 
 
-def tell_of_a_near_field(
-    energy: float | None,
-    distance: float | None,
-    pixel_size: float | None,
-    side: int,
-    remarks: list[str],
-) -> None:
+def tell_of_a_near_field(measured: Measured, remarks: list[str]) -> None:
     """The far field needs a Fresnel number a²/(λz) below 1 of the beam's width a on the sample.
 
     A file need not say which field its frames are of. The window that they would see in the far
     field, λz/pitch, is wider than the beam: where its number is below 1, so is the beam's.
-
-    Args:
-        energy: of a photon [J]. distance: of the detector [m]. pixel_size: of the object in the far
-            field, of `side` pixels a frame [m]. Nothing is told where one of them is not known.
+    Nothing is told where energy, distance or pixel size are not known.
     """
+    energy, distance, pixel_size = measured.energy, measured.distance, measured.pixel_size
     if energy is None or distance is None or pixel_size is None:
         return
     first_zone = HC / energy * distance  # λz [m²]
-    window = side * pixel_size
+    window = measured.side * pixel_size
     number = window**2 / first_zone
     if number > 1:
         remarks.append(

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from fno_runner.data.measured import Flags, Frames, Kind, Measured
+from fno_runner.data.measured import Frames, Kind, Measured
 
 LARGEST = {"intensity": 1e38, "amplitude": 1e19}
 """Beyond these a value, or its square, is no number in 32 bits."""
@@ -107,7 +107,7 @@ def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
         if measured.kind == "amplitude":
             np.square(values, out=values)
     if measured.background is not None:
-        values -= measured.background.astype(np.float32)
+        values -= measured.background
     return np.maximum(values, 0, out=values)
 
 
@@ -141,37 +141,17 @@ def flagged_blocks(measured: Measured) -> Iterator[tuple[int, np.ndarray, np.nda
         for first, block in measured.frames.blocks():
             yield first, block, None
         return
-    flags = _Stepwise(measured.flags, measured.frames.shape[0])
+    bad, marks = measured.flags.bad, measured.flags.marks.blocks()
+    of_all = measured.flags.marks.shape[0] == 1
+    flagged = np.empty((0, *measured.frames.shape[1:]), bool)  # of this block and those to come
     for first, block in measured.frames.blocks():
-        yield first, block, flags.take(len(block))
-
-
-class _Stepwise:
-    """Flags of frames, as many at a time as are asked for."""
-
-    def __init__(self, flags: Flags, frames: int) -> None:
-        self._flags = flags
-        self._for_all = flags.marks.shape[0] == 1 and frames > 1
-        self._blocks = flags.marks.blocks()
-        self._rest: np.ndarray | None = None
-
-    def take(self, count: int) -> np.ndarray:
-        if self._for_all and self._rest is None:
-            self._rest = self._next()
-        if self._for_all:
-            assert self._rest is not None
-            return np.broadcast_to(self._rest, (count, *self._rest.shape[1:]))
-        parts, missing = [], count
-        while missing > 0:
-            part = self._next() if self._rest is None else self._rest
-            parts.append(part[:missing])
-            self._rest = part[missing:] if len(part) > missing else None
-            missing -= len(parts[-1])
-        return np.concatenate(parts)
-
-    def _next(self) -> np.ndarray:
-        _, marks = next(self._blocks)
-        return np.asarray(self._flags.bad(marks), bool)
+        while len(flagged) < (1 if of_all else len(block)):
+            flagged = np.concatenate([flagged, bad(next(marks)[1])])
+        if of_all:
+            yield first, block, np.broadcast_to(flagged, block.shape)
+        else:
+            yield first, block, flagged[: len(block)]
+            flagged = flagged[len(block) :]
 
 
 # --- pixels that measured nothing -----------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
@@ -36,36 +35,25 @@ HIDDEN = 0.95
 class Recording:
     """Frames of H × W px that are counts, or proportional to them, and can be read again and again.
 
+    measured: what was read; energy, distance and pixel size, for example, are as the file has them.
     mean: (H, W), the mean intensity of a frame; 0 at bad pixels.
     mask: (H, W), true at good pixels.
     centre: the pixel of zero frequency, row and column.
     positions: (F, 2), row and column [px] of an object that is sampled as a probe of `side` px is.
         A window of n detector pixels sees λ·z / (n · detector pixel) [m] a pixel of the object, so
-        positions are to be multiplied by n / side, and `pixel_size` divided by it.
-    pixel_size: [m], of the sampling with `side`, where the file tells.
-    energy: of a photon [J], distance: of the detector [m], where the file tells.
+        positions are to be multiplied by n / side, and the file's pixel size divided by it.
     probe: (M, S, S), its modes with the strongest first, S being the frames' side; None where the
         file has none.
-    reference: (H', W'), another method's object, of the sampling with `side`.
-    counts_held: the share of the detector's counts that the file's frames have.
     remarks: what a user should know, a line each.
     """
 
-    path: Path
-    format: str
+    measured: Measured = field(repr=False)
     mean: Float64[np.ndarray, "h w"]
     mask: Bool[np.ndarray, "h w"]
     centre: tuple[int, int]
     positions: Float64[np.ndarray, "f 2"]
-    side: int
-    pixel_size: float | None
-    energy: float | None
-    distance: float | None
     probe: Complex64[np.ndarray, "m s s"] | None
-    reference: np.ndarray | None
-    counts_held: float
     remarks: tuple[str, ...]
-    _measured: Measured = field(repr=False)
     _kept: KeptFrames = field(repr=False)
     _in_the_corner: bool = False
 
@@ -78,6 +66,11 @@ class Recording:
         height, width = self.mask.shape
         return height, width
 
+    @property
+    def side(self) -> int:
+        """The frames' width [px], which positions are sampled for."""
+        return self.measured.side
+
     def intensities(
         self,
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float32[np.ndarray, "b h w"]]]:
@@ -89,7 +82,7 @@ class Recording:
         Raises:
             UserError: the file is damaged, or has changed.
         """
-        measured, kept = self._measured, self._kept
+        measured, kept = self.measured, self._kept
         for first, block, flagged in pixels.flagged_blocks(measured):
             stored = slice(first, first + len(block))
             chosen = kept.position[stored] >= 0
@@ -118,8 +111,8 @@ class Recording:
         Raises:
             UserError: they are of another size.
         """
-        mine, stored = self._measured, later.frames.shape[0]
-        if later.frames.shape[1:] != mine.frames.shape[1:] or later.side != mine.side:
+        mine, stored = self.measured, later.frames.shape[0]
+        if later.frames.shape[1:] != mine.frames.shape[1:]:
             sizes = f"{later.frames.shape[1:]}, those before {mine.frames.shape[1:]}"
             raise UserError(f"{later.path}: frames of {sizes} px")
         if not np.isfinite(later.positions).all():
@@ -136,9 +129,8 @@ class Recording:
             scale = (usual / np.maximum(later.monitor, LOST_BEAM * usual)).astype(np.float32)
         whole = replace(
             self,
-            path=later.path,
+            measured=replace(later, kind=mine.kind, background=mine.background, flags=flags),
             positions=later.positions.astype(np.float64),
-            _measured=replace(mine, frames=later.frames, flags=flags, positions=later.positions),
             _kept=KeptFrames(np.arange(stored), scale, mean),
         )
         counts = np.zeros(stored)
@@ -177,29 +169,19 @@ def clean(measured: Measured) -> Recording:
     probe = _usable_probe(measured, remarks)
     centre = centre_of(mean, probe is not None, remarks)
     tell_of_a_bright_rim(mean, good, remarks)
-    tell_of_a_near_field(
-        measured.energy, measured.distance, measured.pixel_size, measured.side, remarks
-    )
+    tell_of_a_near_field(measured, remarks)
     # Positions whose frames are left out go with them.
     left = np.sort(kept.position[chosen])
     position = np.full(len(chosen), -1)
     position[chosen] = np.searchsorted(left, kept.position[chosen])
     return Recording(
-        path=measured.path,
-        format=measured.format,
+        measured=measured,
         mean=mean * (len(chosen) / len(left)),  # what is left out has next to no counts
         mask=good,
         centre=centre,
         positions=measured.positions[left].astype(np.float64),
-        side=measured.side,
-        pixel_size=measured.pixel_size,
-        energy=measured.energy,
-        distance=measured.distance,
         probe=probe,
-        reference=measured.reference,
-        counts_held=measured.counts_held,
         remarks=(*measured.remarks, *remarks),
-        _measured=measured,
         _kept=replace(kept, position=position),
         _in_the_corner=corner,
     )
@@ -264,7 +246,7 @@ def _surveyed(measured: Measured, remarks: list[str]) -> tuple[Measured, Statist
         every = bool((statistics.flagged == measured.frames.shape[0]).all())
         if share > HIDDEN and most and not every:
             bad = measured.flags.bad
-            turned = Flags(measured.flags.marks, lambda marks: ~np.asarray(bad(marks), bool))
+            turned = Flags(measured.flags.marks, lambda marks: ~bad(marks))
             measured = replace(measured, flags=turned)
             remarks.append(
                 f"the mask would hide {share:.2%} of the counts: it is read the other way round"

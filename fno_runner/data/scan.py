@@ -65,19 +65,15 @@ def load_scan(
 
 
 def fingerprint_of(opened: OpenScan, crop: Crop, hints: Hints = NONE) -> str:
-    """What the frames of a scan are: its files' content, their size, and what a user said of it."""
-    return opened.fingerprint()[:32] + _of_frames(crop) + _of_hints(hints)
+    """What the frames of a scan are: "<32 hex digits>-N128-bin2-intensity-entry_2".
 
-
-def _of_frames(crop: Crop) -> str:
-    """What a file's frames were made to, as far as version 0.1 would not have: "-N128-bin2"."""
-    size = "" if crop.size == N else f"-N{crop.size}"
-    return size if crop.binning == 1 else f"{size}-bin{crop.binning}"
-
-
-def _of_hints(hints: Hints) -> str:
-    """What a user said of a file: "-intensity-entry_2"."""
-    return "".join(f"-{said}" for said in (hints.data, hints.entry) if said is not None)
+    Its files' content; what they were made to, as far as version 0.1 would not have; what a user
+    said of them.
+    """
+    size = None if crop.size == N else f"N{crop.size}"
+    binning = None if crop.binning == 1 else f"bin{crop.binning}"
+    said = (opened.fingerprint()[:32], size, binning, hints.data, hints.entry)
+    return "-".join(part for part in said if part is not None)
 
 
 def patterns_of(scan: Scan) -> Patterns:

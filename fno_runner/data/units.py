@@ -81,10 +81,19 @@ def number(file: Contents, name: str, units: dict[str, float]) -> float:
     Raises:
         UserError: it is none, or has a unit that is not known.
     """
-    value = float(np.real(file.read(name).reshape(-1)[0])) * factor(file, name, units)
+    value = file.number(name) * factor(file, name, units)
     if not np.isfinite(value):
         raise UserError(f"{file.path}: '{name}' is {value}, not a number")
     return value
+
+
+def length(file: Contents, name: str, bounds: tuple[float, float]) -> float:
+    """A length [m] within these bounds.
+
+    Raises:
+        UserError: it is none, is out of bounds, or has a unit that is not known.
+    """
+    return plausible(file, name, number(file, name, LENGTH), bounds, "m")
 
 
 def known(value: float | None, bounds: tuple[float, float], unit: float = 1.0) -> float | None:

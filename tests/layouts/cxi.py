@@ -41,7 +41,7 @@ def put(path: Path, items: dict[str, Any], entry: str = "entry_1", **options: An
             file[f"{entry}/{name}"] = value
 
 
-@layout("scan.cxi", "CXI", "probe", "pixel", "mask")
+@layout("scan.cxi", "CXI", "probe", "pixel", "geometry", "mask")
 def write_cxi(path: Path, scan: Simulated) -> None:
     put(path, cxi(scan))
     with h5py.File(path, "a") as file:
@@ -51,7 +51,7 @@ def write_cxi(path: Path, scan: Simulated) -> None:
         )
 
 
-@layout("user_block.cxi", "CXI", "probe", "pixel", "mask")
+@layout("user_block.cxi", "CXI", "probe", "pixel", "geometry", "mask")
 def write_cxi_by_matlab(path: Path, scan: Simulated) -> None:
     """A user block, a probe of real and imaginary parts, a mask of bytes; positions (3, F)."""
     probe = np.empty(scan.probe.shape, [("real", "f8"), ("imag", "f8")])
@@ -63,7 +63,7 @@ def write_cxi_by_matlab(path: Path, scan: Simulated) -> None:
     put(path, items, userblock_size=512)
 
 
-@layout("cdtools.cxi", "CXI", "pixel", "mask")
+@layout("cdtools.cxi", "CXI", "pixel", "geometry", "mask")
 def write_cdtools(path: Path, scan: Simulated) -> None:
     """Basis vectors in columns, which run the other way; a wavelength; a dark of 3; no probe."""
     counts, _ = marked(scan)
@@ -81,7 +81,7 @@ def write_cdtools(path: Path, scan: Simulated) -> None:
     put(path, items)
 
 
-@layout("raster.nxs", "CXI", "pixel", "mask")
+@layout("raster.nxs", "CXI", "pixel", "geometry", "mask")
 def write_nexus(path: Path, scan: Simulated) -> None:
     """NXcxi_ptycho: a raster of frames, shown to CXI as a virtual dataset; units; two energies."""
     import hdf5plugin
@@ -116,7 +116,7 @@ def write_nexus(path: Path, scan: Simulated) -> None:
         file["entry_1/instrument_1/source_1/probe"] = "x-ray"
 
 
-@layout("linked.cxi", "CXI", "probe", "pixel", "mask")
+@layout("linked.cxi", "CXI", "probe", "pixel", "geometry", "mask")
 def write_linked(path: Path, scan: Simulated) -> None:
     """Frames in two files of the folder, behind a virtual dataset of a third, behind a link."""
     items = cxi(scan)
@@ -135,7 +135,7 @@ def write_linked(path: Path, scan: Simulated) -> None:
         file["entry_1/fluorescence"] = h5py.ExternalLink("/beamline/xspress3.h5", "/data")
 
 
-@layout("two_entries.cxi", "CXI", "probe", "pixel", "mask")
+@layout("two_entries.cxi", "CXI", "probe", "pixel", "geometry", "mask")
 def write_two_entries(path: Path, scan: Simulated) -> None:
     """Of three entries the second is a whole scan, and so is the third, of other frames."""
     put(path, {f"{DETECTOR}/data": scan.counts[:3]}, "entry_1")

@@ -15,7 +15,7 @@ from tests.layouts.registry import EV, layout, marked
 from tests.scans import DISTANCE, ENERGY, PITCH, PIXEL, Simulated
 
 
-@layout("scan.ptyd", "ptyd", "pixel", "mask")
+@layout("scan.ptyd", "ptyd", "pixel", "geometry", "mask")
 def write_ptyd(path: Path, scan: Simulated) -> None:
     """Chunks of 7 frames, of which 10 comes after 9 and not after 1; the last in another file."""
     counts, bad = marked(scan)
@@ -65,7 +65,7 @@ def write_fold_slice(path: Path, scan: Simulated) -> None:
     write_pair(path, scan, {"ppX": x, "ppY": y, "dx": [PIXEL], "lambda": [1e-10]}, False)
 
 
-@layout("scan_7.h5", "NSLS-II diffamp", "pixel")
+@layout("scan_7.h5", "NSLS-II diffamp", "pixel", "geometry")
 def write_nsls2(path: Path, scan: Simulated) -> None:
     with h5py.File(path, "w") as file:
         file["diffamp"] = np.fft.fftshift(np.sqrt(scan.counts), axes=(1, 2))

@@ -63,9 +63,8 @@ def open_scan(path: Path, hints: Hints = NONE) -> Iterator[OpenScan]:
     with np.errstate(all="ignore"), Source(path, hints) as source:
         measured = recognise(source).read(source)
         if hints.probe is not None:
-            if not source.file.has(hints.probe):
-                raise source.file.missing("the probe to begin with", hints.probe)
-            probe = modes(source.file.read(hints.probe))
+            name = source.file.needed("the probe to begin with", hints.probe)
+            probe = modes(source.file.read(name))
             measured = replace(measured, probe=probe, probe_named=True)
         if hints.data is not None:
             measured = replace(measured, kind=hints.data, settled=True)

@@ -88,8 +88,7 @@ def read(source: Source) -> Measured:
         frames_name=name,
         kind="intensity",
         positions=_across(moved, detector) / pixel,
-        side=side,
-        pixel_size=square((pixel[0], pixel[1]), remarks),
+        pixel_size=square(pixel, remarks),
         energy=energy,
         distance=detector.distance,
         flags=_flags(file, detector),
@@ -134,11 +133,7 @@ def _chosen(file: Hdf5File, wanted: str | None, remarks: list[str]) -> tuple[str
     others = [e for e in entries if e != entry and _has_positions(file, e)]
     if wanted is None and others:
         remarks.append(f"'{entry}' is read; there is also {', '.join(others)} (--entry chooses)")
-    places = _within(entry, DATA)
-    name = file.first(*places)
-    if name is None:
-        raise file.missing("frames of a CXI file", *places)
-    return entry, name
+    return entry, file.needed("frames of a CXI file", *_within(entry, DATA))
 
 
 # --- what it says ---------------------------------------------------------------------------------
@@ -199,13 +194,12 @@ def _across(moved: np.ndarray, detector: Detector) -> np.ndarray:
 
 def _flags(file: Hdf5File, detector: Detector) -> Flags | None:
     name = f"{detector.group}/mask"
-    if file.has(name):
-        if file.dtype(name).kind in "iu":
-            # In 64 bits, as a mask of 8 may have fewer bits than there are faults.
-            return pixel_flags(file, name, lambda marks: (marks.astype(np.int64) & FAULTS) != 0)
-        return pixel_flags(file, name, lambda marks: marks != 0)
-    name = f"{detector.group}/pixel_mask"  # NeXus: any bit is a fault
-    return pixel_flags(file, name, lambda marks: marks != 0) if file.has(name) else None
+    if not file.has(name):
+        return pixel_flags(file, f"{detector.group}/pixel_mask")  # NeXus: any bit is a fault
+    if file.dtype(name).kind not in "iu":
+        return pixel_flags(file, name)
+    # In 64 bits, as a mask of 8 may have fewer bits than there are faults.
+    return pixel_flags(file, name, lambda marks: (marks.astype(np.int64) & FAULTS) != 0)
 
 
 def _monitor(file: Hdf5File, entry: str, count: int) -> np.ndarray | None:

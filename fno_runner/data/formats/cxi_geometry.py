@@ -63,26 +63,21 @@ def photon_energy(file: Hdf5File, entry: str) -> float:
                 for name in ("incident_beam_energy", "incident_energy", "energy")]  # fmt: skip
     wavelengths = [f"{beam}/{name}" for beam in beams
                    for name in ("incident_wavelength", "wavelength")]  # fmt: skip
-    source = f"{instrument}/source_1"
-    machines = None
-    for names, table in (
-        (energies, units.ENERGY),
-        (wavelengths, units.LENGTH),
-        ([f"{source}/energy"], units.ENERGY),
-        ([f"{source}/wavelength"], units.LENGTH),
-    ):
-        name = file.first(*names)
-        if name is None:
-            continue
-        value = units.number(file, name, table)
-        if name == f"{source}/energy" and value > units.PHOTON_ENERGY[1]:
-            machines = value  # unless nothing else tells the photons'
-            continue
-        energy = value if table is units.ENERGY else units.HC / max(value, 1e-30)
-        return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
-    if machines is not None:
-        units.plausible(file, f"{source}/energy", machines, units.PHOTON_ENERGY, "J")
-    raise file.missing("photon energy [J]", f"{source}/energy")
+    of_source, wave_of_source = f"{instrument}/source_1/energy", f"{instrument}/source_1/wavelength"
+
+    def energy_of(name: str) -> float:
+        if name.endswith("wavelength"):
+            return units.HC / max(units.number(file, name, units.LENGTH), 1e-30)
+        return units.number(file, name, units.ENERGY)
+
+    name = file.first(*energies, *wavelengths, of_source, wave_of_source)
+    if name is None:
+        raise file.missing("photon energy [J]", of_source)
+    energy = energy_of(name)
+    if name == of_source and energy > units.PHOTON_ENERGY[1] and file.has(wave_of_source):
+        name = wave_of_source  # as the energy is the machine's
+        energy = energy_of(name)
+    return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
 
 
 def _group(file: Hdf5File, parent: str, names: tuple[str, ...]) -> str:
@@ -108,26 +103,19 @@ def _pitch(
     file: Hdf5File, group: str, basis: np.ndarray | None, remarks: list[str]
 ) -> tuple[float, float]:
     """Widths of the detector's pixels along rows and columns [m]."""
-    given: list[float | None] = []
-    for axis, number in zip("yx", range(2), strict=True):
-        name = f"{group}/{axis}_pixel_size"
+    given: list[float] = []
+    for number, axis in enumerate("yx"):
+        name, where = f"{group}/{axis}_pixel_size", f"{group}/basis_vectors"
         if file.has(name):
-            value = units.number(file, name, units.LENGTH)
-            given.append(units.plausible(file, name, value, units.PITCH, "m"))
+            given.append(units.length(file, name, units.PITCH))
         elif basis is not None:
             value = float(np.linalg.norm(basis[number]))
-            where = f"{group}/basis_vectors"
             given.append(units.plausible(file, where, value, units.PITCH, "m"))
-        else:
-            given.append(None)
-    rows, cols = given
-    if rows is None and cols is None:
+    if not given:
         raise file.missing("pixel pitch [m]", f"{group}/y_pixel_size")
-    if rows is None or cols is None:
+    if len(given) == 1:
         remarks.append("only one size of the detector's pixels is given: they are taken as square")
-    side = rows if rows is not None else cols
-    assert side is not None
-    return (side if rows is None else rows, side if cols is None else cols)
+    return given[0], given[-1]
 
 
 def _distance(
@@ -136,8 +124,7 @@ def _distance(
     """From the sample to the detector's plane [m]."""
     name = file.first(f"{group}/distance", f"{group}/detector_distance")
     if name is not None:
-        value = units.number(file, name, units.LENGTH)
-        return units.plausible(file, name, value, units.DISTANCE, "m")
+        return units.length(file, name, units.DISTANCE)
     name = f"{group}/corner_position"
     if file.why_not(f"{group}/distance") is not None or not file.has(name):
         raise file.missing("detector distance [m]", f"{group}/distance")

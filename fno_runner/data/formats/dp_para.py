@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fno_runner.data import units
 from fno_runner.data.contents import Contents
 from fno_runner.data.formats.format import (
     Format,
     coordinates,
-    of_one_number,
     probe_modes,
     reference_object,
     row_and_column,
@@ -49,16 +46,15 @@ def read(source: Source) -> Measured:
     frames = patterns.frames("dp")
     reference = reference_object(parameters, remarks, "object")
     if parameters.has(POSITIONS[1]):
-        pixel = pixel_of(parameters, source)
+        pixel = pixel_of(parameters)
         positions = from_centre(parameters, pixel, reference)
     else:
-        width = float(np.real(coordinates(parameters, "dx")[0]))
+        width = parameters.number(parameters.needed("the object's pixel [m]", "dx"))
         units.plausible(parameters, "dx", width, units.OBJECT_PIXEL, "m")
         pixel, reference = (width, width), None
         rows, cols = (coordinates(parameters, name) for name in FOLD_SLICE)
-        positions = row_and_column(rows, cols) / width
+        positions = row_and_column(parameters, rows, cols, frames.shape[0]) / width
         remarks.append("ppY is taken along rows and ppX along columns: --check-orientation asks")
-    of_one_number(parameters, positions[:, 0], positions[:, 1], frames.shape[0])
     return Measured(
         path=source.path,
         format="pty-chi pair",
@@ -66,7 +62,6 @@ def read(source: Source) -> Measured:
         frames_name="dp",
         kind="intensity",
         positions=positions,
-        side=frames.shape[-1],
         pixel_size=square(pixel, remarks),
         probe=probe_modes(parameters, remarks, "probe"),
         reference=reference,

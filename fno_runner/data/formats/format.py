@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,27 +40,30 @@ def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> 
     return HC / energy * distance / (side * pitch)
 
 
-def square(sizes: tuple[float, float], remarks: list[str]) -> float | None:
+def square(sizes: Sequence[float], remarks: list[str]) -> float | None:
     """An object's pixel [m] of these two sizes, rows' first; None, and a remark, if not square."""
-    if np.isclose(*sizes, rtol=1e-3):
-        return sizes[0]
-    high, wide = (f"{1e9 * size:.4g}" for size in sizes)
+    high, wide = sizes
+    if np.isclose(high, wide, rtol=1e-3):
+        return high
     remarks.append(
-        f"the object's pixels are {high} nm high and {wide} nm wide: lengths are told in pixels"
+        f"the object's pixels are {1e9 * high:.4g} nm high and {1e9 * wide:.4g} nm wide: lengths "
+        f"are told in pixels"
     )
     return None
 
 
 def pixel_flags(
-    file: Contents, name: str, bad: Callable[[np.ndarray], np.ndarray] = np.logical_not
-) -> Flags:
-    """Marks of pixels under this name, (H, W) or (F, H, W).
+    file: Contents, name: str, bad: Callable[[np.ndarray], np.ndarray] = lambda marks: marks != 0
+) -> Flags | None:
+    """Marks of pixels under this name, (H, W) or (F, H, W), if the file has them.
 
     Args:
-        bad: which marks mean a bad pixel; by default those that are false.
+        bad: which marks mean a bad pixel; by default all but 0.
     """
+    if not file.has(name):
+        return None
     shape = file.shape(name)
-    if int(np.prod(shape[:-2], dtype=np.int64)) == 1:
+    if math.prod(shape[:-2]) == 1:
         return Flags(InMemory(file.read(name).reshape(1, *shape[-2:])), bad)
     return Flags(file.frames(name), bad)
 
@@ -67,7 +71,7 @@ def pixel_flags(
 def mean_frame(file: Contents, name: str) -> np.ndarray:
     """The mean (H, W) of frames, or of a single one, over values that are numbers; else NaN."""
     shape = file.shape(name)
-    if int(np.prod(shape[:-2], dtype=np.int64)) == 1:
+    if math.prod(shape[:-2]) == 1:
         return file.read(name).reshape(shape[-2:]).astype(np.float64)
     stack = file.frames(name)
     total, counted = np.zeros(stack.shape[1:]), np.zeros(stack.shape[1:])
@@ -131,27 +135,24 @@ def single_layer(file: Contents, name: str) -> np.ndarray:
     return obj
 
 
-def row_and_column(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Coordinates of rows and of columns as (F, 2)."""
-    return np.stack([rows.reshape(-1), cols.reshape(-1)], axis=1).astype(np.float64)
-
-
 def coordinates(file: Contents, *names: str) -> np.ndarray:
     """Coordinates of one axis, (F,), under the first of these names.
 
     Raises:
         UserError: there are none.
     """
-    name = file.first(*names)
-    if name is None:
-        raise file.missing("positions", *names)
-    return file.read(name).reshape(-1)
+    return file.read(file.needed("positions", *names)).reshape(-1)
 
 
-def of_one_number(file: Contents, rows: np.ndarray, cols: np.ndarray, frames: int) -> None:
-    """Raises UserError unless there are as many rows and columns as frames."""
+def row_and_column(file: Contents, rows: np.ndarray, cols: np.ndarray, frames: int) -> np.ndarray:
+    """Coordinates (F,) of rows and of columns as float64 (F, 2).
+
+    Raises:
+        UserError: there are not as many rows and columns as frames.
+    """
     if not len(rows) == len(cols) == frames:
         raise UserError(
             f"{file.path}: positions are {len(rows)} rows and {len(cols)} columns for {frames} "
             f"frames"
         )
+    return np.column_stack([rows, cols]).astype(np.float64)

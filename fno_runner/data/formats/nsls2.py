@@ -6,12 +6,7 @@ import numpy as np
 
 from fno_runner.data import units
 from fno_runner.data.contents import Contents
-from fno_runner.data.formats.format import (
-    Format,
-    far_field_pixel,
-    probe_modes,
-    row_and_column,
-)
+from fno_runner.data.formats.format import Format, far_field_pixel, probe_modes
 from fno_runner.data.measured import Measured
 from fno_runner.data.source import Source
 from fno_runner.errors import UserError
@@ -43,8 +38,7 @@ def read(source: Source) -> Measured:
     units.plausible(file, "ccd_pixel_um", pitch, units.PITCH, "m")
     energy = units.HC / max(_number(file, "lambda_nm") * 1e-9, 1e-30)
     units.plausible(file, "lambda_nm", energy, units.PHOTON_ENERGY, "J")
-    side = frames.shape[-1]
-    pixel = far_field_pixel(energy, distance, pitch, side)
+    pixel = far_field_pixel(energy, distance, pitch, frames.shape[-1])
     remarks = ["x is taken along columns and y along rows: --check-orientation asks"]
     return Measured(
         path=source.path,
@@ -52,8 +46,7 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name="diffamp",
         kind="amplitude",
-        positions=row_and_column(y, x) * 1e-6 / pixel,
-        side=side,
+        positions=np.column_stack([y, x]) * 1e-6 / pixel,
         pixel_size=pixel,
         energy=energy,
         distance=distance,
@@ -63,9 +56,7 @@ def read(source: Source) -> Measured:
 
 
 def _number(file: Contents, name: str) -> float:
-    if not file.has(name):
-        raise file.missing("the geometry of a diffamp file", name)
-    return float(np.real(file.read(name).reshape(-1)[0]))
+    return file.number(file.needed("the geometry of a diffamp file", name))
 
 
 FORMAT = Format("NSLS-II diffamp", "diffamp with points", claims, read)

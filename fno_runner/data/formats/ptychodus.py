@@ -11,7 +11,6 @@ from fno_runner.data.formats.format import (
     coordinates,
     pixel_flags,
     probe_modes,
-    row_and_column,
     single_layer,
     square,
     usable,
@@ -49,7 +48,7 @@ def read(source: Source) -> Measured:
             f"{source.path}: far_field is false: near-field ptychography is not modelled"
         )
     remarks: list[str] = []
-    pixel = pixel_of(file, source)
+    pixel = pixel_of(file)
     reference = usable("object", lambda: single_layer(file, "object"), remarks)
     positions = from_centre(file, pixel, reference)
     patterns = file if file.has("patterns") else source.beside(*DIFFRACTION)
@@ -58,9 +57,7 @@ def read(source: Source) -> Measured:
             f"{source.path}: a ptychodus product has no patterns; they are looked for in it as "
             f"'patterns', and beside it as diffraction.h5 or diffraction.npz"
         )
-    if not patterns.has("patterns"):
-        raise patterns.missing("frames of a ptychodus diffraction file", "patterns")
-    frames = patterns.frames("patterns")
+    frames = patterns.frames(patterns.needed("frames of a ptychodus diffraction file", "patterns"))
     taken = patterns.optional("indexes")
     taken = np.arange(frames.shape[0]) if taken is None else taken.reshape(-1)
     indexes = file.optional("probe_position_indexes")
@@ -78,7 +75,6 @@ def read(source: Source) -> Measured:
             f"{len(common)} frames have a position; {left} frames have none, and "
             f"{len(positions) - len(common)} positions no frame"
         )
-    bad = "bad_pixels"
     return Measured(
         path=source.path,
         format="ptychodus product",
@@ -87,39 +83,33 @@ def read(source: Source) -> Measured:
         kind="intensity",
         positions=positions[rows],
         of_frame=of_frame,
-        side=frames.shape[-1],
         pixel_size=square(pixel, remarks),
         energy=units.known(
             file.attribute("/", "probe_energy_eV"), units.PHOTON_ENERGY, units.ELECTRONVOLT
         ),
         distance=units.known(file.attribute("/", "detector_object_distance_m"), units.DISTANCE),
-        flags=pixel_flags(patterns, bad, lambda marks: marks.astype(bool))
-        if patterns.has(bad)
-        else None,
+        flags=pixel_flags(patterns, "bad_pixels"),
         probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
     )
 
 
-def pixel_of(file: Contents, source: Source) -> tuple[float, float]:
+def pixel_of(file: Contents) -> tuple[float, float]:
     """Height and width of the object's pixels [m].
 
     Raises:
         UserError: a length that cannot be, or none.
     """
-    sizes = []
-    for name in ("pixel_height_m", "pixel_width_m"):
-        size = file.attribute("object", name) or file.attribute("probe", name)
-        sizes.append(size)
-    high, wide = sizes
+    high, wide = (
+        file.attribute("object", name) or file.attribute("probe", name)
+        for name in ("pixel_height_m", "pixel_width_m")
+    )
     high = wide if high is None else high
     wide = high if wide is None else wide
     low, top = units.OBJECT_PIXEL
     if high is None or wide is None or not (low < high < top and low < wide < top):
-        raise UserError(
-            f"{source.path}: the object's pixel_width_m is {wide}, not a length in metres"
-        )
+        raise UserError(f"{file.path}: the object's pixel_width_m is {wide}, not a length [m]")
     return high, wide
 
 
@@ -141,12 +131,11 @@ def from_centre(
     # Where there is no object, any origin will do.
     shape = (0, 0) if reference is None else reference.shape
     middle = [file.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx"]
-    return row_and_column(
-        *(
-            (column - centre) / size + side / 2
-            for column, centre, size, side in zip(across, middle, pixel, shape, strict=True)
-        )
-    )
+    columns = [
+        (column - centre) / size + side / 2
+        for column, centre, size, side in zip(across, middle, pixel, shape, strict=True)
+    ]
+    return np.column_stack(columns).astype(np.float64)
 
 
 FORMAT = Format(

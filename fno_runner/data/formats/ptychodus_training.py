@@ -6,7 +6,6 @@ from fno_runner.data import units
 from fno_runner.data.formats.format import (
     Format,
     coordinates,
-    of_one_number,
     pixel_flags,
     probe_modes,
     reference_object,
@@ -37,31 +36,22 @@ def read(source: Source) -> Measured:
     remarks: list[str] = []
     frames = file.frames("patterns")
     rows, cols = (coordinates(file, name) for name in POSITIONS)
-    of_one_number(file, rows, cols, frames.shape[0])
+    indices = row_and_column(file, rows, cols, frames.shape[0])
     pixel = None
     sizes = ("object_pixel_height_m", "object_pixel_width_m")
     if all(file.has(name) for name in sizes):
-        high, wide = (
-            units.plausible(
-                file, name, units.number(file, name, units.LENGTH), units.OBJECT_PIXEL, "m"
-            )
-            for name in sizes
-        )
+        high, wide = (units.length(file, name, units.OBJECT_PIXEL) for name in sizes)
         pixel = square((high, wide), remarks)
     reference = reference_object(file, remarks, "object")
-    flags = None
-    if file.has("bad_pixels"):
-        flags = pixel_flags(file, "bad_pixels", lambda marks: marks.astype(bool))
     return Measured(
         path=source.path,
         format="ptychodus training data",
         frames=frames,
         frames_name="patterns",
         kind="intensity",
-        positions=row_and_column(rows, cols) + 0.5,
-        side=frames.shape[-1],
+        positions=indices + 0.5,
         pixel_size=pixel,
-        flags=flags,
+        flags=pixel_flags(file, "bad_pixels"),
         probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),

@@ -68,8 +68,7 @@ def read(source: Source) -> Measured:
         frames_name="data",
         kind="intensity",
         positions=np.concatenate(positions) / pixel,
-        side=side,
-        pixel_size=square((pixel[0], pixel[1]), remarks),
+        pixel_size=square(pixel, remarks),
         energy=energy,
         distance=distance,
         flags=None
@@ -84,10 +83,7 @@ def _all_good(shape: tuple[int, ...]) -> InMemory:
 
 
 def _meta(file: Hdf5File, name: str) -> float:
-    place = f"meta/{name}"
-    if not file.has(place):
-        raise file.missing(f"the {name} of a ptyd file", place)
-    return float(np.real(file.read(place).reshape(-1)[0]))
+    return file.number(file.needed(f"the {name} of a ptyd file", f"meta/{name}"))
 
 
 FORMAT = Format("ptyd", "chunks/0/data and meta (ptypy)", claims, read)

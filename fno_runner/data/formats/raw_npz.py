@@ -7,8 +7,8 @@ import numpy as np
 from fno_runner.data import units
 from fno_runner.data.formats.format import (
     Format,
+    coordinates,
     mean_frame,
-    of_one_number,
     pixel_flags,
     probe_modes,
     reference_object,
@@ -45,26 +45,13 @@ def read(source: Source) -> Measured:
     file = source.file
     name = file.first(*FRAMES)
     assert name is not None
-    axes = []
-    for names in AXES:
-        axis = file.first(*names)
-        if axis is None:
-            raise file.missing("positions", *names)
-        axes.append(file.read(axis).reshape(-1))
-    rows, cols = axes
+    rows, cols = (coordinates(file, *names) for names in AXES)
     remarks: list[str] = []
     frames = _frames(source, name, len(rows), remarks)
-    of_one_number(file, rows, cols, frames.shape[0])
+    positions = row_and_column(file, rows, cols, frames.shape[0])
     exported = file.has("bad_pixels")
     if exported:
         remarks.append("has bad_pixels, as ptychodus's export: coordinates are of pixels' centres")
-    flags = None
-    if exported:
-        flags = pixel_flags(file, "bad_pixels", lambda marks: marks.astype(bool))
-    elif file.has("mask"):
-        flags = pixel_flags(file, "mask")
-    pixel = _number(source, "pixel_size_m", units.OBJECT_PIXEL, "m")
-    energy = _number(source, "photon_energy_ev", units.PHOTON_ENERGY, "eV", units.ELECTRONVOLT)
     held = _number(source, "counts_held", (0.0, 1.0), "of 1")
     background = None
     if file.has("background"):
@@ -77,13 +64,14 @@ def read(source: Source) -> Measured:
         frames_name=name,
         kind="amplitude",
         counts_if_whole=exported,
-        positions=row_and_column(rows, cols) + (0.5 if exported else 0.0),
-        side=frames.shape[-1],
-        pixel_size=pixel,
-        energy=energy,
+        positions=positions + (0.5 if exported else 0.0),
+        pixel_size=_number(source, "pixel_size_m", units.OBJECT_PIXEL, "m"),
+        energy=_number(source, "photon_energy_ev", units.PHOTON_ENERGY, "eV", units.ELECTRONVOLT),
         distance=_number(source, "detector_distance_m", units.DISTANCE, "m"),
         counts_held=1.0 if held is None else held,
-        flags=flags,
+        flags=pixel_flags(file, "bad_pixels")
+        if exported
+        else pixel_flags(file, "mask", np.logical_not),
         background=background,
         probe=probe_modes(file, remarks, "probeGuess"),
         reference=reference,
@@ -109,8 +97,8 @@ def _number(
     """A number in SI units, of which `unit` has `si`."""
     if not source.file.has(name):
         return None
-    value = float(np.real(source.file.read(name).reshape(-1)[:1].sum()))
     low, high = bounds
+    value = source.file.number(name)
     return si * units.plausible(source.file, name, value, (low / si, high / si), unit)
 
 

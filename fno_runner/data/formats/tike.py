@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fno_runner.data.formats.format import (
     Format,
-    of_one_number,
     probe_modes,
     reference_object,
     row_and_column,
@@ -29,17 +28,15 @@ def read(source: Source) -> Measured:
     remarks: list[str] = []
     frames = file.frames("data")
     scan = file.read("scan").reshape(-1, 2)
-    of_one_number(file, scan[:, 0], scan[:, 1], frames.shape[0])
+    corners = row_and_column(file, scan[:, 0], scan[:, 1], frames.shape[0])
     reference = reference_object(file, remarks, "psi")
-    side = frames.shape[-1]
     return Measured(
         path=source.path,
         format="tike",
         frames=frames,
         frames_name="data",
         kind="intensity",
-        positions=row_and_column(scan[:, 0], scan[:, 1]) + side // 2,
-        side=side,
+        positions=corners + frames.shape[-1] // 2,
         probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
