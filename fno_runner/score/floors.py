@@ -42,13 +42,12 @@ def floors(dataset: Dataset, cache_dir: Path) -> Floors:
     path = cache_dir / "floors" / f"{key}.json"
     if (cached := _read(path)) is not None:
         return cached
-    result: Floors = {
-        name: {
-            metric: (_finite(a), _finite(p))
-            for metric, (a, p) in score(*_stitched(dataset, count)).items()
-        }
-        for name, count in ITERATIONS.items()
-    }
+    subpixel = isinstance(dataset.geometry, Freeform)
+    result: Floors = {}
+    for name, count in ITERATIONS.items():
+        objects, mask = stitch(iterate(dataset.test, count, subpixel=subpixel), dataset)
+        scores = score(objects, dataset.reference, mask)
+        result[name] = {metric: (_finite(a), _finite(p)) for metric, (a, p) in scores.items()}
     write_text_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
@@ -64,13 +63,6 @@ def _read(path: Path) -> Floors | None:
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
     return cached if cached.keys() == ITERATIONS.keys() else None
-
-
-def _stitched(dataset: Dataset, iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    assert dataset.reference is not None
-    subpixel = isinstance(dataset.geometry, Freeform)
-    objects, mask = stitch(iterate(dataset.test, iterations, subpixel=subpixel), dataset)
-    return objects, dataset.reference, mask
 
 
 @torch.inference_mode()
