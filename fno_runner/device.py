@@ -160,7 +160,8 @@ def check_device(device: torch.device) -> None:
         is_right = bool((ones @ ones == PROBE_SIDE).all())  # integers, so exact in every precision
         torch.cuda.synchronize(device)
     except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
-        raise MachineError(f"the GPU cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise MachineError(f"the GPU cannot be used: {reason}") from error
     if not is_right:
         raise MachineError("the GPU is broken: a product of matrices came out wrong")
 

@@ -217,7 +217,7 @@ class RunResult(BaseModel):
             for key in OF_SCHEMA_3:  # a record of an earlier schema is written as it was read
                 if not part[key]:
                     del part[key]
-        return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+        return json.dumps(finite(record), indent=1, allow_nan=False) + "\n"
 
     def conclude(self, seeds: list[SeedResult]) -> None:
         """Take status, error, metrics and history from what the seeds came to."""
@@ -295,7 +295,7 @@ def read_result(path: Path, run_id: str | None = None) -> RunResult:
         raise UnbelievableError("foreign", "has no schema_version")
     if run_id is not None and result.run_id != run_id:
         raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
-    if _finite(record := result.model_dump()) != record:
+    if finite(record := result.model_dump()) != record:
         raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
     try:
         _ = result.run_config
@@ -331,12 +331,12 @@ def _mean(values: Sequence[Any]) -> Any:
     return None if None in values else sum(values) / len(values)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Nested dicts, lists and tuples, with None in place of numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(_finite, value))
+        return type(value)(map(finite, value))
     return value

@@ -15,6 +15,7 @@ from fno_runner.files import write_text_atomically
 from fno_runner.physics import local_probe, object_update, subpixel_remainder
 from fno_runner.reconstruct.stitching import stitch
 from fno_runner.reconstructor import input_scale_factor
+from fno_runner.result import finite
 from fno_runner.score.metrics import score
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
@@ -46,8 +47,7 @@ def floors(dataset: Dataset, cache_dir: Path) -> Floors:
     result: Floors = {}
     for name, count in ITERATIONS.items():
         objects, mask = stitch(iterate(dataset.test, count, subpixel=subpixel), dataset)
-        scores = score(objects, dataset.reference, mask)
-        result[name] = {metric: (_finite(a), _finite(p)) for metric, (a, p) in scores.items()}
+        result[name] = finite(score(objects, dataset.reference, mask))
     write_text_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
@@ -83,7 +83,3 @@ def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarra
             patch += object_update(x, probe, patch, mask)
         patches[rows] = patch[:, 0].numpy()
     return patches
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
