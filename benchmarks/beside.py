@@ -5,7 +5,6 @@ As a program (`python -m benchmarks.beside`) it is one of these processes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -80,8 +79,8 @@ def step_times(
     Raises:
         MachineError: a process fails.
     """
-    options = (network.architecture, network.width, network.modes, network.batch, steps)
-    command = [sys.executable, "-m", "benchmarks.beside", device.type, *map(str, options)]
+    options = device.type, str(steps), network.as_json()
+    command = [sys.executable, "-m", "benchmarks.beside", *options]
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
@@ -124,14 +123,9 @@ class _DoneError(Exception):
 
 def main() -> None:
     """Train until warm, say so, wait for the start, and print the spans of the epochs as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("device", type=torch.device)
-    parser.add_argument("architecture", choices=["fno", "hybrid"])
-    for name in ("width", "modes", "batch", "steps"):
-        parser.add_argument(name, type=int)
-    given = parser.parse_args()
-    network = Network(given.architecture, given.width, given.modes, given.batch)
-    to_come = burn_in(given.device)
+    device, steps = torch.device(sys.argv[1]), int(sys.argv[2])
+    network = Network(**json.loads(sys.argv[3]))
+    to_come = burn_in(device)
     spans: list[Span] = []
 
     def on_epoch(seconds: float) -> None:
@@ -147,9 +141,9 @@ def main() -> None:
             raise _DoneError
 
     config = network.config(SIDE, epochs=ENDLESS)
-    data = noise(leaving(given.steps * network.batch), 1)
+    data = noise(leaving(steps * network.batch), 1)
     try:
-        training(SIDE, config, data, given.device)(on_epoch)
+        training(SIDE, config, data, device)(on_epoch)
     except _DoneError:
         print(json.dumps(spans))
 

@@ -9,7 +9,6 @@ study. Nothing is trained; one core, a few minutes.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from agent.analysis.means import Means, known, means
 from agent.analysis.price import Price
 from agent.analysis.probabilities import choice_probabilities
 from agent.analysis.scatter import trend_terms
-from fno_runner.cli import Parser, count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import RunConfig
 from fno_runner.models import build_network, count_parameters
 
@@ -186,6 +185,7 @@ def made_study(studies: int, price: float, n: int = 3) -> tuple[dict[str, int], 
     return dict(sorted(counts.items(), key=lambda item: -item[1])), near
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print all of it."""
     parser = Parser(prog="python -m benchmarks.choice", description=__doc__)
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--most-seeds", type=count_of(), default=10, help="of a configuration that is settled"
     )
-    args: argparse.Namespace = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     print(f"coverage of 95 % intervals, {args.studies} studies of 54 configurations")
     for name, draw in scatters().items():
         for n in (2, 3, 5):

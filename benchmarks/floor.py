@@ -34,6 +34,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.machine import Rates
 from fno_runner.config import RunConfig
 from fno_runner.data.probe import zone_plate_probe
+from fno_runner.footprint import kept_for_backward
 from fno_runner.models.spectral import SpectralConv2d
 from fno_runner.reconstructor import Reconstructor
 
@@ -85,19 +86,8 @@ def least_memory(config: RunConfig, batch: int) -> int:
     """What training on `batch` patterns at a time has to hold at once [bytes]."""
     model = _model(config)
     constant = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, Tensor] = {}  # held here too, so that no address is given out again
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _of_one_pattern(model, config)
-    activations = sum(
-        tensor.untyped_storage().nbytes()
-        for address, tensor in kept.items()
-        if address not in constant
-    )
+    kept = kept_for_backward(lambda: _of_one_pattern(model, config))
+    activations = sum(size for address, size in kept.items() if address not in constant)
     return batch * activations + 5 * _parameter_bytes(model)
 
 

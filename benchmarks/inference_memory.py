@@ -8,10 +8,11 @@ Each count in a process of its own: resident memory before, and its peak during,
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
+
+from fno_runner.cli import Parser, command
 
 COUNTS = (1089, 5000)
 INFER_BATCH_SIZE = 128
@@ -44,14 +45,13 @@ def measure(count: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> int:
+    parser = Parser("python -m benchmarks.inference_memory", __doc__)
     parser.add_argument("count", nargs="?", type=int, help="measure this count only, as JSON")
     if (count := parser.parse_args().count) is not None:
         print(json.dumps(measure(count)))
-        return
+        return 0
     print(f"width 32, modes 12, slices of {INFER_BATCH_SIZE}")
     print("| patterns | predictions [MiB] | peak [MiB] | peak less predictions [MiB] |")
     print("| --- | --- | --- | --- |")
@@ -65,7 +65,8 @@ def main() -> None:
         m = json.loads(done.stdout)
         rest = m["peak"] - m["predictions"]
         print(f"| {count} | {m['predictions']:.0f} | {m['peak']:.0f} | {rest:.0f} |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

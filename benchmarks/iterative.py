@@ -10,7 +10,6 @@ the fits and after them. A fit has converged where four times its passes bring R
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from agent.retime import retime
 from agent.study.records import read_records
-from fno_runner.cli import command, count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.data.formats import read_scan
 from fno_runner.data.scan import load_scan
 from fno_runner.data.source import Hints
@@ -77,9 +76,7 @@ def measure_networks(scan_file: Path, study: Path) -> dict[str, tuple[str, float
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m benchmarks.iterative", __doc__)
     parser.add_argument("scan", type=Path)
     parser.add_argument("study", type=Path)
     parser.add_argument("--fit", type=Path, help="another file to fit [SCAN.npz]")

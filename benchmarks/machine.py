@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 
 import torch
 
 from benchmarks.backends import float32_products
-from fno_runner.provenance import device_name, provenance
+from fno_runner.provenance import device_name, kernel_says, provenance
 from fno_runner.score.timing import synchronise
 
 BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
@@ -59,7 +58,8 @@ def measure_rates(device: torch.device, precisions: tuple[str, ...]) -> Rates:
 def describe(device: torch.device, rates: Rates, load: float) -> dict[str, str]:
     """The machine in words, a line each. `load`: of other programs, before any measurement."""
     facts = provenance(device)
-    units = sorted(_processor_flags() & set(BF16_UNITS))
+    flags = kernel_says("cpuinfo", "flags") or kernel_says("cpuinfo", "Features") or ""
+    units = sorted(set(flags.split()) & set(BF16_UNITS))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     speed = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in rates.operations.items())
     return {
@@ -87,13 +87,3 @@ def _best(work: Callable[[], object], device: torch.device) -> float:
         synchronise(device)
         times.append(perf_counter() - start)
     return min(times)
-
-
-def _processor_flags() -> set[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return set()
-    for line in cpuinfo.read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()

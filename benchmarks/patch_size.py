@@ -13,7 +13,6 @@ times are wall times. FOLDER/patch_size.png, of --output, shows both objects.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,14 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from fno_runner.cli import Parser, command
 from fno_runner.config import N, load_config
 from fno_runner.data import load_dataset
 from fno_runner.data.crop import window
 from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.weights import WEIGHTS, load_weights
 from fno_runner.result import RunResult
-from fno_runner.score.metrics import align, r_factor
+from fno_runner.score.metrics import align, bounding_box, r_factor
 from fno_runner.score.without_truth import from_object
 from fno_runner.train.network import build_model
 
@@ -113,8 +113,7 @@ def draw(output: Path) -> None:
         folder = study / "runs" / record_of(study).run_id
         with np.load(folder / "recon.npz") as arrays:
             obj, seen = arrays["object"][0], arrays["mask"][0]
-        rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-        box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+        box = bounding_box(seen)
         (_, _), (phase, _) = align(obj[box], obj[box], seen[box])
         shown = np.where(seen[box], phase, np.nan)
         sides = [n * N / size for n in shown.shape]
@@ -144,10 +143,9 @@ def record_of(study: Path) -> RunResult:
     return RunResult.model_validate_json(path.read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> int:
+    parser = Parser("python -m benchmarks.patch_size", __doc__)
     parser.add_argument("what", choices=("simulated", "scan"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, help="keep files and runs here")
@@ -159,7 +157,8 @@ def main() -> None:
             simulated(output)
         else:
             scan(given.data, output)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,10 @@ class Network:
     @property
     def label(self) -> str:
         return f"{self.architecture} {self.width}/{self.modes}"
+
+    def as_json(self) -> str:
+        """For a process of its own, which makes it anew by these names."""
+        return json.dumps(asdict(self))
 
     def config(self, side: str, **changes: Any) -> RunConfig:
         """Its configuration; a side of ours is called by its precision."""

@@ -9,13 +9,13 @@ twelve minutes on two cores. The exit status is 1 where a mean is further than 0
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from statistics import mean
 
 from benchmarks.plan import precisions
+from fno_runner.cli import Parser, command
 from fno_runner.config import load_config
 from fno_runner.device import pick_device
 from fno_runner.runner import run
@@ -29,11 +29,10 @@ GENTLE = 2e-3
 this one and half the patterns a seed may lag behind in any precision."""
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m benchmarks.precision", __doc__)
     parser.add_argument(
         "architectures", nargs="*", default=ARCHITECTURES, metavar="fno|hybrid", help="[both]"
     )

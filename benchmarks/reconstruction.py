@@ -8,7 +8,6 @@ aps_siemens_n64.npz, an experimental scan. Prints a Markdown table; each row is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+from fno_runner.cli import Parser, command
 
 PEER = [
     "--train_npz={data}/peer_gridlines_train1600.npz",
@@ -66,10 +67,9 @@ def measure(name: str, data: Path, output: Path) -> list[str]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> int:
+    parser = Parser("python -m benchmarks.reconstruction", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)} [all]")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, help="keep the runs' folders here")
@@ -79,7 +79,8 @@ def main() -> None:
         for name in given.names or RUNS:
             cells = measure(name, given.data, given.output or Path(scratch))
             print("| " + " | ".join(cells) + " |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

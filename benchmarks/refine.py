@@ -8,7 +8,6 @@ more passes; R is that of all frames as the object predicts them. Prints Markdow
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from fno_runner.apply.assemble import assemble
 from fno_runner.apply.model import find_model
 from fno_runner.apply.prepared import prepare
 from fno_runner.apply.stream import Stream
-from fno_runner.cli import command
+from fno_runner.cli import Parser, command
 from fno_runner.data.formats import read_scan
 from fno_runner.device import pick_device
 from fno_runner.scan.iterative import reconstruct, residual
@@ -33,9 +32,7 @@ NEAR = 1.02
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m benchmarks.refine", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("scan", type=Path)
     args = parser.parse_args(argv)

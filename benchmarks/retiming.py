@@ -8,7 +8,6 @@ the machine alone meanwhile.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from agent.retime import ROUNDS
 from agent.study.retimes import Model, read_retiming
-from fno_runner.cli import count_of
+from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import RunConfig, load_config
 from fno_runner.data import load_dataset
 from fno_runner.device import pick_device
@@ -37,11 +36,10 @@ NETWORKS = [
 ]
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both times of each model; 1 if more than one of ten differ by over a tenth."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m benchmarks.retiming", __doc__)
     parser.add_argument("rounds", nargs="?", type=count_of(100), default=ROUNDS, metavar="ROUNDS")
     rounds = parser.parse_args(argv).rounds
     device, console = pick_device("auto"), Console(width=100, highlight=False)

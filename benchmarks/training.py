@@ -111,12 +111,9 @@ def measure_memory(
     """Peak memory of training, each side in a process of its own."""
     values = {}
     for side in of:
+        options = side, device.type, str(patterns), network.as_json()
         done = subprocess.run(
-            [
-                *(sys.executable, "-m", "benchmarks.training_memory", side, network.architecture),
-                *(str(n) for n in (network.width, network.modes, network.batch, patterns)),
-                device.type,
-            ],
+            [sys.executable, "-m", "benchmarks.training_memory", *options],
             check=True,
             stdout=subprocess.PIPE,
             text=True,

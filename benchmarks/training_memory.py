@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
+import sys
 
 import psutil
 import torch
@@ -19,28 +18,13 @@ def main() -> None:
 
     On a GPU all that was allocated there counts, the patterns too.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side")
-    parser.add_argument("architecture", choices=["fno", "hybrid"])
-    for name in ("width", "modes", "batch", "patterns"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("device", type=torch.device)
-    given = parser.parse_args()
-    network = Network(given.architecture, given.width, given.modes, given.batch)
-    data = noise(given.patterns, 1)
-    train = training(given.side, network.config(given.side, epochs=2), data, given.device)
-    before = psutil.Process().memory_info().rss if given.device.type == "cpu" else 0
+    side, device, patterns = sys.argv[1], torch.device(sys.argv[2]), int(sys.argv[3])
+    network = Network(**json.loads(sys.argv[4]))
+    data = noise(patterns, 1)
+    train = training(side, network.config(side, epochs=2), data, device)
+    before = psutil.Process().memory_info().rss if device.type == "cpu" else 0
     train(lambda _: None)
-    print(json.dumps({"peak_mib": (_peak_bytes(given.device) - before) / 2**20}))
-
-
-def _peak_bytes(device: torch.device) -> int:
-    status = Path("/proc/self/status")
-    if device.type == "cpu" and status.exists():
-        # Linux lets a process inherit the `ru_maxrss` of the one that started it; this is its own.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return peak_memory_bytes(device)
+    print(json.dumps({"peak_mib": (peak_memory_bytes(device) - before) / 2**20}))
 
 
 if __name__ == "__main__":

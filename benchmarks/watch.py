@@ -9,7 +9,6 @@ first look at an object that has it. Prints Markdown.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from time import monotonic, sleep
 
 import numpy as np
 
-from fno_runner.cli import command
+from fno_runner.cli import Parser, command
 from fno_runner.data.npz import read_array
 from fno_runner.errors import UserError
 
@@ -30,9 +29,7 @@ LOOK_S, IDLE_S = 0.02, 5
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status, 1 where a frame was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m benchmarks.watch", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("scan", type=Path)
     parser.add_argument("--rate", type=float, default=100.0, help="frames/s [100]")

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from fno_runner.data.dataset import Patterns
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""The four arguments of `Reconstructor.forward`; the first is the measured amplitude."""
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -35,8 +32,8 @@ class Inputs:
             scale=torch.full((1, 1, 1, 1), scale, device=device),
         )
 
-    def batch(self, rows: Tensor | slice) -> Batch:
-        """The four arguments of `forward` and `forward_predict` for these patterns."""
+    def batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four arguments of `Reconstructor.forward` for these patterns; x is the first."""
         x = self.x[rows]
         return x, self.positions[rows], self.probe, self.scale.expand(len(x), 1, 1, 1)
 

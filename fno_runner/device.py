@@ -160,17 +160,18 @@ def check_device(device: torch.device) -> None:
         is_right = bool((ones @ ones == PROBE_SIDE).all())  # integers, so exact in every precision
         torch.cuda.synchronize(device)
     except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
-        raise MachineError(f"the GPU cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise MachineError(f"the GPU cannot be used: {reason}") from error
     if not is_right:
         raise MachineError("the GPU is broken: a product of matrices came out wrong")
 
 
-def check_free_memory(device: torch.device, need: Callable[[], int], networks: int = 1) -> None:
+def check_free_memory(device: torch.device, need: Callable[[], int]) -> None:
     """Refuse a card that has no room for a point; nothing on a CPU.
 
     Args:
         need: computes the memory that the point will take [bytes]; it is only asked where the card
-            has less than `PLENTY_BYTES` free for each of its networks.
+            has less than `PLENTY_BYTES` free.
 
     Raises:
         MachineError: too little memory is free; says how much, and how much is needed.
@@ -178,7 +179,7 @@ def check_free_memory(device: torch.device, need: Callable[[], int], networks: i
     if device.type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(device)
-    if free < PLENTY_BYTES * networks and (needed := need()) > free:
+    if free < PLENTY_BYTES and (needed := need()) > free:
         raise MachineError(
             f"the point needs about {needed / 2**30:.1f} GiB of the GPU, and {free / 2**30:.1f} of "
             f"{total / 2**30:.1f} GiB are free"

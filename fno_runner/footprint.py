@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -76,18 +76,22 @@ def _of_one_pattern(config: RunConfig) -> tuple[int, int]:
         model = Reconstructor(config.model_copy(update={"precision": "float32"}))
     storages = [parameter.untyped_storage() for parameter in model.parameters()]
     weights = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    kept: dict[int, Tensor] = {}
+    x = torch.ones(1, 1, n, n)
+    probe = torch.ones(n, n, dtype=torch.complex64)
+    positions, factor = torch.zeros(1, 1, 2, 1), torch.ones(1, 1, 1, 1)
+    kept = kept_for_backward(lambda: LOSSES[config.loss](model(x, positions, probe, factor), x))
+    activations = (size for place, size in kept.items() if place not in weights)
+    return sum(weights.values()), sum(activations)
+
+
+def kept_for_backward(forward: Callable[[], object]) -> dict[int, int]:
+    """What a forward pass keeps for the backward one: the address of each storage → bytes."""
+    kept: dict[int, Tensor] = {}  # held here, so that no address is given out again
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    x = torch.ones(1, 1, n, n)
-    probe = torch.ones(n, n, dtype=torch.complex64)
-    positions, factor = torch.zeros(1, 1, 2, 1), torch.ones(1, 1, 1, 1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        LOSSES[config.loss](model(x, positions, probe, factor), x)
-    activations = (
-        tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights
-    )
-    return sum(weights.values()), sum(activations)
+        forward()
+    return {place: tensor.untyped_storage().nbytes() for place, tensor in kept.items()}

@@ -19,38 +19,13 @@ CONTENT = {
 }
 """What a data file's content is, by the key that names the file."""
 
-
-OF_VERSION_0_1 = frozenset(
-    {
-        "architecture",
-        "input_transform",
-        "conditioning",
-        "modes",
-        "width",
-        "blocks",
-        "cnn_blocks",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "grad_clip",
-        "loss",
-        "seed",
-        "replicates",
-        "train_patterns",
-        "precision",
-        "infer_batch_size",
-        "nimgs_train",
-        "nimgs_test",
-        "nphotons",
-        "data_seed",
-        "probe_radius",
-        "probe_stop",
-        "probe_defocus",
-        "probe_astigmatism",
-        "probe_coma",
-        "probe_curvature",
-    }
-)
+OF_VERSION_0_1 = {
+    "architecture", "input_transform", "conditioning", "modes", "width", "blocks", "cnn_blocks",
+    "epochs", "batch_size", "learning_rate", "grad_clip", "loss", "seed", "replicates",
+    "train_patterns", "precision", "infer_batch_size", "nimgs_train", "nimgs_test", "nphotons",
+    "data_seed", "probe_radius", "probe_stop", "probe_defocus", "probe_astigmatism", "probe_coma",
+    "probe_curvature",
+}  # fmt: skip
 """The keys whose values always count. Any other key counts only where it is not at its default, so
 that a new knob renames no run that was made before it."""
 

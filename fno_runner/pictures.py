@@ -12,7 +12,7 @@ import numpy as np
 from fno_runner.files import write_atomically
 from fno_runner.result import RingCurves
 from fno_runner.score.frc import FINEST, HALF, SEVENTH, last_crossing, smooth
-from fno_runner.score.metrics import align
+from fno_runner.score.metrics import align, bounding_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def draw_reconstruction(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    box = _box(mask)
+    box = bounding_box(mask)
     seen = mask[box]
     against = reconstruction if reference is None else reference
     amplitudes, phases = align(reconstruction[box], against[box], seen)
@@ -160,7 +160,7 @@ def draw_object(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    box = _box(seen)
+    box = bounding_box(seen)
     every = math.ceil(max(seen[box].shape) / PANEL)
     obj, seen = obj[box][::every, ::every], seen[box][::every, ::every]
     larger = max(1, PANEL // max(obj.shape))
@@ -208,9 +208,3 @@ def _round_length(most: float, pixel_size: float | None) -> tuple[float, str]:
     if pixel_size is None:
         return length, f"{length:g} px"
     return length / side, f"{length:,g} nm"  # the font has no µ
-
-
-def _box(seen: np.ndarray) -> tuple[slice, slice]:
-    """The rows and columns that anything is seen in."""
-    rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)

@@ -217,7 +217,7 @@ class RunResult(BaseModel):
             for key in OF_SCHEMA_3:  # a record of an earlier schema is written as it was read
                 if not part[key]:
                     del part[key]
-        return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+        return json.dumps(finite(record), indent=1, allow_nan=False) + "\n"
 
     def conclude(self, seeds: list[SeedResult]) -> None:
         """Take status, error, metrics and history from what the seeds came to."""
@@ -242,17 +242,12 @@ class RunResult(BaseModel):
 
     def by_seed(self) -> list[RunResult]:
         """A record of each seed alone; where there is one only, this record."""
+        shared = SeedResult.model_fields.keys() - {"seed"}
         return [
             self.model_copy(
                 update={
+                    **{name: getattr(seed, name) for name in shared},
                     "config": {**self.config, "seed": seed.seed},
-                    "status": seed.status,
-                    "error": seed.error,
-                    "metrics": seed.metrics,
-                    "validation": seed.validation,
-                    "objects": seed.objects,
-                    "curves": seed.curves,
-                    "history": seed.history,
                     "seeds": [],
                 }
             )
@@ -300,7 +295,7 @@ def read_result(path: Path, run_id: str | None = None) -> RunResult:
         raise UnbelievableError("foreign", "has no schema_version")
     if run_id is not None and result.run_id != run_id:
         raise UnbelievableError("foreign", f"run_id is {result.run_id}, its folder says {run_id}")
-    if not _is_finite(result.model_dump()):
+    if finite(record := result.model_dump()) != record:
         raise UnbelievableError("foreign", "has a number that is not finite; strict JSON has null")
     try:
         _ = result.run_config
@@ -324,15 +319,6 @@ def _reason(error: ValidationError) -> UnbelievableError:
     return UnbelievableError("torn" if torn else "foreign", reason)
 
 
-def _is_finite(value: object) -> bool:
-    """Whether all numbers in nested dicts and lists are finite."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
-
-
 def _mean(values: Sequence[Any]) -> Any:
     """The mean of numbers, element by element of pairs, lists, dicts; None where one is missing."""
     first = values[0]
@@ -345,11 +331,12 @@ def _mean(values: Sequence[Any]) -> Any:
     return None if None in values else sum(values) / len(values)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Nested dicts, lists and tuples, with None in place of numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return type(value)(map(finite, value))
     return value

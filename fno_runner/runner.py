@@ -266,12 +266,12 @@ def _evaluate(
         seeds.append(seed)
         with _recorded(seed, device):
             if network.stopped is not None:
-                seed.status, seed.error = "stopped", _stop_of(network.stopped, config.epochs)
+                reached = f"stopped after {network.stopped:.4g} of {config.epochs} epochs"
+                seed.status, seed.error = "stopped", ErrorInfo(type="Stopped", message=reached)
                 if not network.history:
                     continue
             timed = "finished" not in first and network.stopped is None
-            passes = config.overlap_passes
-            overlap = Overlap(passes, device) if passes else None
+            overlap = Overlap(config.overlap_passes, device) if config.overlap_passes else None
             reconstruction = evaluate(
                 replica, dataset, device, network, seed, timed=timed, overlap=overlap
             )
@@ -302,11 +302,6 @@ def _evaluate(
         dataset.reference_kind,
         shown.curves,
     )
-
-
-def _stop_of(reached: float, epochs: int) -> ErrorInfo:
-    """How far a training came that was ended on purpose."""
-    return ErrorInfo(type="Stopped", message=f"stopped after {reached:.4g} of {epochs} epochs")
 
 
 def _title(config: RunConfig) -> str:

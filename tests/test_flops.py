@@ -75,6 +75,13 @@ def test_every_mode_of_the_probe_has_its_ffts() -> None:
     assert three - flops_per_pattern(model, PROBE) == 2 * 2 * 5 * N**2 * log2(N**2)
 
 
+@pytest.mark.parametrize("architecture", ["fno", "hybrid"])
+def test_a_gpu_s_way_takes_as_many(architecture: str) -> None:
+    """On the `meta` device, which goes a GPU's way: sums of the spectral layers in place."""
+    model = Reconstructor(SMALL.model_copy(update={"architecture": architecture}))
+    assert flops_per_pattern(model, PROBE) == flops_per_pattern(model.to("meta"), PROBE)
+
+
 def test_counting_leaves_the_weights_as_they_are() -> None:
     model = Reconstructor(SMALL)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

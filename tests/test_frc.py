@@ -65,7 +65,7 @@ def filtered(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
 
 def first_ring_below(rings: RingCorrelation, threshold: float) -> float:
     """What version 0.1 took."""
-    return float(rings.frequency[np.flatnonzero(rings.correlation < threshold)[0]])
+    return rings.step * (1 + int(np.flatnonzero(rings.correlation < threshold)[0]))
 
 
 @pytest.mark.parametrize("cut", [0.05, 0.12, 0.3])
@@ -89,7 +89,8 @@ def test_signal_to_noise_decides_where(seed: int, at: float) -> None:
     noisy = truth + filtered(noise, math.sqrt(3) * np.exp(growth * (frequency() - at)))
     assert frc50(noisy, truth, EVERYWHERE) == pytest.approx(at, abs=0.01)
     rings = ring_correlation(noisy, truth, EVERYWHERE)
-    snr = np.exp(-2 * growth * (rings.frequency - at)) / 3
+    ring_frequency = rings.step * np.arange(1.0, len(rings.correlation) + 1)
+    snr = np.exp(-2 * growth * (ring_frequency - at)) / 3
     expected = replace(rings, correlation=np.sqrt(snr / (1 + snr)))
     by_half_bit = expected.resolved(expected.half_bit_of_truth)
     assert (

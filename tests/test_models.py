@@ -169,6 +169,17 @@ def test_a_spectral_layer_adds_to_what_is_there() -> None:
     )
 
 
+def test_a_spectral_layer_adds_in_place_under_autocast_too() -> None:
+    """Float32 weights and bfloat16 products: what a GPU does in a network that is not in a row."""
+    torch.manual_seed(0)
+    block, x = FourierBlock(4, 6, 16), torch.randn(2, 4, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = block.spectral(x) + block.local(x)
+        y = block.spectral.added_in_place(block.local(x), x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 def test_every_parameter_sees_a_gradient(architecture: str) -> None:
     """No dead weights are counted. The imaginary part of a real DC is the one exception."""

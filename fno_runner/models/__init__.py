@@ -20,15 +20,7 @@ def build_network(
     `size` is N, by default the configuration's.
     Its convolutions are in channels-last memory, in which they are two to four times as fast.
     """
-    network = ARCHITECTURES[config.architecture](
-        in_channels,
-        patches,
-        width=config.width,
-        modes=config.modes,
-        blocks=config.blocks,
-        cnn_blocks=config.cnn_blocks,
-        size=size or config.size,
-    )
+    network = ARCHITECTURES[config.architecture](config, in_channels, patches, size or config.size)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)

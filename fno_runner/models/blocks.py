@@ -42,6 +42,13 @@ def lifter(in_channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(FirstConv(in_channels, width), nn.GELU(), conv3x3(width, width))
 
 
+def refiner(width: int, layers: int) -> nn.Sequential:
+    """So many 3×3 convolutions, each with its GELU, between Fourier layers and output."""
+    return nn.Sequential(
+        *(layer for _ in range(layers) for layer in (conv3x3(width, width), nn.GELU()))
+    )
+
+
 class FourierBlock(nn.Module):
     """y = x + GELU(SpectralConv(x) + Conv3×3(x)): global and local, side by side."""
 

@@ -6,7 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fno_runner.models.blocks import FourierBlock, Upsample, VacuumHead, conv3x3, lifter
+from fno_runner.config import RunConfig
+from fno_runner.models.blocks import (
+    FourierBlock,
+    Upsample,
+    VacuumHead,
+    conv3x3,
+    lifter,
+    refiner,
+)
 
 
 class Hybrid(nn.Module):
@@ -17,19 +25,10 @@ class Hybrid(nn.Module):
     decoder is a transposed convolution, the skip connection (concatenated), and two 3×3.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        patches: int,
-        *,
-        width: int,
-        modes: int,
-        blocks: int,
-        cnn_blocks: int,
-        size: int,
-    ) -> None:
+    def __init__(self, config: RunConfig, in_channels: int, patches: int, size: int) -> None:
         """`patches`: complex object patches to predict. `size`: side of the input [px]."""
         super().__init__()
+        width, modes, blocks = config.width, config.modes, config.blocks
         self.lift = lifter(in_channels, width)
         widths = [width * 2**level for level in range(blocks)]
         self.encoder = nn.ModuleList(
@@ -44,9 +43,7 @@ class Hybrid(nn.Module):
             nn.Sequential(conv3x3(2 * channels, channels), nn.GELU(), conv3x3(channels, channels))
             for channels in widths[-2::-1]
         )
-        self.refine = nn.Sequential(
-            *(layer for _ in range(cnn_blocks) for layer in (conv3x3(width, width), nn.GELU()))
-        )
+        self.refine = refiner(width, config.cnn_blocks)
         self.head = VacuumHead(width, patches)
 
     def forward(self, x: Float[Tensor, "b i n n"]) -> Float[Tensor, "b o n n"]:

@@ -80,7 +80,8 @@ class SpectralConv2d(nn.Module):
         """`other`, in channels-last memory, with self(x) added to it."""
         batch, _, height, width = x.shape
         rows = other.permute(0, 2, 3, 1).flatten(2)  # (B, H, W·O), a view
-        factor = self.from_rows.expand(batch, -1, -1)
+        # Autocast passes over what is done in place: the factor is cast here.
+        factor = self.from_rows.to(other.dtype).expand(batch, -1, -1)
         rows = rows.baddbmm_(factor, self._to_pixel_columns(x))
         return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 

@@ -140,8 +140,9 @@ def _check_finite(metrics: Metrics) -> None:
         DivergedError: a metric is no number, though there are numbers that it could be of.
     """
     # A small object has no five scales, and one that is perfect has no noise.
-    values: dict[str, tuple[float | None, ...]] = dict(metrics.pairs)
-    values = {name: pair for name, pair in values.items() if name not in ("ms_ssim", "psnr")}
+    values: dict[str, tuple[float | None, ...]] = {
+        name: pair for name, pair in metrics.pairs.items() if name not in ("ms_ssim", "psnr")
+    }
     values |= {name: tuple(numbers.values()) for name, numbers in metrics.scan.items()}
     for name, numbers in values.items():
         for number in numbers:

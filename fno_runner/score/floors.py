@@ -15,6 +15,7 @@ from fno_runner.files import write_text_atomically
 from fno_runner.physics import local_probe, object_update, subpixel_remainder
 from fno_runner.reconstruct.stitching import stitch
 from fno_runner.reconstructor import input_scale_factor
+from fno_runner.result import finite
 from fno_runner.score.metrics import score
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
@@ -42,13 +43,11 @@ def floors(dataset: Dataset, cache_dir: Path) -> Floors:
     path = cache_dir / "floors" / f"{key}.json"
     if (cached := _read(path)) is not None:
         return cached
-    result: Floors = {
-        name: {
-            metric: (_finite(a), _finite(p))
-            for metric, (a, p) in score(*_stitched(dataset, count)).items()
-        }
-        for name, count in ITERATIONS.items()
-    }
+    subpixel = isinstance(dataset.geometry, Freeform)
+    result: Floors = {}
+    for name, count in ITERATIONS.items():
+        objects, mask = stitch(iterate(dataset.test, count, subpixel=subpixel), dataset)
+        result[name] = finite(score(objects, dataset.reference, mask))
     write_text_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
@@ -64,13 +63,6 @@ def _read(path: Path) -> Floors | None:
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
     return cached if cached.keys() == ITERATIONS.keys() else None
-
-
-def _stitched(dataset: Dataset, iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    assert dataset.reference is not None
-    subpixel = isinstance(dataset.geometry, Freeform)
-    objects, mask = stitch(iterate(dataset.test, iterations, subpixel=subpixel), dataset)
-    return objects, dataset.reference, mask
 
 
 @torch.inference_mode()
@@ -91,7 +83,3 @@ def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarra
             patch += object_update(x, probe, patch, mask)
         patches[rows] = patch[:, 0].numpy()
     return patches
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -37,12 +37,10 @@ def flops_per_pattern(model: Reconstructor, probe: Complex64[np.ndarray, "*m n n
 
 
 def counter() -> FlopCounterMode:
-    """Counts, besides what PyTorch's own does, FFTs."""
+    """Counts, besides what PyTorch's own does, FFTs and products that are added in place."""
     aten = torch.ops.aten
-    return FlopCounterMode(
-        display=False,
-        custom_mapping={aten._fft_c2c: _c2c, aten._fft_r2c: _r2c, aten._fft_c2r: _c2r},
-    )
+    ffts = {aten._fft_c2c: _c2c, aten._fft_r2c: _r2c, aten._fft_c2r: _c2r}
+    return FlopCounterMode(display=False, custom_mapping={**ffts, aten.baddbmm_: _added_product})
 
 
 def fft_flops(shape: Sequence[int], dim: Sequence[int]) -> float:
@@ -54,6 +52,10 @@ def fft_flops(shape: Sequence[int], dim: Sequence[int]) -> float:
     """
     points = math.prod(shape[d] for d in dim)
     return 5 * math.prod(shape) * math.log2(points)
+
+
+def _added_product(_: Any, first: Sequence[int], second: Sequence[int], **__: Any) -> int:
+    return 2 * math.prod(first) * second[-1]
 
 
 def _c2c(shape: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:

@@ -67,11 +67,6 @@ class RingCorrelation:
     independent: Array
 
     @property
-    def frequency(self) -> Array:
-        """Of each ring [1/px]."""
-        return self.step * np.arange(1.0, len(self.correlation) + 1)
-
-    @property
     def smoothed(self) -> Array:
         """The correlation, smoothed over rings."""
         return smooth(self.correlation)

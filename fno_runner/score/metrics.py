@@ -106,9 +106,14 @@ def _score_one(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> S
 
 def crop_to(mask: np.ndarray, *images: np.ndarray) -> tuple[np.ndarray, ...]:
     """The images, and the mask at last, in the mask's bounding box less `TRIM` pixels a side."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = slice(rows[0] + TRIM, rows[-1] + 1 - TRIM), slice(cols[0] + TRIM, cols[-1] + 1 - TRIM)
+    box = bounding_box(mask, TRIM)
     return tuple(image[box] for image in (*images, mask))
+
+
+def bounding_box(mask: np.ndarray, trim: int = 0) -> tuple[slice, slice]:
+    """The rows and columns that a mask is true in, less `trim` pixels a side."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(rows[0] + trim, rows[-1] + 1 - trim), slice(cols[0] + trim, cols[-1] + 1 - trim)
 
 
 def _without_plane(phase: Image, mask: Mask) -> Image:

@@ -6,7 +6,6 @@ once, their gradients are cast back at once, and one norm and one update do for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.step import Adam, memory_order
+from fno_runner.train.adam import memory_order
 
 ALIGNED = 64
 """Weights begin at multiples of so many numbers where that needs no gaps: libraries have slower
@@ -77,40 +75,6 @@ class FlatWeights:
         weights = self.named(self.row.to(self._type))
         predicted: Tensor = functional_call(self._model, weights | self._constants, batch)
         return predicted
-
-
-class FlatStep:
-    """As `Step`, on weights in a row."""
-
-    def __init__(
-        self,
-        weights: FlatWeights,
-        batch_of: Callable[[Tensor], tuple[Tensor, ...]],
-        optimiser: Adam,
-        loss: str,
-        grad_clip: float,
-    ) -> None:
-        """
-        Args:
-            batch_of: from row numbers, int64 (B,), to the arguments of `Reconstructor.forward`.
-            optimiser: of `weights.row`.
-        """
-        self._weights, self._batch_of, self._optimiser = weights, batch_of, optimiser
-        self._loss_of, self._grad_clip = LOSSES[loss], grad_clip
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Train on the patterns of these row numbers, int64 (B,); their loss, float32 ()."""
-        batch = self._batch_of(rows)
-        loss = self._loss_of(self._weights.forward(*batch), batch[0])
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        gradient = self._weights.row.grad
-        assert gradient is not None
-        # The update divides by this on its way, which saves a pass over all weights.
-        excess = torch.linalg.vector_norm(gradient) / self._grad_clip
-        self._optimiser.grad_scale = excess.clamp_min(1.0)
-        self._optimiser.step()
-        return loss.detach()
 
 
 def _alignment(count: int) -> int:

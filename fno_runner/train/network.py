@@ -14,9 +14,9 @@ from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor, factor_to_unit, input_scale_factor
-from fno_runner.train.flat import FlatStep, FlatWeights
+from fno_runner.train.adam import Adam
+from fno_runner.train.flat import FlatWeights
 from fno_runner.train.progress import Progress
-from fno_runner.train.step import Adam, Step
 
 VALIDATION = 0.05
 """The share of the training patterns that the best state is chosen by."""
@@ -57,11 +57,7 @@ def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Re
 
 
 class Network:
-    """A network while it is trained.
-
-    step: a training step on the patterns of these row numbers, int64 (B,) → loss, float32 ().
-    misfit: the loss on such patterns, without learning from them.
-    """
+    """A network while it is trained."""
 
     def __init__(
         self, config: RunConfig, dataset: Dataset, inputs: Inputs, rate: Tensor, *, flat: bool
@@ -79,17 +75,11 @@ class Network:
         self._inputs = replace(inputs, scale=scale)
         self._to_unit = factor_to_unit(inputs.probe)
         self._loss_of = LOSSES[config.loss]
-        self.step: Step | FlatStep
-        if flat:
-            weights = FlatWeights(self.model)
-            optimiser = Adam([weights.row], rate)
-            self._predict = weights.forward
-            self.step = FlatStep(weights, self._batch, optimiser, config.loss, config.grad_clip)
-        else:
-            optimiser = Adam(list(self.model.parameters()), rate)
-            self._predict = self.model
-            self.step = Step(self.model, self._batch, optimiser, config.loss, config.grad_clip)
-        self.progress = Progress(self.model, optimiser, config.seed, config.infer_batch_size)
+        weights = FlatWeights(self.model) if flat else None
+        self._predict = self.model if weights is None else weights.forward
+        trained = list(self.model.parameters()) if weights is None else [weights.row]
+        self._optimiser = Adam(trained, rate)
+        self.progress = Progress(self.model, self._optimiser, config.seed, config.infer_batch_size)
 
     @property
     def is_over(self) -> bool:
@@ -107,11 +97,24 @@ class Network:
         fit = self.split.fit
         return fit[torch.randperm(len(fit), generator=self.progress.shuffle)]
 
+    def step(self, rows: Tensor) -> Tensor:
+        """Train on the patterns of these row numbers, int64 (B,); their loss, float32 ().
+
+        It reads no number back and branches on no data, so that it can be captured.
+        """
+        loss = self._loss(rows)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.clip(self.config.grad_clip)
+        self._optimiser.step()
+        return loss.detach()
+
     @torch.no_grad()
     def misfit(self, rows: Tensor) -> Tensor:
-        batch = self._batch(rows)
-        return self._loss_of(self._predict(*batch), batch[0])
+        """The loss on such patterns, without learning from them."""
+        return self._loss(rows)
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The arguments of `Reconstructor.forward`; what no batch changes is not computed anew."""
-        return *self._inputs.batch(rows), self._to_unit
+    def _loss(self, rows: Tensor) -> Tensor:
+        # What no batch changes is not computed anew.
+        batch = (*self._inputs.batch(rows), self._to_unit)
+        return self._loss_of(self._predict(*batch), batch[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fno_runner.errors import DivergedError
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.step import Adam
+from fno_runner.train.adam import Adam
 
 Epoch = dict[str, float | int | None]
 """One line of the history: epoch, train_loss, val_loss, learning_rate, epoch_time_s, …

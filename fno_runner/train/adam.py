@@ -1,16 +1,13 @@
-"""One step of training: gradient, clipping, update."""
+"""The optimiser: PyTorch's Adam, begun sooner, and with the gradient's clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from fno_runner.physics import LOSSES
-from fno_runner.reconstructor import Reconstructor
 
 
 class Adam(torch.optim.Adam):
@@ -28,7 +25,7 @@ class Adam(torch.optim.Adam):
     """What the fused update divides the gradient by, float32 (); PyTorch's scaler of gradients sets
     it on the optimiser likewise."""
 
-    def __init__(self, parameters: list[Tensor], rate: Tensor) -> None:
+    def __init__(self, parameters: Sequence[Tensor], rate: Tensor) -> None:
         """`rate`: the learning rate, float (); each step reads it anew, a captured one too."""
         on_gpu = parameters[0].is_cuda
         super().__init__(parameters, lr=0.0, capturable=on_gpu, fused=True)
@@ -41,6 +38,16 @@ class Adam(torch.optim.Adam):
                 "exp_avg": torch.zeros_like(parameter, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
             }
+
+    def clip(self, longest: float) -> None:
+        """Let the next update take a gradient of at most this norm."""
+        weights = self.param_groups[0]["params"]
+        if len(weights) > 1:
+            torch.nn.utils.clip_grad_norm_(weights, longest)
+        else:
+            # The update divides by this on its way, which saves a pass over all weights.
+            excess = torch.linalg.vector_norm(weights[0].grad) / longest
+            self.grad_scale = excess.clamp_min(1.0)
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
         """Fill the lists of what is updated: weights, gradients, both moments, and others.
@@ -57,32 +64,3 @@ class Adam(torch.optim.Adam):
 def memory_order(tensor: Tensor) -> tuple[int, ...]:
     """The axes of a tensor from the slowest to the fastest in memory."""
     return tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
-
-
-class Step:
-    """Gradient, clipping and update on some patterns; what it computes stays on the device.
-
-    It reads no number back and branches on no data, so that it can be captured.
-    """
-
-    def __init__(
-        self,
-        model: Reconstructor,
-        batch_of: Callable[[Tensor], tuple[Tensor, ...]],
-        optimiser: Adam,
-        loss: str,
-        grad_clip: float,
-    ) -> None:
-        """`batch_of`: from row numbers, int64 (B,), to the arguments of `Reconstructor.forward`."""
-        self._model, self._batch_of, self._optimiser = model, batch_of, optimiser
-        self._loss_of, self._grad_clip = LOSSES[loss], grad_clip
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Train on the patterns of these row numbers, int64 (B,); their loss, float32 ()."""
-        batch = self._batch_of(rows)
-        loss = self._loss_of(self._model(*batch), batch[0])
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._grad_clip)
-        self._optimiser.step()
-        return loss.detach()
