@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from agent.analysis.effects import Effect
 from agent.analysis.series import Series
 from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
-from agent.report.pareto_plot import quality_label
+from agent.report.pareto_plot import against
 
 PANEL = (2.5, 2.9)
 """Width and height of a panel [in]."""
@@ -34,7 +34,7 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
                 _panel(panel, effect)
             for panel in row[len(keys) :]:
                 panel.set_visible(False)
-            row[0].set_ylabel(quality_label(series, series.reported))
+            row[0].set_ylabel(series.reported.axis + against(series, series.reported))
             _widen(row[0], series.reported.least_span)
             if series.name:
                 row[0].annotate(

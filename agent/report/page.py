@@ -19,7 +19,8 @@ from agent.analysis.choice_options import COST
 from agent.analysis.configurations import TIME, label
 from agent.analysis.series import Series
 from agent.report.gallery import NAMED_ROLES, Gallery
-from agent.report.page_data import is_reference, page_data, thumbnails
+from agent.report.page_data import page_data, thumbnails
+from agent.report.pareto_plot import against, is_reference
 from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult
@@ -197,8 +198,8 @@ def _tile(series: Series, config: int, quality: Quantity) -> Json:
     mean, low, high = interval(series, config, quality)
     seeds = series.configs["n_seeds"][config]
     note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
-    against = " against the reference" if is_reference(series) else ""
-    return {"value": f"{mean:.4f}", "name": quality.label + against, "note": note}
+    name = quality.label + against(series, quality)
+    return {"value": f"{mean:.4f}", "name": name, "note": note}
 
 
 def _gallery(gallery: Gallery) -> Json | None:

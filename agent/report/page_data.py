@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
-from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, devices, label
+from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label
 from agent.analysis.pareto import Front
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_ordered, note
 from agent.report.figures import MAX_SERIES, OKABE_ITO
 from agent.report.gallery import Gallery, seed_record
-from agent.report.pareto_plot import COLOURS, SHAPES, floors, quality_label
+from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.study.quality import numbers
@@ -184,15 +184,14 @@ def _series(
                 "rows": [first + i for i in front.members],
                 # An export's limits are on times of most runs' device.
                 "asks": x in QUANTITIES,
-                "collapsed": _apart(series.collapsed, front),
-                "stopped": _apart(series.stopped, front),
+                **{how: _places(runs, front) for how, runs in apart(series, front).items()},
             }
         )
     chosen = series.recommendation
     return {
         "name": series.name,
         "criterion": series.reported.column,
-        "suffix": " against the reference" if is_reference(series) else "",
+        "suffix": against(series, series.reported),
         "recommended": None if chosen is None else first + chosen.config,
         "choice": choice_data(series, first),
         "fronts": told,
@@ -207,7 +206,7 @@ def _effects(series: Series) -> Json:
     """Main effects on what is reported, the most important key first."""
     return {
         "name": series.name,
-        "quality": quality_label(series, series.reported),
+        "quality": series.reported.axis + against(series, series.reported),
         "factors": [
             {
                 "name": effect.key,
@@ -223,10 +222,8 @@ def _effects(series: Series) -> Json:
     }
 
 
-def _apart(runs: pd.DataFrame, front: Front) -> Json:
+def _places(runs: pd.DataFrame, front: Front) -> Json:
     """Where runs that are shown and never compared would lie in a front's plane."""
-    if front.device is not None:
-        runs = runs[[device == front.device for device in devices(runs)]]
     x, y = numbers(runs, front.cost.column), numbers(runs, front.quality.column)
     known = np.isfinite(x) & np.isfinite(y)
     labels = [label(run) for _, run in runs[known].head(MOST_APART).iterrows()]
@@ -235,11 +232,6 @@ def _apart(runs: pd.DataFrame, front: Front) -> Json:
         "x": _short(x[known][:MOST_APART]),
         "y": _short(y[known][:MOST_APART]),
     }
-
-
-def is_reference(series: Series) -> bool:
-    """Whether a series' metrics are against a scan's reference, which is no truth."""
-    return "reference" in set(series.runs["metrics_against"])
 
 
 def _statuses(series: Series) -> list[str]:
