@@ -126,16 +126,21 @@ def comparison(gallery: Gallery) -> Comparison | None:
     return Comparison(gallery.series.name, kinds.pop() if len(kinds) == 1 else None, columns)
 
 
-def seed_record(study: Path, run: pd.Series) -> RunResult | None:
-    """The record of a run's seed; None where there is none to be believed."""
-    folder = _folder(study, run)
-    if folder is None:
-        return None
-    try:
-        result = read_record(folder / RECORD, str(run["run_id"]))
-    except (OSError, ValueError):
-        return None
-    return next((seed for seed in result.by_seed() if seed.config["seed"] == run["seed"]), None)
+def seed_records(galleries: Sequence[Gallery], study: Path) -> list[tuple[str, RunResult]]:
+    """The records of the pictured seeds, with their names; of those that are to be believed."""
+    records = []
+    for gallery in galleries:
+        for picture in gallery.representatives:
+            folder = _folder(study, picture.run)
+            if folder is None:
+                continue
+            try:
+                seeds = read_record(folder / RECORD, folder.name).by_seed()
+            except (OSError, ValueError):
+                continue
+            pictured = [seed for seed in seeds if seed.config["seed"] == picture.run["seed"]]
+            records += [(gallery.name(picture), seed) for seed in pictured]
+    return records
 
 
 def _candidates(series: Series) -> list[Representative]:

@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from agent.analysis.choice_options import COST
@@ -80,21 +79,16 @@ def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["json"] = _json
     environment.filters["sha256"] = _sha256
+    environment.policies["json.dumps_kwargs"] = {
+        "allow_nan": False, "ensure_ascii": False, "separators": (",", ":"), "sort_keys": True
+    }  # fmt: skip
     return environment.get_template(TEMPLATE).render(
         page=_page(result, galleries),
         data=page_data(result.series, galleries, result.material.folder),
         plotly=Markup(get_plotlyjs()),
         app=Markup("".join((FOLDER / script).read_text() for script in SCRIPTS)),
         written=written,
-    )
-
-
-def _json(data: object) -> Markup:
-    """JSON inside a script element: no `<` of a text can end the element."""
-    return htmlsafe_json_dumps(
-        data, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
     )
 
 
@@ -127,7 +121,7 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
         ],
         "galleries": [told for gallery in galleries if (told := _gallery(gallery))],
         "failures": _failures(material.counted),
-        "rejected": [{"file": f, "reason": r} for f, r in refused[:MOST_ROWS]],
+        "rejected": refused[:MOST_ROWS],
         "provenance": _provenance(material.table),
         "notes": _notes(result),
     }
@@ -155,14 +149,8 @@ def _card(series: Series, use: str) -> Json:
         ["recommended" if chosen else "not recommended", *filter(None, [series.name])]
     )
     if chosen is None:
-        return {
-            "eyebrow": eyebrow,
-            "chosen": "",
-            "tags": [],
-            "tiles": [],
-            "picks": None,
-            "facts": [("why", series.why_not)],
-        }
+        return {"eyebrow": eyebrow, "chosen": "", "provisional": False, "tiles": [], "picks": None,
+                "facts": [("why", series.why_not)]}  # fmt: skip
     row = series.configs.iloc[chosen.config]
     tiles = [
         {"value": f"{row[COST]:,}", "name": "parameters", "note": ""},
@@ -187,7 +175,7 @@ def _card(series: Series, use: str) -> Json:
     return {
         "eyebrow": eyebrow,
         "chosen": row["configuration"],
-        "tags": ["provisional"] if chosen.provisional else [],
+        "provisional": bool(chosen.provisional),
         "tiles": tiles,
         "picks": pick_table(series),
         "facts": facts,
@@ -225,15 +213,16 @@ def _gallery(gallery: Gallery) -> Json | None:
     return {"name": gallery.series.name, "pictures": pictures}
 
 
-def _failures(runs: pd.DataFrame) -> list[Json]:
+def _failures(runs: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Of each run that did not finish its name, its configuration, its status and its message."""
     lost = runs[runs["status"] != "finished"].head(MOST_ROWS)
     return [
-        {
-            "run": run["run_id"] or f"W&B {run['wandb_id']}",
-            "label": "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
-            "status": run["status"],
-            "message": (run["error"] or "–")[:MOST_LETTERS],
-        }
+        (
+            run["run_id"] or f"W&B {run['wandb_id']}",
+            "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
+            run["status"],
+            (run["error"] or "–")[:MOST_LETTERS],
+        )
         for _, run in lost.iterrows()
     ]
 
