@@ -247,18 +247,16 @@ def _provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _notes(result: ExportResult) -> Json:
-    kinds = {
-        str(k) for series in result.series for k in series.runs["metrics_against"] if k is not None
-    }
-    against = []
+    kinds = {kind for series in result.series for kind in series.runs["metrics_against"]}
+    scored = []
     if "truth" in kinds:
-        against.append("Metrics of simulated data are against the truth.")
+        scored.append("Metrics of simulated data are against the truth.")
     if "reference" in kinds:
-        against.append("Metrics of a scan are against its reference object, another "
-                       "reconstruction: agreement with it, not truth.")  # fmt: skip
+        scored.append("Metrics of a scan are against its reference object, another "
+                      "reconstruction: agreement with it, not truth.")  # fmt: skip
     if any(series.reported.column == "r_held_out" for series in result.series):
-        against.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
-                       "nobody knows the object.")  # fmt: skip
+        scored.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
+                      "nobody knows the object.")  # fmt: skip
     several = any("ssim_phase_object2" in series.runs for series in result.series)
     of_objects = (
         "for these test objects; study_configs.csv has those for a new object"
@@ -277,7 +275,7 @@ def _notes(result: ExportResult) -> Json:
         "configuration is the choice.",
         "table": " ".join(
             [
-                *against,
+                *scored,
                 f"In small print is the 95 % interval of the mean over seeds, {of_objects}.",
                 "Click a heading to sort, and a row to open it above.",
             ]

@@ -18,7 +18,7 @@ from agent.analysis.best_over import BEST
 from agent.analysis.configurations import devices
 from agent.analysis.pareto import Axis, Front
 from agent.analysis.series import Series
-from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
+from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure, spanning
 from agent.study.quality import by_key, numbers, words
 from fno_runner.config import RunConfig, choices
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
@@ -200,10 +200,7 @@ def _view(
     front: Front,
 ) -> tuple[float, float]:
     """Limits of the y axis: all `values`, and of the others what is less than a span away."""
-    low, high = float(values.min()), float(values.max())
-    least = front.quality.least_span
-    if high - low < least:
-        low, high = (low + high - least) / 2, (low + high + least) / 2
+    low, high = spanning(float(values.min()), float(values.max()), front.quality.least_span)
     span = high - low
     near = [v for v in (*floors, *apart) if low - span <= v <= high + span]
     below = sum(floor < low - span for floor in floors)
