@@ -42,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "wandb_workspaces":
             raise
-        raise MachineError(
-            "wandb-workspaces is not installed: pip install '.[dashboard]'"
-        ) from None
+        lacking = "wandb-workspaces is not installed: pip install '.[dashboard]'"
+        raise MachineError(lacking) from None
     # Else the client announces the URL too.
     wandb.setup(wandb.Settings(show_info=False))
     sweep = Server().sweep(place)

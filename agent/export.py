@@ -236,7 +236,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> ExportResult:
     source = newest_study() if args.study is None else _source(args.study)
-    material = read_local(source) if isinstance(source, Path) else _read_place(source)
+    try:
+        material = read_local(source) if isinstance(source, Path) else read_server(Server(), source)
+    except UnknownPlaceError as error:
+        raise UserError(f"{error}, and there is no such folder here") from None
     if args.require_complete and (material.sweep is None or material.sweep.method != "grid"):
         raise UserError(f"--require-complete: {material.source} is not the study of a grid")
     result = write(material, args.output_dir, choice_options(args), allow_mixed=args.allow_mixed)
@@ -259,35 +262,19 @@ def _source(text: str) -> Path | Place:
         ) from None
 
 
-def _read_place(place: Place) -> Material:
-    try:
-        return read_server(Server(), place)
-    except UnknownPlaceError as error:
-        raise UserError(f"{error}, and there is no such folder here") from None
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m agent.export",
-        description=HELP,
-        epilog=MORE,
-    )
+    parser = Parser("python -m agent.export", HELP, MORE)
     add = parser.add_argument
     add("study", nargs="?", metavar="STUDY_DIR | ENTITY/PROJECT[/SWEEP_ID]",
         help=f"the study (default: the newest folder in {STUDIES})")  # fmt: skip
     add("--output-dir", "--output_dir", type=Path, metavar="DIR",
         help="where the files go (default: the study's folder; that of a sweep is "
         f"{STUDIES}/SWEEP_ID)")  # fmt: skip
-    add(
-        "--require-complete",
-        action="store_true",
-        help="exit status 1 unless every point of the grid has a finished run",
-    )
-    add(
-        "--allow-mixed",
-        action="store_true",
+    add("--require-complete", action="store_true",
+        help="exit status 1 unless every point of the grid has a finished run")  # fmt: skip
+    add("--allow-mixed", action="store_true",
         help="take runs of different data, epochs, schema or code, each group compared by itself",
-    )
+        )  # fmt: skip
     add_choice_options(parser)
     add_more_choice_options(parser)
     return parser

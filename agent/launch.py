@@ -89,10 +89,7 @@ input, nothing was started · 3 a slot was stopped, or not started, as this mach
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a box's agents; the exit status."""
-    return _main(_parser().parse_args(argv))
-
-
-def _main(args: argparse.Namespace) -> int:
+    args = _parser().parse_args(argv)
     place = parse_sweep_place(args.sweep)
     sweep = Server().sweep(place)
     wandb.teardown()  # the client's own process is not needed any more

@@ -99,7 +99,7 @@ def retime(
     load = os.getloadavg()[0]
     refused: dict[str, str] = {}
     timings: dict[str, list[Timing]] = {result.run_id: [] for result in results}
-    datasets = _Datasets()
+    last_dataset: dict[str, Dataset] = {}
     begin = perf_counter()
 
     def done(name: str) -> bool:
@@ -114,7 +114,7 @@ def retime(
                 if done(name):
                     continue
                 try:
-                    timing = _time(study, result, device, datasets)
+                    timing = _time(study, result, device, last_dataset)
                 except MachineError:
                     raise
                 except (UserError, DivergedError, RuntimeError) as error:
@@ -186,28 +186,19 @@ def _warn(study: Path, name: str) -> None:
         print(f"warning: the machine is busy (load {load:.1f}, {cores} cores)", file=sys.stderr)
 
 
-class _Datasets:
-    """The dataset of the last configuration, kept for the next one, which mostly has the same."""
-
-    def __init__(self) -> None:
-        self._key: dict[str, Any] = {}
-        self._dataset: Dataset | None = None
-
-    def of(self, config: RunConfig) -> Dataset:
-        """
-        Raises:
-            UserError: a data file cannot be used.
-        """
-        key = config.model_dump(exclude=NOT_OF_DATA)
-        if self._dataset is None or key != self._key:
-            self._dataset, self._key = load_dataset(config), key
-        return self._dataset
+def _dataset(config: RunConfig, last: dict[str, Dataset]) -> Dataset:
+    """A configuration's dataset; `last` keeps it for the next one, which mostly has the same."""
+    key = config.model_dump_json(exclude=NOT_OF_DATA)
+    if key not in last:
+        last.clear()
+        last[key] = load_dataset(config)
+    return last[key]
 
 
-def _time(study: Path, result: RunResult, device: torch.device, datasets: _Datasets) -> Timing:
+def _time(study: Path, result: RunResult, device: torch.device, last: dict[str, Dataset]) -> Timing:
     """One visit to one model, which is on the device no longer than that."""
     config = result.run_config
-    dataset = datasets.of(config)
+    dataset = _dataset(config, last)
     model = build_model(config, dataset, device)
     scale = load_weights(run_folder(study, result.run_id) / WEIGHTS, model)
     allow_tf32(config.precision == "tf32")

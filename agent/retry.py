@@ -112,10 +112,7 @@ def find_missing(sweep: Sweep, runs: Sequence[ServerRun], folder: Path) -> list[
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """List, or run, what a sweep lacks; the exit status."""
-    return _main(_parser().parse_args(argv))
-
-
-def _main(args: argparse.Namespace) -> int:
+    args = _parser().parse_args(argv)
     place = parse_sweep_place(args.sweep)
     server = Server()
     sweep = server.sweep(place)

@@ -206,10 +206,9 @@ def _deliver_batch(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Out
 
 
 def _name(run: LocalRun) -> str:
-    config = run.result.config
-    what = "-".join(str(config[key]) for key in ("architecture", "input_transform"))
-    size = f"m{config['modes']}-w{config['width']}-s{config['seed']}"
-    return f"{run.id}  {run.result.run_id}  {what}-{size}"
+    """'x7k2p9qa  0123456789ab  fno-sqrt-m12-w32-s0'."""
+    what = "{architecture}-{input_transform}-m{modes}-w{width}-s{seed}".format(**run.result.config)
+    return f"{run.id}  {run.result.run_id}  {what}"
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -21,7 +20,7 @@ from agent import local
 from agent.analysis.configurations import CONFIGURATION, configurations
 from agent.analysis.means import CONFIDENCE
 from agent.scheduling.slots import add_slot_options, slot_words
-from agent.study.quality import numbers
+from agent.study.quality import numbers, words
 from agent.study.records import read_records, table
 from agent.study.sweepfile import Metric, Sweep, parse_sweep, read_sweep
 from fno_runner.cli import Parser, command
@@ -72,10 +71,7 @@ class Transfer:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run both grids and compare them; the exit status."""
-    return _main(_parser().parse_args(argv))
-
-
-def _main(args: argparse.Namespace) -> int:
+    args = _parser().parse_args(argv)
     sweep = read_sweep(args.sweep)
     if sweep.method != "grid":
         raise UserError(f"{args.sweep}: method {sweep.method}; only a grid can be run twice")
@@ -83,27 +79,24 @@ def _main(args: argparse.Namespace) -> int:
         raise UserError(f"{args.sweep}: has a 'scan' already; --scan names it")
     if not args.scan.is_file():
         raise UserError(f"{args.scan}: no such file")
-    said = {
-        key: value
-        for key, value in (("scan_data", args.data), ("scan_entry", args.entry))
-        if value is not None
-    }
-    size = patch_size_of(RunConfig(scan=str(args.scan), **said))
+    options = {"scan_data": args.data, "scan_entry": args.entry}
+    given = {key: text for key, text in options.items() if text is not None}
+    size = patch_size_of(RunConfig(scan=str(args.scan), **given))
+    on_scan = {"scan": str(args.scan.resolve()), **given}
     folder: Path = make_folder(args.folder or ROOT / f"{sweep.study_id}-{args.scan.stem}")
     measures = (_metric(args.metric, "scan"), _metric(args.scan_metric, "validation"))
     studies = []
-    for name, scan, measure in zip(
-        ("simulated", "scan"), (None, args.scan.resolve()), measures, strict=True
-    ):
+    for name, on, measure in zip(("simulated", "scan"), ({}, on_scan), measures, strict=True):
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
-        on = {} if scan is None else {"scan": str(scan), **said}
         asked = _with(sweep, name, on, measure, size)
         write_text_atomically(file, json.dumps(asked, indent=1) + "\n")
         status = local.main([str(file), "--study", str(studies[-1]), *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
-    simulated, scanned = (_configurations(study) for study in studies)
+    simulated, scanned = (
+        configurations(table(read_records(study).results)).table for study in studies
+    )
     transfer = compare(simulated, scanned, *measures)
     console = Console(highlight=False, soft_wrap=True)
     print_transfer(transfer, *measures, console)
@@ -120,30 +113,28 @@ def compare(
         UserError: fewer than `FEWEST` configurations have both numbers.
     """
 
-    def named(configs: pd.DataFrame, metric: Metric) -> dict[str, float]:
-        means = numbers(configs, f"{metric.name}_mean")
-        keys = [
-            json.dumps([str(row[key]) for key in CONFIGURATION if key in configs])
-            for _, row in configs.iterrows()
-        ]
-        return {key: mean for key, mean in zip(keys, means, strict=True) if np.isfinite(mean)}
+    def by_configuration(configs: pd.DataFrame, metric: Metric) -> dict[tuple[str, ...], float]:
+        means = zip(
+            words(configs, CONFIGURATION), numbers(configs, f"{metric.name}_mean"), strict=True
+        )
+        return {key: mean for key, mean in means if np.isfinite(mean)}
 
-    of_simulation, of_scan = named(simulated, measure), named(scanned, scan_measure)
+    of_simulation = by_configuration(simulated, measure)
+    of_scan = by_configuration(scanned, scan_measure)
     common = [key for key in of_simulation if key in of_scan]
     if len(common) < FEWEST:
         raise UserError(
             f"{len(common)} configurations have {measure.name} on simulated data and "
             f"{scan_measure.name} on the scan; at least {FEWEST} are needed"
         )
-    has = np.isfinite(numbers(simulated, f"{measure.name}_mean"))
-    spoken = dict(zip(of_simulation, simulated["configuration"][has].tolist(), strict=True))
-    values = [np.array([named[key] for key in common]) for named in (of_simulation, of_scan)]
+    names = dict(zip(words(simulated, CONFIGURATION), simulated["configuration"], strict=True))
+    values = [np.array([means[key] for key in common]) for means in (of_simulation, of_scan)]
     quality = [
         v if m.maximize else -v for v, m in zip(values, (measure, scan_measure), strict=True)
     ]
     low, high = tau_interval(*quality)
     return Transfer(
-        names=[spoken[key] for key in common],
+        names=[names[key] for key in common],
         simulated=values[0],
         scanned=values[1],
         tau=kendall_tau(*quality),
@@ -212,10 +203,6 @@ def verdict(transfer: Transfer) -> str:
 def _ranks(values: Array, metric: Metric) -> npt.NDArray[np.int_]:
     """1 is the best."""
     return rankdata(-values if metric.maximize else values, method="ordinal").astype(int)
-
-
-def _configurations(study: Path) -> pd.DataFrame:
-    return configurations(table(read_records(study).results)).table
 
 
 def _with(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.series import series
 from agent.export import main
 from agent.report.terminal import RECOMMENDATION
+from agent.report.write import PAGE
 from agent.study.records import table
 from fno_runner.config import RunConfig
 from fno_runner.identity import run_id
@@ -131,6 +133,15 @@ def test_an_export_says_how_and_at_which_value(
     assert float(cells["best_learning_rate"]) == LOW
     rates = (study / "study_results.csv").read_text()
     assert rates.count("0.003") >= 3, "the table of runs keeps every run and its own value"
+
+
+def test_the_best_of_a_key_that_has_colours_is_drawn_too(tmp_path: Path) -> None:
+    points = itertools.product((8, 16), ("sqrt", "log1p"), (0, 1))
+    records = [result(width=w, input_transform=t, seed=seed) for w, t, seed in points]
+    study = save(tmp_path / "study", records, pictures=False)
+    assert main([str(study), "--best-over", "input_transform"]) == 0
+    page = (study / PAGE).read_text()
+    assert '"kind":["fno, best","fno, best"]' in page and '"fno, best":{"color":' in page
 
 
 @pytest.mark.parametrize(

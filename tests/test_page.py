@@ -179,7 +179,9 @@ def test_what_nobody_knows_is_not_called_truth(against: str | None, tmp_path: Pa
         run.metrics = scan if against is None else Metrics(run.metrics.pairs, scan.scan)
         runs.append(run)
     study = save(tmp_path / "x", runs, pictures=against is not None)
-    text = Elements(page_of(study)).text
+    page = Elements(page_of(study))
+    text = page.text
+    assert page.data["series"][0]["suffix"] == "", "R is against what was measured"
     assert "the truth" not in text.replace("agreement with it, not truth", "")
     assert ("reference" in text) == (against is not None)
     if against is None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from agent.analysis.series import series
 from agent.report.figures import DPI, MAX_SERIES, save_pdf, save_png
+from agent.report.ladder_plot import ladder_figure
 from agent.report.pareto_plot import pareto_figure
 from agent.study.records import table
 from fno_runner.config import RunConfig
@@ -251,6 +252,17 @@ def test_a_reference_is_not_called_truth() -> None:
 )
 def test_little_to_draw_is_drawn(runs: list[RunResult], tmp_path: Path) -> None:
     save_png(draw(runs), tmp_path / "plot.png")
+
+
+@pytest.mark.parametrize("unknown", [None, "of another program"])
+def test_a_run_of_no_known_configuration_is_not_drawn(unknown: str | None) -> None:
+    """A server's run that is not believed: its row has no numbers, and its words are anybody's."""
+    runs = table([run(1), run(2), run(3, status="failed")])
+    runs.loc[2, ["architecture", "input_transform"]] = unknown
+    for make in (pareto_figure, ladder_figure):
+        figure = make(series(runs))
+        figure.draw_without_rendering()
+        assert str(unknown) not in {text.get_text() for text in figure.findobj(Text)}
 
 
 def test_series_stand_below_each_other_up_to_a_limit() -> None:

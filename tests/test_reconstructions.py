@@ -81,6 +81,14 @@ def test_what_no_run_leaves_is_refused_by_name(
         read_reconstruction(path)
 
 
+def test_a_list_of_no_objects_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "r.npz"
+    none = np.empty((0, HEIGHT, WIDTH))
+    write_npz(path, {"object": none.astype(np.complex64), "mask": none.astype(bool)})
+    with pytest.raises(UserError, match=str(path)):
+        read_reconstruction(path)
+
+
 def test_a_row_shares_one_scale_with_its_unit(tmp_path: Path) -> None:
     weak = read_reconstruction(save(tmp_path / "a.npz", object=np.sqrt(the_object())))
     right = read_reconstruction(save(tmp_path / "b.npz"))

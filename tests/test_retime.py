@@ -22,6 +22,7 @@ from agent.study.records import read_records, table
 from agent.study.retimes import RETIMED, is_settled, prefer_retimed, read_retiming
 from fno_runner.config import RunConfig
 from fno_runner.data import NOT_OF_DATA
+from fno_runner.data.dataset import Dataset
 from fno_runner.data.npz_pair import load_npz_pair
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -313,7 +314,7 @@ def test_a_scan_read_otherwise_is_another_dataset(monkeypatch: pytest.MonkeyPatc
         return config
 
     monkeypatch.setattr(retime, "load_dataset", load)
-    datasets = retime._Datasets()
+    last: dict[str, Dataset] = {}
     wanted = [
         {"scan": "a.h5", "width": 8},
         {"scan": "a.h5", "width": 16, "seed": 1},
@@ -323,7 +324,7 @@ def test_a_scan_read_otherwise_is_another_dataset(monkeypatch: pytest.MonkeyPatc
         {"width": 8, "nphotons": 1e4},
     ]
     for keys in wanted:
-        datasets.of(RunConfig.model_validate(keys))
+        retime._dataset(RunConfig.model_validate(keys), last)
     order = [wanted.index(config.model_dump(exclude_unset=True)) for config in loaded]
     assert order == [0, 2, 3, 4, 5]
     assert RunConfig.model_fields.keys() > NOT_OF_DATA

@@ -25,7 +25,7 @@ TEMPLATE = "compare_page.html"
 
 def said(comparison: Comparison) -> list[str]:
     """What changed, in sentences."""
-    quality, overall = comparison.quality, comparison.overall
+    quality, overall, rows = comparison.quality, comparison.overall, comparison.configurations
     lines = []
     for key, (of_a, of_b) in comparison.differ.items():
         name = WATCHED.get(key, key)
@@ -37,17 +37,14 @@ def said(comparison: Comparison) -> list[str]:
         lines.append("The studies differ in nothing that their records tell.")
     if any(key in comparison.differ for key in ("dataset", "validation_object")):
         lines.append("Their data are not the same: a change of quality may be that of the data.")
-    count = len(comparison.configurations)
     if overall.pairs:
-        interval = (
-            "" if math.isnan(overall.low) else f" (95 %: {_interval(overall, quality.shown)})"
-        )
+        told = f" (95 %: {_interval(overall, quality.shown)})"
+        interval = "" if math.isnan(overall.low) else told
         lines.append(
-            f"Over {count} common configurations {quality.label} changes from "
+            f"Over {len(rows)} common configurations {quality.label} changes from "
             f"{quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
             f"{_signed(overall.change, quality.shown)}{interval}; {quality.better} is better."
         )
-    rows = comparison.configurations
     verdicts = [compared.verdict for compared in rows]
     lines.append(
         f"B is better in {verdicts.count('better')}, worse in {verdicts.count('worse')}, "

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent.report.figures import OKABE_ITO
-from agent.report.gallery import Gallery, seed_record
-from fno_runner.result import RingCurves
+from fno_runner.result import RingCurves, RunResult
 from fno_runner.score.frc import HALF, SEVENTH, last_crossing, smooth
 
 Json = dict[str, Any]
 
 KINDS = {"truth": HALF, "halves": SEVENTH, "reference": HALF}
 """What was correlated, the most telling first, and its fixed threshold."""
-MOST_CURVES = 7
 
 
-def correlations(galleries: Sequence[Gallery], study: Path) -> Json | None:
-    """The phase's curves of at most `MOST_CURVES` runs; None where no record has any.
+def correlations(records: Sequence[tuple[str, RunResult]]) -> Json | None:
+    """The phase's curves of as many runs as there are colours; None where no record has any.
 
     kind: what all of them were correlated with. threshold: the fixed one.
     curves: label, colour; frequency [1/px], correlation (smoothed as it is judged) and half_bit,
         one element a ring; resolved, where the curve last crosses the fixed threshold [1/px], of
         halves the half-bit curve, which chance does not reach; at, the height of the crossing.
+
+    Args:
+        records: with the names that readers know their runs by.
     """
-    told: list[tuple[str, dict[str, RingCurves]]] = []
-    for gallery in galleries:
-        for shown_run in gallery.representatives:
-            record = seed_record(study, shown_run.run)
-            if record is not None and record.curves:
-                told.append((gallery.name(shown_run), record.curves))
-    kind = next((kind for kind in KINDS if any(kind in curves for _, curves in told)), None)
+    kind = next((kind for kind in KINDS if any(kind in r.curves for _, r in records)), None)
     if kind is None:
         return None
-    shown = [(label, curves[kind]) for label, curves in told if kind in curves][:MOST_CURVES]
+    shown = [(label, record.curves[kind]) for label, record in records if kind in record.curves]
     return {
         "kind": kind,
         "threshold": KINDS[kind],

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from agent.analysis.effects import Effect
 from agent.analysis.series import Series
-from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
-from agent.report.pareto_plot import quality_label
+from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure, spanning
+from agent.report.pareto_plot import against
 
 PANEL = (2.5, 2.9)
 """Width and height of a panel [in]."""
@@ -34,8 +34,9 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
                 _panel(panel, effect)
             for panel in row[len(keys) :]:
                 panel.set_visible(False)
-            row[0].set_ylabel(quality_label(series, series.reported))
-            _widen(row[0], series.reported.least_span)
+            row[0].set_ylabel(series.reported.axis + against(series, series.reported))
+            low, high = row[0].get_ylim()
+            row[0].set_ylim(*spanning(low, high, series.reported.least_span))
             if series.name:
                 row[0].annotate(
                     series.name, (0, 1), xytext=(0, 22), xycoords="axes fraction",
@@ -74,9 +75,3 @@ def _panel(axes: Axes, effect: Effect) -> None:
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel(effect.key)
     axes.set_title(note(effect), fontsize=8, color="0.3")
-
-
-def _widen(axes: Axes, least: float) -> None:
-    low, high = axes.get_ylim()
-    if high - low < least:
-        axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)

@@ -38,6 +38,13 @@ def new_figure(width: float, height: float, pad: float = 0.08) -> Iterator[Figur
         figure.set_layout_engine("none")
 
 
+def spanning(low: float, high: float, least: float) -> tuple[float, float]:
+    """The ends of an axis, moved apart where they are less than `least` from each other."""
+    if high - low >= least:
+        return low, high
+    return (low + high - least) / 2, (low + high + least) / 2
+
+
 def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a figure; the same figure gives the same bytes (no time, no version of a program).
 

@@ -88,9 +88,8 @@ def gallery(series: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
 
     First the recommended one, the fronts' and the worst, then the best of the others.
     """
-    collected = Gallery(series, [], {}, [])
-    for candidate in _candidates(series)[:most]:
-        collected.representatives.append(candidate)
+    collected = Gallery(series, _candidates(series)[:most], {}, [])
+    for candidate in collected.representatives:
         folder = _folder(study, candidate.run)
         if folder is None:
             continue
@@ -113,29 +112,30 @@ def comparison(gallery: Gallery) -> Comparison | None:
     quality = gallery.series.reported
     columns = []
     for picture in shown:
-        value = picture.run[quality.column]
-        words = str(gallery.series.configs["configuration"][picture.config])
-        above = f"{picture.role}\n" if picture.role in NAMED_ROLES else ""
-        columns.append(
-            Column(
-                f"{above}{quality.label} {value:.3f}\n{_wrapped(words)}",
-                gallery.reconstructions[picture.config],
-                picture.role == "recommended",
-            )
-        )
+        role = f"{picture.role}\n" if picture.role in NAMED_ROLES else ""
+        value = f"{quality.label} {picture.run[quality.column]:.3f}\n"
+        name = _wrapped(gallery.series.configs["configuration"][picture.config])
+        reconstruction = gallery.reconstructions[picture.config]
+        emphasised = picture.role == "recommended"
+        columns.append(Column(f"{role}{value}{name}", reconstruction, emphasised))
     return Comparison(gallery.series.name, kinds.pop() if len(kinds) == 1 else None, columns)
 
 
-def seed_record(study: Path, run: pd.Series) -> RunResult | None:
-    """The record of a run's seed; None where there is none to be believed."""
-    folder = _folder(study, run)
-    if folder is None:
-        return None
-    try:
-        result = read_record(folder / RECORD, str(run["run_id"]))
-    except (OSError, ValueError):
-        return None
-    return next((seed for seed in result.by_seed() if seed.config["seed"] == run["seed"]), None)
+def seed_records(galleries: Sequence[Gallery], study: Path) -> list[tuple[str, RunResult]]:
+    """The records of the pictured seeds, with their names; of those that are to be believed."""
+    records = []
+    for gallery in galleries:
+        for picture in gallery.representatives:
+            folder = _folder(study, picture.run)
+            if folder is None:
+                continue
+            try:
+                seeds = read_record(folder / RECORD, folder.name).by_seed()
+            except (OSError, ValueError):
+                continue
+            pictured = [seed for seed in seeds if seed.config["seed"] == picture.run["seed"]]
+            records += [(gallery.name(picture), seed) for seed in pictured]
+    return records
 
 
 def _candidates(series: Series) -> list[Representative]:
@@ -199,9 +199,9 @@ def _spread(items: Sequence[Representative], most: int) -> list[Representative]:
     return [items[i] for i in places]
 
 
-def _wrapped(words: str) -> str:
+def _wrapped(name: str) -> str:
     """A configuration's name on lines of about the width of a picture."""
-    lines = words.split(", ")
     return "\n".join(
-        line.replace(" modes", "\nmodes") if len(line) > WIDTH else line for line in lines
+        part.replace(" modes", "\nmodes") if len(part) > WIDTH else part
+        for part in name.split(", ")
     )

@@ -74,7 +74,6 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
     """The scatter of what is chosen by, on logarithmic axes; equal seeds have no place there."""
     scatter = series.of.means[chosen.choice.by.column].scatter
     cost = series.of.means[chosen.options.cost].mean
-    names = series.configs["architecture"].tolist()
     failed = (series.configs["n_collapsed"] + series.configs["n_diverged"]).to_numpy(float) > 0
     drawn = np.isfinite(scatter.own) & (scatter.own > 0) & np.isfinite(cost)
     axes.set_xlabel(chosen.cost.axis)
@@ -87,8 +86,8 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
         return
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for number, name in enumerate(sorted(set(names))):
-        mine = drawn & np.array([architecture == name for architecture in names])
+    for number, (name, rows) in enumerate(series.configs.groupby("architecture").groups.items()):
+        mine = drawn & series.configs.index.isin(rows)
         if not mine.any():
             continue
         colour = OKABE_ITO[number % len(OKABE_ITO)]

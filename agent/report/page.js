@@ -13,6 +13,8 @@ const FONT = {family: getComputedStyle(document.body).fontFamily, size: 13, colo
 const CONFIG = {responsive: true, displaylogo: false, modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]]};
 const STILL = {...CONFIG, modeBarButtons: [["toImage"]]};
 const LAYOUT = {font: FONT, paper_bgcolor: "white", plot_bgcolor: "white", hoverlabel: {font: FONT}};
+const OF_CURVES = {...LAYOUT, height: 460, margin: {l: 70, r: 16, t: 10, b: 110}, hovermode: "closest",
+                   legend: {orientation: "h", y: -0.18, x: 0, yanchor: "top"}};
 const AXIS = {gridcolor: "#ececec", linecolor: "#999", ticks: "outer", tickcolor: "#999", zeroline: false};
 const WIDE = count > 1000 ? "scattergl" : "scatter";
 
@@ -40,7 +42,7 @@ const short = value => value >= 1e12 ? `${value / 1e12}T` : value >= 1e9 ? `${va
 const round = (value, digits) => Number(value.toPrecision(digits));
 // Ticks at 1, 2 and 5, or at powers of ten where those are many, in plain words.
 function logTicks(values) {
-  const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+  const low = lowest(values), high = highest(values);
   if (!(high / low > 4)) return {nticks: 6};
   const steps = high / low > 300 ? [1] : [1, 2, 5], ticks = [];
   for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.log10(high) + 1; power++)
@@ -91,7 +93,7 @@ function scatter() {
   const fine = own.filter(row => rows.status[row] === "finished");
   const traces = [];
   if (front.rows.length) {
-    const last = own.reduce((most, row) => Math.max(most, rows[x][row]), 0) * 1.6;
+    const last = highest(own.map(row => rows[x][row])) * 1.6;
     const path = front.rows.map(row => [rows[x][row], rows[y][row]]);
     path.push([last, path[path.length - 1][1]]);
     traces.push({type: "scatter", mode: "lines", name: "front", hoverinfo: "skip",
@@ -123,28 +125,25 @@ function scatter() {
                  hovertemplate: `%{text}<br>${how}, %{y:.4~f}<extra></extra>`,
                  marker: {symbol, size: 9, color: GREY, line: {color: GREY, width: 2}}});
   }
+  const ring = (name, row, marker) => ({type: "scatter", mode: "markers", name, hoverinfo: "skip",
+                                        x: [rows[x][row]], y: [rows[y][row]], marker});
   const best = series.recommended;
-  if (best !== null && fine.includes(best)) {
-    traces.push({type: "scatter", mode: "markers", name: "recommended", hoverinfo: "skip",
-                 x: [rows[x][best]], y: [rows[y][best]],
-                 marker: {symbol: "circle-open", size: 22, color: "black", line: {width: 2}}});
-  }
+  if (best !== null && fine.includes(best))
+    traces.push(ring("recommended", best, {symbol: "circle-open", size: 22, color: "black", line: {width: 2}}));
   // What was asked of the front: a square around the answer, the part beyond the bounds in grey.
   const beyond = [], {answer} = state;
   if (answer) {
-    traces.push({type: "scatter", mode: "markers", name: answer.met ? "the answer" : "the nearest", hoverinfo: "skip",
-                 x: [rows[x][answer.row]], y: [rows[y][answer.row]],
-                 marker: {symbol: "square-open", size: 28, color: "#0072b2", line: {width: 2.5}}});
+    traces.push(ring(answer.met ? "the answer" : "the nearest", answer.row,
+                     {symbol: "square-open", size: 28, color: "#0072b2", line: {width: 2.5}}));
     const grey = {type: "rect", layer: "below", line: {width: 0}, fillcolor: "rgba(60, 60, 60, 0.08)"};
-    const [quality, cost] = answer.bounds, last = fine.reduce((most, row) => Math.max(most, rows[x][row]), 0) * 1.6;
+    const [quality, cost] = answer.bounds, last = highest(fine.map(row => rows[x][row])) * 1.6;
     if (answer.excludes[0]) beyond.push({...grey, xref: "paper", x0: 0, x1: 1, y0: quality, y1: quality + (answer.least ? -1e3 : 1e3)});
     if (answer.excludes[1] && cost > 0) beyond.push({...grey, yref: "paper", y0: 0, y1: 1, x0: cost, x1: last});
   }
   // The view shows the finished ones; a floor or a collapsed one far below can be scrolled to.
   const values = fine.flatMap(row => [rows[y][row], (rows[y + "_low"] || rows[y])[row] ?? rows[y][row],
                                       (rows[y + "_high"] || rows[y])[row] ?? rows[y][row]]);
-  const low = values.length ? values.reduce((a, b) => Math.min(a, b)) : 0;
-  const high = values.length ? values.reduce((a, b) => Math.max(a, b)) : 1;
+  const [low, high] = values.length ? [lowest(values), highest(values)] : [0, 1];
   const span = Math.max(high - low, data.spans[y]), middle = (low + high) / 2;
   const range = [middle - 0.62 * span, middle + 0.62 * span];
   const floors = Object.entries(series.floors[y] || {});
@@ -204,7 +203,7 @@ function parallel() {
     }
     if (!columns[key].log) return {label, values};
     const logs = values.map(Math.log10);
-    const low = logs.reduce((a, b) => Math.min(a, b)), high = logs.reduce((a, b) => Math.max(a, b));
+    const low = lowest(logs), high = highest(logs);
     const ticks = [0, 1, 2, 3, 4].map(i => low + i * (high - low) / 4);
     return {label, values: logs, tickvals: ticks, ticktext: ticks.map(tick => short(round(10 ** tick, 3)))};
   });
@@ -292,10 +291,9 @@ function losses() {
   ]);
   const longest = curves.reduce((most, {x}) => Math.max(most, ...x.slice(-1)), 1);
   Plotly.newPlot("losses", curves, {
-    ...LAYOUT, height: 460, margin: {l: 70, r: 16, t: 10, b: 110}, hovermode: "closest",
+    ...OF_CURVES,
     xaxis: {...AXIS, title: {text: "epoch"}, dtick: Math.max(1, Math.ceil(longest / 10)), range: [0.5, longest + 0.5]},
     yaxis: {...AXIS, title: {text: "loss"}, type: "log", ...logTicks(curves.flatMap(({y}) => y.filter(v => v > 0)))},
-    legend: {orientation: "h", y: -0.18, x: 0, yanchor: "top"},
   }, CONFIG);
 }
 function correlations() {
@@ -312,10 +310,9 @@ function correlations() {
   const bounds = [[[0, 0.5], [threshold, threshold], kind === "halves" ? "1/7" : "one half", "dash"], [frequency, half_bit, "half-bit", "dot"]]
     .map(([x, y, name, dash]) => ({name, x, y, mode: "lines", line: {color: "#444", width: 1.2, dash}, hoverinfo: "skip"}));
   Plotly.newPlot("correlations", [...bounds, ...lines, ...ends], {
-    ...LAYOUT, height: 460, margin: {l: 70, r: 16, t: 10, b: 110}, hovermode: "closest",
+    ...OF_CURVES,
     xaxis: {...AXIS, title: {text: "spatial frequency [1/px]"}, range: [0, 0.5]},
     yaxis: {...AXIS, title: {text: `phase correlation ${against[kind]}`}, range: [-0.12, 1.04]},
-    legend: {orientation: "h", y: -0.18, x: 0, yanchor: "top"},
   }, CONFIG);
 }
 function effects() {

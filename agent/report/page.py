@@ -12,14 +12,14 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import TIME, label
 from agent.analysis.series import Series
 from agent.report.gallery import NAMED_ROLES, Gallery
-from agent.report.page_data import is_reference, page_data, thumbnails
+from agent.report.page_data import page_data, thumbnails
+from agent.report.pareto_plot import against, is_reference
 from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult
@@ -79,21 +79,16 @@ def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["json"] = _json
     environment.filters["sha256"] = _sha256
+    environment.policies["json.dumps_kwargs"] = {
+        "allow_nan": False, "ensure_ascii": False, "separators": (",", ":"), "sort_keys": True
+    }  # fmt: skip
     return environment.get_template(TEMPLATE).render(
         page=_page(result, galleries),
         data=page_data(result.series, galleries, result.material.folder),
         plotly=Markup(get_plotlyjs()),
         app=Markup("".join((FOLDER / script).read_text() for script in SCRIPTS)),
         written=written,
-    )
-
-
-def _json(data: object) -> Markup:
-    """JSON inside a script element: no `<` of a text can end the element."""
-    return htmlsafe_json_dumps(
-        data, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
     )
 
 
@@ -126,7 +121,7 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
         ],
         "galleries": [told for gallery in galleries if (told := _gallery(gallery))],
         "failures": _failures(material.counted),
-        "rejected": [{"file": f, "reason": r} for f, r in refused[:MOST_ROWS]],
+        "rejected": refused[:MOST_ROWS],
         "provenance": _provenance(material.table),
         "notes": _notes(result),
     }
@@ -154,14 +149,8 @@ def _card(series: Series, use: str) -> Json:
         ["recommended" if chosen else "not recommended", *filter(None, [series.name])]
     )
     if chosen is None:
-        return {
-            "eyebrow": eyebrow,
-            "chosen": "",
-            "tags": [],
-            "tiles": [],
-            "picks": None,
-            "facts": [("why", series.why_not)],
-        }
+        return {"eyebrow": eyebrow, "chosen": "", "provisional": False, "tiles": [], "picks": None,
+                "facts": [("why", series.why_not)]}  # fmt: skip
     row = series.configs.iloc[chosen.config]
     tiles = [
         {"value": f"{row[COST]:,}", "name": "parameters", "note": ""},
@@ -186,7 +175,7 @@ def _card(series: Series, use: str) -> Json:
     return {
         "eyebrow": eyebrow,
         "chosen": row["configuration"],
-        "tags": ["provisional"] if chosen.provisional else [],
+        "provisional": bool(chosen.provisional),
         "tiles": tiles,
         "picks": pick_table(series),
         "facts": facts,
@@ -197,8 +186,8 @@ def _tile(series: Series, config: int, quality: Quantity) -> Json:
     mean, low, high = interval(series, config, quality)
     seeds = series.configs["n_seeds"][config]
     note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
-    against = " against the reference" if is_reference(series) else ""
-    return {"value": f"{mean:.4f}", "name": quality.label + against, "note": note}
+    name = quality.label + against(series, quality)
+    return {"value": f"{mean:.4f}", "name": name, "note": note}
 
 
 def _gallery(gallery: Gallery) -> Json | None:
@@ -224,15 +213,16 @@ def _gallery(gallery: Gallery) -> Json | None:
     return {"name": gallery.series.name, "pictures": pictures}
 
 
-def _failures(runs: pd.DataFrame) -> list[Json]:
+def _failures(runs: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Of each run that did not finish its name, its configuration, its status and its message."""
     lost = runs[runs["status"] != "finished"].head(MOST_ROWS)
     return [
-        {
-            "run": run["run_id"] or f"W&B {run['wandb_id']}",
-            "label": "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
-            "status": run["status"],
-            "message": (run["error"] or "–")[:MOST_LETTERS],
-        }
+        (
+            run["run_id"] or f"W&B {run['wandb_id']}",
+            "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
+            run["status"],
+            (run["error"] or "–")[:MOST_LETTERS],
+        )
         for _, run in lost.iterrows()
     ]
 
@@ -257,18 +247,16 @@ def _provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _notes(result: ExportResult) -> Json:
-    kinds = {
-        str(k) for series in result.series for k in series.runs["metrics_against"] if k is not None
-    }
-    against = []
+    kinds = {kind for series in result.series for kind in series.runs["metrics_against"]}
+    scored = []
     if "truth" in kinds:
-        against.append("Metrics of simulated data are against the truth.")
+        scored.append("Metrics of simulated data are against the truth.")
     if "reference" in kinds:
-        against.append("Metrics of a scan are against its reference object, another "
-                       "reconstruction: agreement with it, not truth.")  # fmt: skip
+        scored.append("Metrics of a scan are against its reference object, another "
+                      "reconstruction: agreement with it, not truth.")  # fmt: skip
     if any(series.reported.column == "r_held_out" for series in result.series):
-        against.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
-                       "nobody knows the object.")  # fmt: skip
+        scored.append("R = Σ|predicted − measured| / Σ measured, on frames never trained on: "
+                      "nobody knows the object.")  # fmt: skip
     several = any("ssim_phase_object2" in series.runs for series in result.series)
     of_objects = (
         "for these test objects; study_configs.csv has those for a new object"
@@ -287,7 +275,7 @@ def _notes(result: ExportResult) -> Json:
         "configuration is the choice.",
         "table": " ".join(
             [
-                *against,
+                *scored,
                 f"In small print is the 95 % interval of the mean over seeds, {of_objects}.",
                 "Click a heading to sort, and a row to open it above.",
             ]

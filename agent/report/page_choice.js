@@ -2,6 +2,9 @@
 // answers which configuration has a quality at a cost. Before page.js, whose constants its functions use.
 "use strict";
 const NOTCHES = 1000;  // of a slider
+// Not by Math.min(...values): a large study has more values than a call may have arguments.
+const lowest = values => values.reduce((a, b) => Math.min(a, b), Infinity);
+const highest = values => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
 // --- the choice at every price -------------------------------------------------------------------
 function ladder() {
@@ -10,7 +13,7 @@ function ladder() {
   if (!choice) return;
   const {price, rungs} = choice;
   const known = [...rungs.map(({low}) => low), ...choice.picks].filter(p => p > 0);
-  const low = known.length ? Math.min(...known) / 2 : 1e-3, high = known.length ? Math.max(...known) * 2 : 0.1;
+  const [low, high] = known.length ? [lowest(known) / 2, highest(known) * 2] : [1e-3, 0.1];
   const best = data.series[state.series].recommended;
   const told = ({low, high}) => high === null ? (low > 0 ? `from ${round(low, 3)} up` : "whatever the price")
     : low > 0 ? `from ${round(low, 3)} to ${round(high, 3)}` : `below ${round(high, 3)}`;
@@ -46,7 +49,7 @@ function questions() {
   const asked = [["quality", y, columns[y].better === "higher"], ["cost", x, false]];
   return asked.map(([name, key, least]) => {
     const values = choice.candidates.map(row => rows[key][row]).filter(value => value !== null);
-    const low = Math.min(...values), high = Math.max(...values), log = Boolean(columns[key].log) && low > 0;
+    const low = lowest(values), high = highest(values), log = Boolean(columns[key].log) && low > 0;
     const [from, to] = log ? [Math.log(low), Math.log(high)] : [low, high];
     const value = notch => from + (to - from) * notch / NOTCHES;
     return {
@@ -63,12 +66,11 @@ function questions() {
 const unitOf = key => columns[key].unit ? ` ${columns[key].unit}` : "";
 // The rule of the study among some candidates, cheapest first: of equal ones the first.
 function chosenOf({gain, paid, price, tolerance}, places) {
-  const most = values => values.reduce((a, b) => Math.max(a, b));
   if (tolerance === null) {
-    const worth = places.map(i => gain[i] - price * Math.log2(paid[i])), best = most(worth);
+    const worth = places.map(i => gain[i] - price * Math.log2(paid[i])), best = highest(worth);
     return places[worth.findIndex(value => value >= best - 1e-9)];
   }
-  const best = most(places.map(i => gain[i])), near = places.filter(i => gain[i] >= best - tolerance - 1e-9);
+  const best = highest(places.map(i => gain[i])), near = places.filter(i => gain[i] >= best - tolerance - 1e-9);
   return near.filter(i => paid[i] === paid[near[0]]).reduce((a, b) => gain[b] > gain[a] ? b : a);
 }
 // What misses the bounds by least, each in parts of what the farthest misses it by.
@@ -76,10 +78,10 @@ function nearestOf(candidates, asked, bounds) {
   const missed = candidates.map(() => 0);
   asked.forEach(({key, short}, k) => {
     const off = candidates.map(row => rows[key][row] === null ? 0 : Math.abs(rows[key][row] - bounds[k]));
-    const spread = off.reduce((a, b) => Math.max(a, b)) || 1;
+    const spread = highest(off) || 1;
     candidates.forEach((row, i) => { missed[i] = Math.max(missed[i], Math.min(1, short(row, bounds[k]) / spread)); });
   });
-  return missed.indexOf(missed.reduce((a, b) => Math.min(a, b)));
+  return missed.indexOf(lowest(missed));
 }
 // Asks the front that is shown; the answer is drawn by scatter().
 function answer() {

@@ -12,17 +12,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
-from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, devices, label
+from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label
 from agent.analysis.pareto import Front
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_ordered, note
 from agent.report.figures import MAX_SERIES, OKABE_ITO
-from agent.report.gallery import Gallery, seed_record
-from agent.report.pareto_plot import COLOURS, SHAPES, floors, quality_label
+from agent.report.gallery import Gallery, seed_records
+from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
-from agent.study.quality import numbers
+from agent.study.quality import numbers, words
+from fno_runner.result import RunResult
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 
 Json = dict[str, Any]
@@ -48,7 +49,6 @@ ONLY_IN_DETAIL = ("mae_phase", "pearson_phase", "latency_s")
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down",
            "P": "cross"}  # fmt: skip
 """What plotly calls matplotlib's markers."""
-MOST_CURVES = 7
 MOST_APART = 500
 """Collapsed runs drawn in one plot."""
 
@@ -80,6 +80,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
         _series(series, first, rows, columns)
         for series, first in zip(all_series, offsets, strict=False)
     ]
+    records = seed_records(galleries, study)
     known = {key for key, values in rows.items() if any(v is not None for v in values)}
     if not any(rows.get("n_lost", [])):
         known.discard("n_lost")
@@ -108,10 +109,8 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
             for config, source in thumbnails(gallery).items()
         },
         "effects": [_effects(series) for series in all_series[:MAX_SERIES] if series.effects],
-        "losses": [curve for gallery in galleries for curve in _losses(gallery, study)][
-            :MOST_CURVES
-        ],
-        "correlations": correlations(galleries, study),
+        "losses": _losses(records),
+        "correlations": correlations(records),
     }
 
 
@@ -140,10 +139,7 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
         rows["series"] += [index] * len(configs)
         own: dict[str, list[Any]] = {
             "label": configs["configuration"].tolist(),
-            "kind": [
-                f"{a}, {t}"
-                for a, t in zip(configs["architecture"], configs["input_transform"], strict=True)
-            ],
+            "kind": [", ".join(kind) for kind in words(configs, NAMED[:2])],
             "status": _statuses(series),
             "n_lost": (configs["n_runs"] - configs["n_seeds"]).tolist(),
             "on_front": [None] * len(configs),
@@ -184,15 +180,14 @@ def _series(
                 "rows": [first + i for i in front.members],
                 # An export's limits are on times of most runs' device.
                 "asks": x in QUANTITIES,
-                "collapsed": _apart(series.collapsed, front),
-                "stopped": _apart(series.stopped, front),
+                **{how: _places(runs, front) for how, runs in apart(series, front).items()},
             }
         )
     chosen = series.recommendation
     return {
         "name": series.name,
         "criterion": series.reported.column,
-        "suffix": " against the reference" if is_reference(series) else "",
+        "suffix": against(series, series.reported),
         "recommended": None if chosen is None else first + chosen.config,
         "choice": choice_data(series, first),
         "fronts": told,
@@ -207,7 +202,7 @@ def _effects(series: Series) -> Json:
     """Main effects on what is reported, the most important key first."""
     return {
         "name": series.name,
-        "quality": quality_label(series, series.reported),
+        "quality": series.reported.axis + against(series, series.reported),
         "factors": [
             {
                 "name": effect.key,
@@ -223,10 +218,8 @@ def _effects(series: Series) -> Json:
     }
 
 
-def _apart(runs: pd.DataFrame, front: Front) -> Json:
+def _places(runs: pd.DataFrame, front: Front) -> Json:
     """Where runs that are shown and never compared would lie in a front's plane."""
-    if front.device is not None:
-        runs = runs[[device == front.device for device in devices(runs)]]
     x, y = numbers(runs, front.cost.column), numbers(runs, front.quality.column)
     known = np.isfinite(x) & np.isfinite(y)
     labels = [label(run) for _, run in runs[known].head(MOST_APART).iterrows()]
@@ -237,42 +230,31 @@ def _apart(runs: pd.DataFrame, front: Front) -> Json:
     }
 
 
-def is_reference(series: Series) -> bool:
-    """Whether a series' metrics are against a scan's reference, which is no truth."""
-    return "reference" in set(series.runs["metrics_against"])
-
-
 def _statuses(series: Series) -> list[str]:
     """A configuration has finished if a seed has."""
-    words = ("finished", "collapsed", "stopped", "diverged", "failed", "open")
+    ways = ("finished", "collapsed", "stopped", "diverged", "failed", "open")
     none = pd.Series(0, index=series.configs.index)
-    counted = ["n_seeds", *(f"n_{word}" for word in words[1:-1])]
+    counted = ["n_seeds", *(f"n_{word}" for word in ways[1:-1])]
     columns = [series.configs.get(key, none) for key in counted]
     return [
-        next((word for word, n in zip(words, counts, strict=False) if n), words[-1])
+        next((word for word, n in zip(ways, counts, strict=False) if n), ways[-1])
         for counts in zip(*columns, strict=True)
     ]
 
 
-def _losses(gallery: Gallery, study: Path) -> list[Json]:
-    curves: list[Json] = []
-    for picture in gallery.representatives:
-        if len(curves) == MOST_CURVES:
-            break
-        record = seed_record(study, picture.run)
-        if record is None or not record.history:
-            continue
-        epochs = record.history
-        curves.append(
-            {
-                "label": gallery.name(picture),
-                "epochs": [epoch.get("epoch") for epoch in epochs],
-                "train": [epoch.get("train_loss") for epoch in epochs],
-                "validation": [epoch.get("val_loss") for epoch in epochs],
-                "colour": OKABE_ITO[len(curves)],
-            }
-        )
-    return curves
+def _losses(records: Sequence[tuple[str, RunResult]]) -> list[Json]:
+    """The training of as many named runs as there are colours."""
+    trained = [(label, record.history) for label, record in records if record.history]
+    return [
+        {
+            "label": label,
+            "epochs": [epoch.get("epoch") for epoch in epochs],
+            "train": [epoch.get("train_loss") for epoch in epochs],
+            "validation": [epoch.get("val_loss") for epoch in epochs],
+            "colour": colour,
+        }
+        for (label, epochs), colour in zip(trained, OKABE_ITO, strict=False)
+    ]
 
 
 def _short(values: npt.NDArray[np.float64]) -> list[int | float | None]:

@@ -14,19 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
+from agent.analysis.best_over import BEST
 from agent.analysis.configurations import devices
 from agent.analysis.pareto import Axis, Front
 from agent.analysis.series import Series
-from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
-from agent.study.quality import numbers
+from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure, spanning
+from agent.study.quality import by_key, numbers, words
 from fno_runner.config import RunConfig, choices
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 
-MARKERS = "osD^vP"
-TRANSFORMS = choices(RunConfig.model_fields["input_transform"]) or ()
-ARCHITECTURES = choices(RunConfig.model_fields["architecture"]) or ()
+TRANSFORMS = (*(choices(RunConfig.model_fields["input_transform"]) or ()), BEST)
+ARCHITECTURES = (*(choices(RunConfig.model_fields["architecture"]) or ()), BEST)
 COLOURS = dict(zip(TRANSFORMS, OKABE_ITO, strict=False))
-SHAPES = dict(zip(ARCHITECTURES, MARKERS, strict=False))
+SHAPES = dict(zip(ARCHITECTURES, "osD^vP", strict=False))
+"""By input transform and by architecture; `BEST` is what --best-over puts in their place."""
 
 PANEL = (4.0, 3.6)
 """Width and height of a panel [in]."""
@@ -92,10 +93,24 @@ def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
     return agreed
 
 
-def quality_label(series: Series, quality: Quantity) -> str:
-    """A quality with its unit, and what it is against where that is not the truth."""
-    compared = "reference" in set(series.runs["metrics_against"]) and quality.of == "object"
-    return quality.axis + (" against the reference" if compared else "")
+def is_reference(series: Series) -> bool:
+    """Whether what runs are compared with is a scan's reference, which is no truth."""
+    return "reference" in set(series.runs["metrics_against"])
+
+
+def against(series: Series, quality: Quantity) -> str:
+    """What is said behind a quality that is not against the truth."""
+    return " against the reference" if quality.of == "object" and is_reference(series) else ""
+
+
+def apart(series: Series, front: Front) -> dict[str, pd.DataFrame]:
+    """Runs that are shown in a front's plane and never compared, by the keys of `APART`."""
+    runs = {"collapsed": series.collapsed, "stopped": series.stopped}
+    if front.device is None:
+        return runs
+    return {
+        how: own[[device == front.device for device in devices(own)]] for how, own in runs.items()
+    }
 
 
 def _panel(axes: Axes, series: Series, front: Front) -> None:
@@ -104,17 +119,11 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
     axes.set_xlabel(
         QUANTITIES[front.cost.column].axis + (f"\non {front.device}" if front.device else "")
     )
-    axes.set_ylabel(quality_label(series, front.quality))
+    axes.set_ylabel(front.quality.axis + against(series, front.quality))
     known = np.isfinite(cost) & np.isfinite(quality)
-    apart = {"collapsed": series.collapsed, "stopped": series.stopped}
-    if front.device is not None:
-        apart = {
-            how: runs[[device == front.device for device in devices(runs)]]
-            for how, runs in apart.items()
-        }
     places = {
         how: (numbers(runs, front.cost.column), numbers(runs, column))
-        for how, runs in apart.items()
+        for how, runs in apart(series, front).items()
     }
     all_costs = np.concatenate([cost[known], *(of_runs for of_runs, _ in places.values())])
     _log_axis(axes, all_costs[np.isfinite(all_costs)])
@@ -130,9 +139,9 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
         [*quality[front.members], quality[front.members[-1]]],
         where="post", color="black", linewidth=1, zorder=2,
     )  # fmt: skip
-    names = list(zip(*_names(series.configs), strict=True))
-    for architecture, transform in sorted(set(names)):
-        mine = known & np.array([name == (architecture, transform) for name in names])
+    kinds = by_key(words(series.configs[known], ("architecture", "input_transform")))
+    for (architecture, transform), places_of_kind in sorted(kinds.items()):
+        mine = np.flatnonzero(known)[places_of_kind]
         if known.sum() <= MOST_BARS:
             _intervals(axes, front, mine, COLOURS[transform])
         axes.scatter(
@@ -150,25 +159,21 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
         _mark(axes, place, series.configs["configuration"][chosen], above=more_is_better)
 
 
-def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.bool_], colour: str) -> None:
+def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.intp], colour: str) -> None:
     """Thin bars from end to end of the 95 % intervals, of the cost too where seeds change it."""
 
-    def arms(axis: Axis, some: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def arms(axis: Axis, some: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         return np.stack([axis.mean[some] - axis.low[some], axis.high[some] - axis.mean[some]])
 
     style: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 0.8, "alpha": 0.6,
                              "zorder": 2.5}  # fmt: skip
     cost, quality = front.cost, front.value
-    if (some := rows & np.isfinite(quality.low)).any():
+    if (some := rows[np.isfinite(quality.low[rows])]).size:
         axes.errorbar(cost.mean[some], quality.mean[some], yerr=arms(quality, some), **style)
-    if (some := rows & np.isfinite(cost.low)).any():
+    if (some := rows[np.isfinite(cost.low[rows])]).size:
         # A logarithmic axis has no place for an end that is not positive.
         whole = Axis(cost.column, cost.mean, np.maximum(cost.low, 1e-3 * cost.mean), cost.high)
         axes.errorbar(cost.mean[some], quality.mean[some], xerr=arms(whole, some), **style)
-
-
-def _names(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
-    return runs["architecture"].tolist(), runs["input_transform"].tolist()
 
 
 def _log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
@@ -195,10 +200,7 @@ def _view(
     front: Front,
 ) -> tuple[float, float]:
     """Limits of the y axis: all `values`, and of the others what is less than a span away."""
-    low, high = float(values.min()), float(values.max())
-    least = front.quality.least_span
-    if high - low < least:
-        low, high = (low + high - least) / 2, (low + high + least) / 2
+    low, high = spanning(float(values.min()), float(values.max()), front.quality.least_span)
     span = high - low
     near = [v for v in (*floors, *apart) if low - span <= v <= high + span]
     below = sum(floor < low - span for floor in floors)
@@ -251,8 +253,7 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
     """One entry for each colour, shape and line that the picture has."""
     if not rows:
         return []
-    runs = pd.concat([series.configs[series.configs["n_seeds"] > 0] for series in rows])
-    used_shapes, used_colours = (set(names) for names in _names(runs))
+    used = pd.concat([series.configs[series.configs["n_seeds"] > 0] for series in rows])
 
     def entry(text: str, **style: object) -> Line2D:
         return Line2D([], [], label=text, **{"linestyle": "none", **style})  # type: ignore[arg-type]
@@ -260,16 +261,15 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
     entries = [
         entry(f"input {name}", marker="o", color=colour, markersize=6)
         for name, colour in COLOURS.items()
-        if name in used_colours
+        if name in set(used["input_transform"])
     ]
     entries += [
         entry(name, marker=shape, color="0.4", markersize=5)
         for name, shape in SHAPES.items()
-        if name in used_shapes
+        if name in set(used["architecture"])
     ]
     if any(np.isfinite(front.value.low).any() for series in rows for front in series.fronts):
-        bar = entry("95 % interval of the mean", marker="|", markersize=11, color="0.4")
-        entries.append(bar)
+        entries.append(entry("95 % interval of the mean", marker="|", markersize=11, color="0.4"))
     entries.append(entry("front", linestyle="-", color="black", linewidth=1))
     entries.append(
         entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")

@@ -83,7 +83,7 @@ def read_reconstruction(path: Path) -> Reconstruction | None:
     names = array_names(path)
     objects, masks = read_array(path, "object"), read_array(path, "mask")
     references = read_array(path, "reference") if "reference" in names else None
-    _check(path, objects, masks, references)
+    _check(path, objects, masks, objects if references is None else references)
     mask = masks[0]
     if not mask.any():
         raise UserError(f"{path}: its mask is empty")
@@ -135,9 +135,7 @@ def limits_of(picture: Picture) -> tuple[float, float]:
     return low - lacking / 2, high + lacking / 2
 
 
-def _check(
-    path: Path, objects: np.ndarray, masks: np.ndarray, references: np.ndarray | None
-) -> None:
+def _check(path: Path, objects: np.ndarray, masks: np.ndarray, references: np.ndarray) -> None:
     """Doubt what lies in a file.
 
     Raises:
@@ -145,20 +143,16 @@ def _check(
     """
     fits = (
         objects.ndim == 3
-        and 0 < objects[0].size <= MAX_PIXELS
-        and objects.dtype == np.complex64
-        and masks.shape == objects.shape
+        and objects.size > 0
+        and objects[0].size <= MAX_PIXELS
+        and objects.shape == masks.shape == references.shape
+        and objects.dtype == references.dtype == np.complex64
         and masks.dtype == np.bool_
-        and (
-            references is None
-            or (references.shape == objects.shape and references.dtype == np.complex64)
-        )
     )
     if not fits:
         raise UserError(f"{path}: not a reconstruction of a run (shapes or types)")
-    for array in (objects, references):
-        if array is not None and not np.isfinite(array[0][masks[0]]).all():
-            raise UserError(f"{path}: has numbers that are not finite")
+    if not all(np.isfinite(arrays[0][masks[0]]).all() for arrays in (objects, references)):
+        raise UserError(f"{path}: has numbers that are not finite")
 
 
 def _shrunk(picture: Picture, side: int) -> Picture:
