@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Complex64
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils import flop_counter
 
 from fno_runner.reconstructor import Reconstructor
 
@@ -36,10 +37,13 @@ def flops_per_pattern(model: Reconstructor, probe: Complex64[np.ndarray, "*m n n
     return counted.get_total_flops()
 
 
-def counter() -> FlopCounterMode:
+def counter() -> flop_counter.FlopCounterMode:
     """Counts, besides what PyTorch's own does, FFTs."""
+    # The decorator that is taken off here imports the compiler, which takes a second or more.
+    mode = flop_counter._FlopCounterMode
+    mode.__torch_dispatch__ = unwrap(mode.__torch_dispatch__)  # type: ignore[method-assign]
     aten = torch.ops.aten
-    return FlopCounterMode(
+    return flop_counter.FlopCounterMode(
         display=False,
         custom_mapping={aten._fft_c2c: _c2c, aten._fft_r2c: _r2c, aten._fft_c2r: _c2r},
     )
