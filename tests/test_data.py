@@ -114,6 +114,13 @@ def small_cache(folder: Path) -> RunConfig:
     return RunConfig(data_dir=str(folder), nimgs_train=1)
 
 
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raster of a tenth of the training patterns: as many as the other two splits have."""
+    monkeypatch.setitem(STEP, "train", 12)
+
+
+@pytest.mark.usefixtures("coarse")
 def test_cache_is_reused_checked_and_made_again(tmp_path: Path) -> None:
     config = small_cache(tmp_path)
     first = load_dataset(config)
@@ -146,7 +153,8 @@ def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     program = (
         "import logging; logging.basicConfig(level=logging.INFO)\n"
         "from fno_runner.config import RunConfig\n"
-        "from fno_runner.data import load_dataset\n"
+        "from fno_runner.data import gridlines, load_dataset\n"
+        "gridlines.STEP['train'] = 12\n"
         f"load_dataset(RunConfig(data_dir={str(tmp_path)!r}, nimgs_train=1))\n"
     )
     processes = [

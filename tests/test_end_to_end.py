@@ -30,7 +30,7 @@ def test_two_points_and_the_export(
     """Two architectures on tiny data, then again with nothing left to do, then the table."""
     train, test = tiny_npz
     fixed = {
-        "width": 4, "modes": 6, "blocks": 2, "epochs": 14, "learning_rate": 0.01,
+        "width": 4, "modes": 6, "blocks": 2, "epochs": 6, "batch_size": 4, "learning_rate": 0.01,
         "train_npz": str(train), "test_npz": str(test), "data_dir": str(data_dir),
     }  # fmt: skip
     sweep = {

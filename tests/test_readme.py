@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -43,21 +45,71 @@ OTHER_HELP = "--iterative"
 """An option that makes another command of `fno_runner.reconstruct`, with options of its own."""
 
 
+HELPS = """
+import gc, json, os, runpy, sys
+import matplotlib.axes, neuralop, optuna, pandas, scipy.stats, sqlalchemy, torch
+import wandb.sdk.launch.api
+
+gc.freeze()
+for number, words in enumerate(json.load(sys.stdin)):
+    if os.fork() == 0:
+        sys.stdout = open(str(number), "w")
+        sys.argv = words
+        try:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            sys.stdout.flush()
+            os._exit(end.code or 0)
+        sys.exit("it did not end by itself")
+    _, status = os.wait()
+    print(os.waitstatus_to_exitcode(status))
+"""
+"""Runs commands, each in a process of its own that has other people's packages already: they take
+seconds to import, and there are twenty commands. What each says goes to a file."""
+
+
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], tuple[int, str]]:
+    """(module, whether of its other command) -> (exit status, what its --help says)."""
+    of_all = [(module, of_other) for module in MODULES for of_other in kinds(module)]
+    words = [[module, *([OTHER_HELP] * of_other), "--help"] for module, of_other in of_all]
+    folder = tmp_path_factory.mktemp("helps")
+    done = subprocess.run(
+        [sys.executable, "-c", HELPS],
+        input=json.dumps(words),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    statuses = [int(line) for line in done.stdout.splitlines()]
+    assert len(statuses) == len(of_all)
+    return {
+        which: (status, (folder / str(number)).read_text())
+        for number, (which, status) in enumerate(zip(of_all, statuses, strict=True))
+    }
+
+
+def shown(module: str) -> list[str]:
+    """The documents' commands that start a module."""
+    return [command for command in ALL if f"python -m {module} " in f"{command} "]
+
+
+def kinds(module: str) -> set[bool]:
+    """Whether the documents show a module's own command, its other command, or both."""
+    return {OTHER_HELP in command for command in shown(module)}
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_modules_exist_and_know_the_options(module: str) -> None:
-    commands = [command for command in ALL if f"python -m {module} " in f"{command} "]
-    for of_other in {OTHER_HELP in command for command in commands}:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *([OTHER_HELP] if of_other else []), "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for command in commands:
-            if (OTHER_HELP in command) == of_other:
-                for option in re.findall(r" (--[a-z_-]+)", command.split(module, 1)[1]):
-                    assert option in done.stdout, f"{command}: {option}"
+def test_modules_exist_and_know_the_options(
+    module: str, helps: dict[tuple[str, bool], tuple[int, str]]
+) -> None:
+    for command in shown(module):
+        status, said = helps[module, OTHER_HELP in command]
+        assert status == 0, module
+        for option in re.findall(r" (--[a-z_-]+)", command.split(module, 1)[1]):
+            assert option in said, f"{command}: {option}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)

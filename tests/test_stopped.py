@@ -17,7 +17,6 @@ import torch
 from agent.analysis.series import series
 from agent.report.page_data import page_data
 from agent.report.pareto_plot import pareto_figure
-from agent.server import stop_request
 from agent.server.stop_request import is_from_the_server
 from agent.study.csv_files import as_csv
 from agent.study.records import read_records, table
@@ -182,7 +181,7 @@ def test_only_the_server_knows_whose_a_signal_is(
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stop_request, "LaunchApi", Server)
+    monkeypatch.setattr("wandb.sdk.launch.api.LaunchApi", Server)
     monkeypatch.setattr(Server, "answer", answer)
     monkeypatch.setattr(Server, "asked", ())
     assert is_from_the_server(number) is expected

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agent.scheduling.child import record_failure
 from agent.server.slot_report import breaks_the_card, tell_recorded, tell_unfit
-from agent.server.stop_request import SWEEP_ID, is_from_the_server
+from agent.server.stop_request import SWEEP_ID, be_ready_to_ask, is_from_the_server
 from agent.server.tracker import Tracker, hand_back
 from agent.study.folder import server_study
 from fno_runner.cli import in_a_line, parse_config, refuse
@@ -47,6 +47,7 @@ def run_point(arguments: Sequence[str], stop: StopSignals) -> int:
         SystemExit: a signal stopped it.
     """
     console = Console()
+    be_ready_to_ask()
     stop.means_early_end = is_from_the_server
     try:
         config = _of_its_study(parse_config(arguments, "python -m agent.run", DESCRIPTION))

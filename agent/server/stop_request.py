@@ -11,8 +11,6 @@ import os
 import signal
 import threading
 
-from wandb.sdk.launch.api import LaunchApi
-
 SWEEP_ID = "WANDB_SWEEP_ID"
 """Set by `wandb agent` for the runs that it starts."""
 ANSWER_S = 10
@@ -34,6 +32,15 @@ def is_from_the_server(number: int) -> bool:
     return any(answers)
 
 
+def be_ready_to_ask() -> None:
+    """Import what asks the server, if it may have to: half a second that a local run is spared.
+
+    Once a signal has interrupted another import, the thread that asks could wait for it for ever.
+    """
+    if is_of_a_sweep():
+        import wandb.sdk.launch.api  # noqa: F401
+
+
 def is_of_a_sweep() -> bool:
     """Whether an agent, which is online, gave this process its run."""
     online = os.environ.get("WANDB_MODE") in (None, "", "online")
@@ -42,6 +49,8 @@ def is_of_a_sweep() -> bool:
 
 def _ask() -> bool:
     """What the server says of the run; False where it does not answer."""
+    from wandb.sdk.launch.api import LaunchApi
+
     run, project, entity = (os.environ.get(f"WANDB_{x}") for x in ("RUN_ID", "PROJECT", "ENTITY"))
     try:
         api = LaunchApi(timeout=ANSWER_S)

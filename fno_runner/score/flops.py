@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Complex64
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from fno_runner.reconstructor import Reconstructor
 
@@ -30,17 +31,48 @@ def flops_per_pattern(model: Reconstructor, probe: Complex64[np.ndarray, "*m n n
     unit = torch.ones(1, 1, 1, 1, device=device)
     on_device = torch.from_numpy(probe).to(device)
     model.eval()
-    with counter() as counted:
+    with OperationCounter() as counted:
         pattern = unit.expand(1, 1, *probe.shape[-2:])
         model.forward_predict(pattern, unit.expand(1, 1, 2, 1), on_device, unit)
-    return counted.get_total_flops()
+    return counted.total
 
 
-def counter() -> FlopCounterMode:
-    """Counts, besides what PyTorch's own does, FFTs and products that are added in place."""
-    aten = torch.ops.aten
-    ffts = {aten._fft_c2c: _c2c, aten._fft_r2c: _r2c, aten._fft_c2r: _c2r}
-    return FlopCounterMode(display=False, custom_mapping={**ffts, aten.baddbmm_: _added_product})
+class OperationCounter(TorchDispatchMode):
+    """Counts as PyTorch's `FlopCounterMode`, and besides FFTs and products that are added in place.
+
+    That one imports the compiler, for which every run would wait a second.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing that is counted is being compiled, and to skip what is imports the compiler."""
+        return False
+
+    def __init__(self) -> None:
+        super().__init__()
+        aten = torch.ops.aten
+        ours = {
+            aten._fft_c2c: _c2c,
+            aten._fft_r2c: _r2c,
+            aten._fft_c2r: _c2r,
+            aten.baddbmm_: _added_product,
+        }
+        self.total = 0
+        self.formulas = flop_registry | {op: shape_wrapper(count) for op, count in ours.items()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What an operation gives; the operations that it takes are counted."""
+        named = kwargs or {}
+        formula = self.formulas.get(func.overloadpacket)
+        if formula is None:
+            with self:  # an operation that is made of others
+                made = func.decompose(*args, **named)
+            if made is not NotImplemented:
+                return made
+        made = func(*args, **named)
+        if formula is not None:
+            self.total += formula(*args, **named, out_val=made)
+        return made
 
 
 def fft_flops(shape: Sequence[int], dim: Sequence[int]) -> float:
