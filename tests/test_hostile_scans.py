@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import h5py
@@ -79,6 +80,24 @@ def test_a_dataset_that_claims_too_much_is_refused(packed: bool, tmp_path: Path)
         place = "entry_1/instrument_1/detector_1/data"
         file[place] = h5py.SoftLink("/frames")
     with pytest.raises(UserError, match="claims 1,200,000,000,000 bytes, the file holds"):
+        read_scan(tmp_path / "s.cxi")
+    faults.count("HDF5 bombs")
+
+
+def test_frames_that_are_too_large_for_a_detector_are_refused(tmp_path: Path) -> None:
+    """Packed so well that the claim can be true: 60 frames of 81 million pixels, in 5 MB."""
+    scan = simulate_scan()
+    cxi.put(tmp_path / "s.cxi", cxi.cxi(scan, instrument_1__detector_1__data=None))
+    shape = (60, 9000, 9000)
+    packed = zlib.compress(bytes(9000 * 9000))
+    with h5py.File(tmp_path / "s.cxi", "a") as file:
+        frames = file.create_dataset(
+            "frames", shape, "u1", chunks=(1, *shape[1:]), compression="gzip"
+        )
+        for number in range(len(frames)):
+            frames.id.write_direct_chunk((number, 0, 0), packed)
+        file["entry_1/instrument_1/detector_1/data"] = h5py.SoftLink("/frames")
+    with pytest.raises(UserError, match="frames of 81,000,000 px; at most 67,108,864 px"):
         read_scan(tmp_path / "s.cxi")
     faults.count("HDF5 bombs")
 

@@ -30,7 +30,6 @@ MAX_CHUNK = 2**30
 """A chunk is unpacked whole; larger ones [bytes] are refused."""
 COMPLEX = (("real", "imag"), ("r", "i"))
 """What the two parts of a complex number are called: by MATLAB, by h5py."""
-FILTER_PACKAGE = "hdf5plugin"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -324,7 +323,7 @@ class Hdf5File(Contents):
                 said = name.decode("utf-8", "replace") or "no name"
                 raise UserError(
                     f"is compressed by HDF5 filter {code} ({said}), which neither HDF5 nor "
-                    f"{FILTER_PACKAGE} has here"
+                    f"hdf5plugin has here"
                 )
 
     def _is_numbers(self, dataset: Any) -> bool:

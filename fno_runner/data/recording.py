@@ -6,6 +6,7 @@ This is the seam: a format's reader stops at `Measured`; `clean` makes of it a `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,8 @@ from fno_runner.errors import UserError
 
 SATURATED_COUNT, SATURATED_TIMES = 255, 8
 """So many pixels at exactly the highest count, and that one so high, are no coincidence."""
+MAX_PIXELS = 2**26
+"""A frame of more pixels than this is no detector's: what is found out takes 72 bytes for each."""
 HIDDEN = 0.95
 """A mask of most pixels that hides more than this of all counts is meant the other way round."""
 
@@ -195,6 +198,10 @@ def _checked(measured: Measured, remarks: list[str]) -> Measured:
             f"{path}: frames are {frames.dtype} {frames.shape}, not (frames, rows, columns)"
         )
     count, *pattern = frames.shape
+    if (pixels_a_frame := math.prod(pattern)) > MAX_PIXELS:
+        raise UserError(
+            f"{path}: frames of {pixels_a_frame:,} px; at most {MAX_PIXELS:,} px are a frame"
+        )
     if count < MIN_FRAMES:
         raise UserError(f"{path}: {count} frames; at least {MIN_FRAMES} are needed")
     positions = measured.positions

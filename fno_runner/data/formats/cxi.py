@@ -87,7 +87,8 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name=name,
         kind="intensity",
-        positions=_across(moved, detector) / pixel,
+        # The beam moves the other way on a sample than the sample does.
+        positions=-moved @ np.stack(detector.directions).T / pixel,
         pixel_size=square(pixel, remarks),
         energy=energy,
         distance=detector.distance,
@@ -108,20 +109,23 @@ def _within(entry: str, names: Iterable[str]) -> list[str]:
 
 def _entries(file: Hdf5File) -> list[str]:
     """The groups that hold frames or translations, first those that hold both."""
-    incomplete = {}
-    for entry in file.groups("/"):
-        with_frames = file.first(*_within(entry, DATA)) is not None
-        with_positions = _has_positions(file, entry)
-        if with_frames or with_positions:
-            incomplete[entry] = not (with_frames and with_positions)
-    return sorted(incomplete, key=lambda entry: incomplete[entry])
+    has = {
+        entry: (file.first(*_within(entry, DATA)) is not None, _has_positions(file, entry))
+        for entry in file.groups("/")
+    }
+    return sorted(
+        (entry for entry in has if any(has[entry])), key=lambda entry: not all(has[entry])
+    )
 
 
 def _has_positions(file: Hdf5File, entry: str) -> bool:
+    return file.first(*_within(entry, TRANSLATION)) is not None or _axes(file, entry) is not None
+
+
+def _axes(file: Hdf5File, entry: str) -> tuple[str, str] | None:
+    """Where an entry has the positions of motors, y and x, if it has them."""
     pairs = (_within(entry, pair) for pair in AXES)
-    return file.first(*_within(entry, TRANSLATION)) is not None or any(
-        file.has(y) and file.has(x) for y, x in pairs
-    )
+    return next(((y, x) for y, x in pairs if file.has(y) and file.has(x)), None)
 
 
 def _chosen(file: Hdf5File, wanted: str | None, remarks: list[str]) -> tuple[str, str]:
@@ -145,10 +149,10 @@ def _translations(file: Hdf5File, entry: str, frames: Frames, remarks: list[str]
     places = _within(entry, TRANSLATION)
     place = file.first(*places)
     if place is None:
-        for y, x in (_within(entry, pair) for pair in AXES):
-            if file.has(y) and file.has(x):
-                return _from_axes(file, y, x, frames, remarks)
-        raise file.missing("positions of a CXI file", *places)
+        axes = _axes(file, entry)
+        if axes is None:
+            raise file.missing("positions of a CXI file", *places)
+        return _from_axes(file, *axes, frames, remarks)
     moved = file.read(place)
     if moved.ndim > 2:  # a raster's
         moved = moved.reshape(-1, moved.shape[-1])
@@ -182,14 +186,6 @@ def _from_axes(file: Hdf5File, y: str, x: str, frames: Frames, remarks: list[str
         raise UserError(f"{file.path}: '{y}' and '{x}' are {len(rows)} and {len(cols)} for {count} "
                         f"frames")  # fmt: skip
     return np.column_stack([cols, rows, np.zeros(count)])
-
-
-def _across(moved: np.ndarray, detector: Detector) -> np.ndarray:
-    """How far the beam went on the sample, along the detector's rows' and columns' axes [m].
-
-    The beam moves the other way on a sample than the sample does.
-    """
-    return -moved @ np.stack(detector.directions).T
 
 
 def _flags(file: Hdf5File, detector: Detector) -> Flags | None:
