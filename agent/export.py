@@ -273,8 +273,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--require-complete", action="store_true",
         help="exit status 1 unless every point of the grid has a finished run")  # fmt: skip
     add("--allow-mixed", action="store_true",
-        help="take runs of different data, epochs, schema or code, each group compared by itself",
-        )  # fmt: skip
+        help="take runs of different data, epochs, schema or code, each group compared by "
+        "itself")  # fmt: skip
     add_choice_options(parser)
     add_more_choice_options(parser)
     return parser

@@ -97,15 +97,12 @@ def _main(args: argparse.Namespace) -> int:
     slots = asked_slots(args, os.environ, auto)
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
-    before = _count(statuses(folder, queue), grid)
-    total, failed = len(grid or ()), before["failed"]
-    done = before["finished"] + before["stopped"]
-    if grid is None:
-        total, done, failed = args.limit, 0, 0
-    elif args.retry_failed:
-        failed = 0
-    if grid is not None and args.limit is not None:
-        total = min(total, done + failed + args.limit)
+    total, done, failed = args.limit, 0, 0
+    if grid is not None:
+        before = _count(statuses(folder, queue), grid)
+        done = before["finished"] + before["stopped"]
+        failed = 0 if args.retry_failed else before["failed"]
+        total = len(grid) if total is None else min(len(grid), done + failed + total)
     lines_to(console)(f"{sweep.name}: study {folder}")
     more = None if settling is None else settling.more
     driver = Driver(folder, sweep, grid, queue, slots, limit=args.limit, more=more)
@@ -233,11 +230,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--study", type=Path, metavar="DIR",
         help=f"the study's folder (default: {STUDIES}/<name>-<hash of the sweep>)")  # fmt: skip
     add("--dry-run", action="store_true", help="list the points and their state; write nothing")
-    add(
-        "--retry-failed",
-        action="store_true",
-        help="also run again the points that failed, not those that were stopped on purpose",
-    )
+    add("--retry-failed", action="store_true",
+        help="also run again the points that failed, not those that were stopped on "
+        "purpose")  # fmt: skip
     add("--storage", metavar="URL",
         help="postgresql://USER@HOST/DATABASE for machines that share no disk (the password from "
         "PGPASSWORD or ~/.pgpass); default: a journal in the study's folder")  # fmt: skip

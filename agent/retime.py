@@ -176,10 +176,8 @@ def _main(args: argparse.Namespace) -> int:
 def _warn(study: Path, name: str) -> None:
     """Say what makes times doubtful, before they are taken."""
     results = read_records(study).results
-    others = {str(r.provenance.get("device_name")) for r in results if r.status in MEASURED} - {
-        name
-    }
-    if others:
+    made_on = {str(r.provenance.get("device_name")) for r in results if r.status in MEASURED}
+    if others := made_on - {name}:
         print(f"note: runs were made on {', '.join(sorted(others))}", file=sys.stderr)
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * cores:
