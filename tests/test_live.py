@@ -50,7 +50,6 @@ def test_flags_of_single_frames_are_those_of_all_blocks(monkeypatch: pytest.Monk
                 frames_name="frames",
                 kind="intensity",
                 positions=rng.uniform(0, 50, (20, 2)),
-                side=N,
                 flags=Flags(InMemory(bad[rows]), lambda marks: marks > 0),
             ),
         )

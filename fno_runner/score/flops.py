@@ -49,7 +49,7 @@ class OperationCounter(TorchDispatchMode):
         return False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         aten = torch.ops.aten
         ours = {
             aten._fft_c2c: _c2c,
