@@ -121,13 +121,14 @@ def test_seeds_of_a_network_are_one_answer_only_where_all_are_there(tmp_path: Pa
     for kind in ("cells", "own", "others"):
         (tmp_path / kind).mkdir()
     for draw, level in enumerate((1.0, 2.0)):
-        own = {"side": "network of this scan", "effort": 0, "r": 0.1 * level}
+        own = {"side": "network of this scan", "effort": 0, "r": 0.1 * level, "r_kept": 0.05}
         fit = {"side": "fit, chosen", "effort": 5, "r": 0.1 * level}
         (tmp_path / "cells" / f"x.{draw}.json").write_text(json.dumps([fit]))
         (tmp_path / "own" / f"x.{draw}.json").write_text(json.dumps([own, own | {"effort": 5}]))
         for seed, factor in ((1, 0.9), (2, 0.8))[: 2 - draw]:
             side = f"network of this scan, seed {seed}"
-            made = [own | {"side": side, "r": 0.1 * level * factor}]
+            told = {"side": side, "r": 0.1 * level * factor, "r_kept": 0.03 + 0.01 * seed}
+            made = [own | told]
             place = tmp_path / "others" / f"x.{draw}.seed {seed}.json"
             place.write_text(json.dumps(made))
     lines = networks_table(tmp_path, [cell]).splitlines()
@@ -135,7 +136,9 @@ def test_seeds_of_a_network_are_one_answer_only_where_all_are_there(tmp_path: Pa
     assert "| x | seed 1 | 2 | 0.1350 ± 0.5718 | -10.0 % (-10.0 … -10.0) |" in lines
     assert "| x | seed 2 | 1 | 0.0800 | -20.0 % |" in lines
     assert "| x | mean of 3 seeds | 1 | 0.0900 | -10.0 % |" in lines
-    assert len(lines) == 6
+    # Chosen by the frames kept, 0.04 of seed 1, and not by those that judge, 0.08 of seed 2.
+    assert lines[-1].endswith("best | 1 | 0.0900 | -10.0 % |")
+    assert len(lines) == 7
 
 
 def test_who_is_best_needs_an_interval_without_a_tie(tmp_path: Path) -> None:
