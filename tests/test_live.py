@@ -15,6 +15,7 @@ from fno_runner.apply.watch import Piece
 from fno_runner.config import N
 from fno_runner.data import measured
 from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.recording import clean
 from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import Canvas, GrowingCanvas
 
@@ -31,6 +32,28 @@ def test_a_growing_canvas_is_a_canvas() -> None:
     part = grown.window((11, 11), (98, 98))
     np.testing.assert_allclose(part.total, fixed.total[11:109, 11:109], atol=1e-4)
     np.testing.assert_allclose(part.weight, fixed.weight[11:109, 11:109], atol=1e-4)
+
+
+def test_a_frame_is_scaled_by_its_monitor_alike_in_the_opening_and_later() -> None:
+    """Also where readings are missing: they have no part in one median and not in the other."""
+    rng = np.random.default_rng(0)
+    monitor = rng.uniform(0.5, 1.5, 40)
+    counts = rng.poisson(500, (40, N, N)) * monitor[:, None, None]
+    monitor[:6] = np.nan
+    measured = Measured(
+        path=Path("scan.h5"),
+        format="test",
+        frames=InMemory(counts.astype(np.float32)),
+        frames_name="frames",
+        kind="intensity",
+        positions=rng.uniform(0, 50, (40, 2)),
+        monitor=monitor,
+    )
+    opening = clean(measured)
+    later = opening.going_on(measured)
+    assert len(opening) == len(later) == 34
+    for (_, first), (_, second) in zip(opening.intensities(), later.intensities(), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
 def test_flags_of_single_frames_are_those_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

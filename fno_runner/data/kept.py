@@ -30,11 +30,13 @@ class KeptFrames:
 
     scale: (F',), by what a frame's intensities are multiplied to be of the same beam as others'.
     filling: (H, W), what stands for single values that a frame lacks; None where none lacks any.
+    monitor: its median, for which scale is 1; 0 where scale is None.
     """
 
     position: Int64[np.ndarray, " f"]
     scale: Float32[np.ndarray, " f"] | None
     filling: Float32[np.ndarray, "h w"] | None
+    monitor: float = 0.0
 
 
 def kept_frames(
@@ -81,7 +83,7 @@ def kept_frames(
         )
     else:
         leave_out(few, f"less than {LOST_BEAM:.0%} of the median counts: no beam?")
-    scale = None
+    scale, usual = None, 0.0
     if measured.monitor is not None:
         monitor = np.where(np.isfinite(measured.monitor), measured.monitor, 0)
         usual = float(np.median(monitor[placed]))
@@ -93,7 +95,7 @@ def kept_frames(
         raise UserError(
             f"{measured.path}: {left} frames{reasons}; at least {MIN_FRAMES} are needed"
         )
-    return KeptFrames(position, scale, filling)
+    return KeptFrames(position, scale, filling, 0.0 if scale is None else usual)
 
 
 def _lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

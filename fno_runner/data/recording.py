@@ -127,21 +127,21 @@ class Recording:
         if self._in_the_corner:
             mean = np.fft.ifftshift(mean)
         scale = None
-        if self._kept.scale is not None and mine.monitor is not None and later.monitor is not None:
-            usual = np.float32(np.median(mine.monitor[np.isfinite(mine.monitor)]))
+        usual = np.float32(self._kept.monitor)
+        if usual > 0 and later.monitor is not None:
             scale = (usual / np.maximum(later.monitor, LOST_BEAM * usual)).astype(np.float32)
         whole = replace(
             self,
             measured=replace(later, kind=mine.kind, background=mine.background, flags=flags),
             positions=later.positions.astype(np.float64),
-            _kept=KeptFrames(np.arange(stored), scale, mean),
+            _kept=KeptFrames(np.arange(stored), scale, mean, self._kept.monitor),
         )
         counts = np.zeros(stored)
         for rows, intensity in whole.intensities():
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
         lit = counts > LOST_BEAM * self.mean.sum()
         position = np.where(lit, np.cumsum(lit) - 1, -1)
-        kept = KeptFrames(position, scale, mean)
+        kept = KeptFrames(position, scale, mean, self._kept.monitor)
         return replace(whole, positions=whole.positions[lit], _kept=kept)
 
 
