@@ -356,6 +356,12 @@ def test_a_card_that_breaks_under_every_point_is_what_is_broken(bench: Bench) ->
     assert len(bench.records()) == 1
 
 
+def test_a_card_that_breaks_after_a_point_has_finished_costs_no_other(bench: Bench) -> None:
+    breaks = dict.fromkeys(("w16", "w24", "w32"), "breaks the card")
+    assert bench.run("--workers=1", **breaks) == 3
+    assert bench.statuses() == {8: "finished"}
+
+
 def test_what_breaks_the_card_and_then_finds_it_gone_is_not_tried_for_ever(bench: Bench) -> None:
     assert bench.run(w8="breaks the card, then is busy") == 3
     assert bench.statuses() == {16: "finished", 24: "finished", 32: "finished"}

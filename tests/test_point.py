@@ -147,3 +147,8 @@ def test_a_point_that_breaks_the_card_fails_where_others_are_recorded(
     content = json.loads(record.read_bytes())
     assert (content["status"], content["error"]["message"]) == ("failed", "the GPU failed: launch")
     assert (read_report(report).recorded, read_report(report).unfit) == (2, ())
+    # A second point is not to blame before another was recorded again: the card may have broken.
+    other = [*words, "--seed=77"]
+    assert [main(other) for _ in range(MAX_BREAKS)] == [3] * MAX_BREAKS
+    assert len(read_report(report).unfit) == MAX_BREAKS
+    assert list(runs.glob("*/result.json")) == [record]

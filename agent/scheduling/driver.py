@@ -272,13 +272,16 @@ class Driver:
         """
         name, slot = process.run_id, self._running[process][1]
         reason = process.last_line().removeprefix("error: ") or "the run found this machine unfit"
-        self._broke[name] += (it_broke := reason.startswith(GPU_FAILED))
-        breaks = self._broke[name] if it_broke and slot.name in self._proven else 0
+        breaks = 0
+        if reason.startswith(GPU_FAILED):
+            self._broke[name] += 1
+            breaks = self._broke[name] if slot.name in self._proven else 0
         if breaks >= MAX_BREAKS:
             self._settle(process, process.write_death())
             return
         self._give_back(process)
-        self._unfit[slot.name] += breaks <= 1
+        if breaks <= 1:
+            self._unfit[slot.name] += 1
         if self._unfit[slot.name] < MAX_UNFIT:
             self._display.note(f"{slot.name}: {reason}; the point goes back")
         else:

@@ -29,11 +29,13 @@ class SlotReport:
     recorded: how many points have their record.
     unfit: the messages of the last runs in a row that found the machine unfit.
     broke: how often the card failed under each run_id.
+    proven: whether another point was recorded since one was last blamed for that.
     """
 
     recorded: int
     unfit: tuple[str, ...]
     broke: Counter[str]
+    proven: bool
 
 
 def tell_recorded() -> None:
@@ -49,11 +51,12 @@ def tell_unfit(message: str) -> None:
 def breaks_the_card(run_id: str) -> bool:
     """Note that the card failed under a point; whether the point is to blame, and not the card.
 
-    It is after `MAX_BREAKS` times in a slot in which other points were recorded.
+    It is after `MAX_BREAKS` times in a slot in which another point was recorded since one was last
+    to blame: a card that fails under every point is given up before it has cost a second one.
     """
     _tell(f"{BROKE} {run_id}")
     report = read_report(Path(os.environ.get(SLOT_REPORT, "")))
-    return report.recorded > 0 and report.broke[run_id] >= MAX_BREAKS
+    return report.proven and report.broke[run_id] >= MAX_BREAKS
 
 
 def read_report(path: Path) -> SlotReport:
@@ -64,13 +67,17 @@ def read_report(path: Path) -> SlotReport:
         lines = []
     unfit: list[str] = []
     broke: Counter[str] = Counter()
+    proven, before = False, ""
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == BROKE:
             broke[rest] += 1
         else:
             unfit = [*unfit, rest] if word == UNFIT else []
-    return SlotReport(lines.count(RECORDED), tuple(unfit), broke)
+        if word == RECORDED:  # a run that broke the card was recorded only as it was to blame
+            proven = before != BROKE
+        before = word
+    return SlotReport(lines.count(RECORDED), tuple(unfit), broke, proven)
 
 
 def _tell(line: str) -> None:
