@@ -134,19 +134,17 @@ def _work(
 ) -> Iterator[tuple[Path, Callable[[], Any]]]:
     """Each file of a kind, and what it is to hold."""
     for draw, cell in product(range(DRAWS), cells(scan)):
-        star = cell.name.startswith("star")
-        if draw >= cell.draws or (kind in ("own", "hindsight") and not star):
+        of_star, once = cell.name.startswith("star"), kind == "timings"
+        if draw >= cell.draws or (kind in ("own", "hindsight") and not of_star) or (once and draw):
             continue
-        if kind == "others":
-            for name, changes in OTHERS.items() if cell.few else ():
-                place = output / kind / f"{cell.name}.{draw}.{name}.json"
-                yield place, partial(_other, cell, draw, name, changes, device)
-        elif kind != "timings":
-            place = output / kind / f"{cell.name}.{draw}.json"
-            yield place, partial(_made, MAKERS[kind], cell, draw, output, device)
-        elif draw == 0:
-            place = output / kind / f"{cell.name}.json"
-            yield place, partial(_made, _times, cell, draw, output, device)
+        name = cell.name if once else f"{cell.name}.{draw}"
+        if kind != "others":
+            make = partial(_made, MAKERS[kind], cell, draw, output, device)
+            yield output / kind / f"{name}.json", make
+            continue
+        for other, changes in OTHERS.items() if cell.few else ():
+            make = partial(_other, cell, draw, other, changes, device)
+            yield output / kind / f"{name}.{other}.json", make
 
 
 def _made(make: Callable[..., Any], cell: Cell, draw: int, *where: Any) -> Any:
