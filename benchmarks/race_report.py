@@ -88,6 +88,7 @@ def draw_curves(points: Sequence[Point], title: str, path: Path) -> None:
     axes = figure.subplots()
     markers, dashes = "osD^v<>P*Xhd", ("-", "--", ":", "-.")
     middles: list[float] = []
+    ends: list[float] = []
     for i, (side, efforts) in enumerate(_by_side(points)):
         ours = sorted(
             (median(p.time for p in drawn), mean(rs), half_interval(rs))
@@ -96,6 +97,7 @@ def draw_curves(points: Sequence[Point], title: str, path: Path) -> None:
         )
         times, rs, halves = zip(*ours, strict=True)
         middles += rs
+        ends += (r - (0 if math.isnan(half) else half) for r, half in zip(rs, halves, strict=True))
         axes.errorbar(
             times, rs, None if math.isnan(halves[0]) else halves, label=side,
             marker=markers[i % len(markers)], markersize=5, capsize=2,
@@ -103,7 +105,7 @@ def draw_curves(points: Sequence[Point], title: str, path: Path) -> None:
         )  # fmt: skip
     best = min(middles)
     axes.set(xscale="log", yscale="log", xlabel="wall time [s]", ylabel="R of judging frames")
-    axes.set_ylim(best * 0.97, min(best * 2.2, 1.03 * max(middles)))
+    axes.set_ylim(min(ends) * 0.97, min(best * 2.2, 1.03 * max(middles)))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7, 8, 9), numticks=20))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:.2g}")
