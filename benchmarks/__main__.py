@@ -20,7 +20,7 @@ from benchmarks.growth_plot import draw_growth
 from benchmarks.inference import measure_inference
 from benchmarks.machine import Rates, describe, measure_rates
 from benchmarks.measurement import Measurement
-from benchmarks.plan import Network, Plan, plan, precisions, sides
+from benchmarks.plan import Network, Plan, plan, precisions
 from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
 from benchmarks.report import print_report, write_report
 from benchmarks.training import measure_compiled, measure_memory, measure_replicates, measure_step
@@ -76,14 +76,14 @@ def _on_a_gpu(job: Job) -> Job:
 QUANTITIES: dict[str, Job] = {
     "step": _each(measure_step),
     "inference": _each(measure_inference),
-    "memory": lambda device, _, plan: measure_memory(plan.networks[-1], device, sides(device)),
+    "memory": lambda device, _, plan: measure_memory(plan.networks[-1], device, plan.sides),
     "compiled": _on_a_gpu(_each(measure_compiled)),
     "processes": _on_a_gpu(_each(measure_beside)),
     "replicates": _on_a_gpu(
         lambda device, rates, plan: measure_replicates(plan.networks[0], device, rates, plan)
     ),
     "dataset": lambda _, __, plan: measure_dataset(plan.few_turns),
-    "startup": lambda device, _, plan: measure_startup(plan.networks[0], device, plan.turns + 1),
+    "startup": lambda device, _, plan: measure_startup(plan.networks[0], device, plan),
     "run": lambda device, _, plan: measure_run(plan.networks[0], device, plan),
     "export": lambda _, __, plan: measure_export(plan.few_turns),
 }
@@ -129,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes = plan(device, quick=args.quick)
         if args.networks:
             sizes = replace(sizes, networks=args.networks)
+        if args.precisions:
+            sizes = replace(sizes, precisions=args.precisions)
         measurements = measure(args.only, device, rates, sizes, console)
     print_report(measurements, machine, console)
     for path in write_report(measurements, machine, args.output):
@@ -141,6 +143,14 @@ def _quantities(text: str) -> list[str]:
     for name in names:
         if name not in QUANTITIES:
             raise argparse.ArgumentTypeError(f"'{name}': known are {', '.join(QUANTITIES)}")
+    return names
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in (known := precisions(torch.device("cuda"))):
+            raise argparse.ArgumentTypeError(f"'{name}': known are {', '.join(known)}")
     return names
 
 
@@ -163,6 +173,8 @@ def _parser() -> Parser:
         help=f"of {', '.join(QUANTITIES)} (default: all)")  # fmt: skip
     add("--networks", type=_networks, metavar="A,B",
         help="of these sizes (width and modes) only, such as fno-32-12,hybrid-64-24")  # fmt: skip
+    add("--precisions", type=_precisions, metavar="A,B",
+        help="of ours only in these, such as bf16 (default: all that the device has)")  # fmt: skip
     add("--growth", type=Path, nargs="?", const=GROWTH, metavar="PNG",
         help=f"measure growth instead, and draw it (default: {GROWTH})")  # fmt: skip
     add("--device", choices=["auto", "cpu", "cuda"], default="auto",

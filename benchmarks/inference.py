@@ -13,7 +13,7 @@ from benchmarks import baseline
 from benchmarks.floor import Floor, floor, work
 from benchmarks.machine import Rates
 from benchmarks.measurement import BASELINE, Measurement, compared
-from benchmarks.plan import Network, Plan, noise, sides
+from benchmarks.plan import Network, Plan, noise
 from benchmarks.turns import in_turns
 from fno_runner.data.dataset import Dataset
 from fno_runner.device import keep_freed_memory
@@ -26,7 +26,7 @@ def measure_inference(
     network: Network, device: torch.device, rates: Rates, plan: Plan
 ) -> list[Measurement]:
     """One pattern alone, and a pattern of many: each side with the slices that suit it best."""
-    names = sides(device)
+    names = plan.sides
     alone = in_turns(
         {side: one_pass(side, network, noise(1, 1), device, 1) for side in names}, 3 * plan.turns
     )

@@ -59,13 +59,20 @@ class Plan:
     """How much is measured.
 
     steps: of a timed epoch. patterns: of a pass of inference, in each of these `slices`.
+    precisions: the sides of ours.
     """
 
     networks: tuple[Network, ...]
+    precisions: tuple[str, ...]
     turns: int
     steps: int
     patterns: int
     slices: tuple[int, ...]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The baseline, and ours in each precision."""
+        return (BASELINE, *self.precisions)
 
     @property
     def few_turns(self) -> int:
@@ -80,21 +87,17 @@ def plan(device: torch.device, *, quick: bool) -> Plan:
         for width, modes in (SIZES[:1] if quick else SIZES)
         for architecture in ("fno", "hybrid")
     )
+    ours = precisions(device)
     if device.type == "cuda":
         turns = 2 if quick else 5
-        return Plan(networks, turns, steps=100, patterns=4096, slices=(128, 512, 2048))
+        return Plan(networks, ours, turns, steps=100, patterns=4096, slices=(128, 512, 2048))
     # All of it in some ten minutes on two cores, where a baseline's step takes up to 4 s.
-    return Plan(networks, turns=2 if quick else 4, steps=3, patterns=32, slices=(4, 16))
+    return Plan(networks, ours, turns=2 if quick else 4, steps=3, patterns=32, slices=(4, 16))
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:
     """Ours; without a GPU `tf32` is `float32`."""
     return ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
-
-
-def sides(device: torch.device) -> tuple[str, ...]:
-    """The baseline, and ours in each precision."""
-    return (BASELINE, *precisions(device))
 
 
 def noise(train: int, test: int) -> Dataset:

@@ -14,7 +14,7 @@ from time import monotonic, perf_counter
 import torch
 
 from benchmarks.measurement import Measurement, compared
-from benchmarks.plan import Network, Plan, precisions
+from benchmarks.plan import Network, Plan
 from benchmarks.training import leaving
 from benchmarks.turns import in_turns
 from fno_runner.config import RunConfig
@@ -42,7 +42,7 @@ def measure_dataset(turns: int) -> list[Measurement]:
     ]
 
 
-def measure_startup(network: Network, device: torch.device, turns: int) -> list[Measurement]:
+def measure_startup(network: Network, device: torch.device, plan: Plan) -> list[Measurement]:
     """From the start of `python -m agent.run` to the end of its first training step.
 
     Raises:
@@ -55,7 +55,7 @@ def measure_startup(network: Network, device: torch.device, turns: int) -> list[
         told = _agent_run("benchmarks.first_step", network, precision, device, {})
         return float(json.loads(told.splitlines()[-1])["first_step_at"]) - begun
 
-    times = in_turns({p: partial(start, p) for p in precisions(device)}, turns)
+    times = in_turns({p: partial(start, p) for p in plan.precisions}, plan.turns + 1)
     return compared("start-up to first step", network.label, "s", times)
 
 
@@ -73,7 +73,7 @@ def measure_run(network: Network, device: torch.device, plan: Plan) -> list[Meas
         _agent_run("agent.run", network, precision, device, options)
         return perf_counter() - begun
 
-    times = in_turns({p: partial(start, p) for p in precisions(device)}, plan.few_turns)
+    times = in_turns({p: partial(start, p) for p in plan.precisions}, plan.few_turns)
     return compared(f"whole run of {plan.steps} steps", network.label, "s", times)
 
 

@@ -18,7 +18,7 @@ from benchmarks import baseline
 from benchmarks.floor import Floor, floor, work
 from benchmarks.machine import Rates
 from benchmarks.measurement import BASELINE, Measurement, compared
-from benchmarks.plan import Network, Plan, burn_in, noise, sides
+from benchmarks.plan import Network, Plan, burn_in, noise
 from benchmarks.turns import Paused, in_turns
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
@@ -42,7 +42,7 @@ def measure_step(
     network: Network, device: torch.device, rates: Rates, plan: Plan
 ) -> list[Measurement]:
     """A training step, and an epoch of the study with all that a loop does, validation too."""
-    configs = {side: network.config(side, epochs=ENDLESS) for side in sides(device)}
+    configs = {side: network.config(side, epochs=ENDLESS) for side in plan.sides}
     times = epochs(configs, device, plan)
     step = {side: [steps / plan.steps for steps, _ in of] for side, of in times.items()}
     epoch = {
@@ -60,7 +60,7 @@ def measure_replicates(
     network: Network, device: torch.device, rates: Rates, plan: Plan
 ) -> list[Measurement]:
     """What a training step takes of a network, when `AT_ONCE` of them train in one program."""
-    networks = {side: 1 if side == BASELINE else AT_ONCE for side in sides(device)}
+    networks = {side: 1 if side == BASELINE else AT_ONCE for side in plan.sides}
     configs = {
         side: network.config(side, epochs=ENDLESS, replicates=count)
         for side, count in networks.items()

@@ -114,7 +114,7 @@ def test_a_side_computes_in_the_precision_that_it_is_called_by(
         "bf16": {(False, False)},
     }
     set_tf32(plain)
-    plan = Plan((network,), turns=2, steps=2, patterns=4, slices=(4,))
+    plan = Plan((network,), ("bf16",), turns=2, steps=2, patterns=4, slices=(4,))
     monkeypatch.setattr(training, "training", noted)
     training.epochs({side: network.config(side, epochs=99) for side in expected}, CPU, plan)
     assert seen == expected
@@ -205,7 +205,10 @@ def test_the_command_writes_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All sides, tiny: numbers that fit together, and the machine's name."""
-    tiny = Plan((Network("hybrid", 2, 4, batch=2),), turns=2, steps=2, patterns=4, slices=(2, 4))
+    ours = ("float32", "bf16")
+    tiny = Plan(
+        (Network("hybrid", 2, 4, batch=2),), ours, turns=2, steps=2, patterns=4, slices=(2, 4)
+    )
     monkeypatch.setattr(command, "plan", lambda device, quick: tiny)
     monkeypatch.setattr(machine, "TRIES_S", 0.01)
     options = ["--only", "step,inference", "--device", "cpu", "--output", str(tmp_path)]

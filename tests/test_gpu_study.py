@@ -133,7 +133,7 @@ def test_of_processes_beside_each_other_epochs_count_in_which_all_worked(
     monkeypatch.setattr(beside, "COUNTS", (2,))
     monkeypatch.setenv("PATH", "")  # there is no MPS
     network = Network("fno", 2, 4, batch=2)
-    plan = Plan((network,), turns=1, steps=2, patterns=4, slices=(4,))
+    plan = Plan((network,), ("bf16",), turns=1, steps=2, patterns=4, slices=(4,))
     rates = Rates({"float32": 1e9, "bf16": 1e9}, 1e9)
     (in_turns,) = beside.measure_beside(network, CPU, rates, plan)
     assert in_turns.side == "bf16, in turns" and 2 <= len(in_turns.values) <= 20
@@ -143,7 +143,7 @@ def test_of_processes_beside_each_other_epochs_count_in_which_all_worked(
 def test_compiled_blocks_are_timed_beside_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "compile_function", lambda function: function)
     network = Network("fno", 2, 4, batch=2)
-    plan = Plan((network,), turns=2, steps=2, patterns=4, slices=(4,))
+    plan = Plan((network,), ("bf16",), turns=2, steps=2, patterns=4, slices=(4,))
     rates = Rates({"float32": 1e9, "bf16": 1e9}, 1e9)
     measured = training.measure_compiled(network, CPU, rates, plan)
     assert [(m.quantity, m.side) for m in measured] == [
