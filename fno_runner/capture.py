@@ -48,6 +48,7 @@ class Captured:
         self._plain_if_full = plain_if_full
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
         self._failed = False
+        self._side: torch.cuda.Stream | None = None
 
     @property
     def captured(self) -> bool | None:
@@ -74,8 +75,9 @@ class Captured:
         return known.output
 
     def _warm_up(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        # On a stream of its own, as the recording itself will be.
-        side = torch.cuda.Stream()
+        # On a stream of its own, as the recording itself will be. The same one each time: cuBLAS
+        # keeps 32 MiB for every stream that it has seen.
+        side = self._side = self._side or torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             output = self._work(*inputs)

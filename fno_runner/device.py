@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import platform
 import re
@@ -99,7 +100,9 @@ def halve_until_it_fits(
         except (RuntimeError, MemoryError) as error:
             if batch_size == 1 or not is_out_of_memory(error):
                 raise
-        # Only here has the failed attempt let go of its tensors: the error holds its frames.
+        # Only here has the failed attempt let go of its tensors: the error holds its frames. What
+        # refers to itself, as captured work of an object does, goes with the next collection only.
+        gc.collect()
         batch_size //= 2
         log.warning("out of memory: %d %s from here on", batch_size, what)
         if torch.cuda.is_available():

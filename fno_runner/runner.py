@@ -166,7 +166,7 @@ def _run(
             if dataset.reference is not None:
                 # First, so that a run that fails in training has them as well.
                 result.metrics_against = dataset.reference_kind
-                result.floors = floors(dataset, Path(config.data_dir))
+                result.floors = floors(dataset, Path(config.data_dir), device)
             trained = train(
                 config,
                 dataset,

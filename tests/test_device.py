@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +99,31 @@ def test_out_of_memory_is_recognised_in_every_librarys_words(error: Exception) -
 
     assert halve_until_it_fits(work, 8) == ("done", 2)
     assert tried == [8, 4, 2]
+
+
+def test_a_failed_attempt_leaves_nothing_behind_even_what_refers_to_itself() -> None:
+    """As a predictor does, whose captured work is a method of its own: it held a card's memory."""
+
+    class Attempt:
+        def __init__(self) -> None:
+            self.work = self.method
+
+        def method(self) -> None: ...
+
+    left: list[weakref.ref[Attempt]] = []
+
+    def work(size: int) -> int:
+        alive = sum(attempt() is not None for attempt in left)
+        left.append(weakref.ref(Attempt()))
+        if size > 2:
+            raise torch.OutOfMemoryError
+        return alive
+
+    gc.disable()
+    try:
+        assert halve_until_it_fits(work, 8) == (0, 2)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [*FAILED_CARD, *OF_THE_POINT], ids=shown)

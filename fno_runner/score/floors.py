@@ -20,19 +20,21 @@ from fno_runner.score.metrics import score
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
 """Object updates from vacuum, on each pattern alone; none at all leaves a flat phase."""
-SLICE = 64
-"""Patterns at once: their waves stay in the processor's cache."""
+SLICE, GPU_SLICE = 64, 1024
+"""Patterns at once: their waves stay in a processor's cache, or keep a GPU at work."""
+CPU = torch.device("cpu")
 VERSION = 2
 """Raised whenever the same data would give other floors."""
 
 Floors = dict[str, dict[str, tuple[float | None, float | None]]]
 
 
-def floors(dataset: Dataset, cache_dir: Path) -> Floors:
+def floors(dataset: Dataset, cache_dir: Path, device: torch.device = CPU) -> Floors:
     """Metrics of the reconstructions that took no network, by name; empty without a reference.
 
-    They depend on the data only, and fifty projections of a thousand patterns take seconds: they
-    are kept in `cache_dir`/floors under the data's fingerprint.
+    They depend on the data only: they are computed once, on `device`, and kept in
+    `cache_dir`/floors under the data's fingerprint. Fifty projections of five objects take a CPU
+    half a minute, in which a GPU would wait.
 
     Raises:
         MachineError: the cache cannot be written.
@@ -46,7 +48,8 @@ def floors(dataset: Dataset, cache_dir: Path) -> Floors:
     subpixel = isinstance(dataset.geometry, Freeform)
     result: Floors = {}
     for name, count in ITERATIONS.items():
-        objects, mask = stitch(iterate(dataset.test, count, subpixel=subpixel), dataset)
+        patches = iterate(dataset.test, count, subpixel=subpixel, device=device)
+        objects, mask = stitch(patches, dataset)
         result[name] = finite(score(objects, dataset.reference, mask))
     write_text_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
@@ -66,20 +69,24 @@ def _read(path: Path) -> Floors | None:
 
 
 @torch.inference_mode()
-def iterate(patterns: Patterns, iterations: int, *, subpixel: bool) -> np.ndarray:
+def iterate(
+    patterns: Patterns, iterations: int, *, subpixel: bool, device: torch.device = CPU
+) -> np.ndarray:
     """`iterations` object updates from vacuum on each pattern alone: complex64 (B, N, N)."""
     mean_intensity = np.square(patterns.amplitude).sum(dtype=np.float64) / len(patterns)
     mask = mask_of(patterns)
     vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe), mask)
-    inputs = Inputs.of(patterns, 1.0, torch.device("cpu"))
+    inputs = Inputs.of(patterns, 1.0, device)
+    mask = None if mask is None else mask.to(device)
+    count = SLICE if device.type == "cpu" else GPU_SLICE
     patches = np.empty(patterns.amplitude.shape, np.complex64)
-    for first in range(0, len(patterns), SLICE):
-        rows = slice(first, first + SLICE)
+    for first in range(0, len(patterns), count):
+        rows = slice(first, first + count)
         x = inputs.x[rows]
         shift = subpixel_remainder(inputs.positions[rows], patterns.size) if subpixel else None
         probe = local_probe(inputs.probe, shift)
-        patch = torch.full(x.shape, vacuum, dtype=torch.complex64)
+        patch = torch.full(x.shape, vacuum, dtype=torch.complex64, device=device)
         for _ in range(iterations):
             patch += object_update(x, probe, patch, mask)
-        patches[rows] = patch[:, 0].numpy()
+        patches[rows] = patch[:, 0].cpu().numpy()
     return patches

@@ -14,6 +14,7 @@ from fno_runner.runner import run
 from fno_runner.train import checkpoint
 from fno_runner.train.checkpoint import Checkpoints
 from fno_runner.train.training import Trained, train
+from tests.gpu.conftest import given_half
 
 CPU = torch.device("cpu")
 LOSSES = ("train_loss", "val_loss")
@@ -97,27 +98,31 @@ def test_a_training_goes_on_from_its_checkpoint(
 def test_three_replicates_are_each_what_they_are_alone(
     config: RunConfig, tiny: Dataset, device: torch.device
 ) -> None:
+    """To rounding: a GPU's libraries may sum in the order in which kernels happen to end."""
     at_once = train(changed(config, replicates=3), tiny, device)
     for seed, network in enumerate(at_once):
-        alone_config = changed(config, seed=seed)
-        (alone,) = train(alone_config, tiny, device)
-        assert_alike(network, alone, exactly=repeats(alone_config, tiny, device, alone))
+        (alone,) = train(changed(config, seed=seed), tiny, device)
+        assert_alike(network, alone, exactly=False)
     if device.type == "cuda":
         assert [network.at_once for network in at_once] == [3, 3, 3]
+
+
+def test_where_sums_keep_their_order_replicates_are_so_bit_for_bit(
+    config: RunConfig, tiny: Dataset, device: torch.device, sums_in_order: None
+) -> None:
+    at_once = train(changed(config, replicates=3), tiny, device)
+    for seed, network in enumerate(at_once):
+        (alone,) = train(changed(config, seed=seed), tiny, device)
+        assert_alike(network, alone, exactly=True)
 
 
 def test_where_memory_does_not_suffice_fewer_networks_train_at_once(
     config: RunConfig, tiny: Dataset, card: torch.device
 ) -> None:
     wide = changed(config, width=64, epochs=1)
-    train(wide, tiny, card)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
     (alone,) = train(wide, tiny, card)
-    need = torch.cuda.max_memory_reserved()
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(card).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, 2.5 * need / total))
-    networks = train(changed(wide, replicates=4), tiny, card)
-    assert networks[0].at_once < 4
+    of_four = changed(wide, replicates=4)
+    assert given_half(lambda: train(of_four, tiny, card), card)[0].at_once == 4
+    networks = train(of_four, tiny, card)
+    assert networks[0].at_once < 4, torch.cuda.memory_summary(card, abbreviated=True)
     assert losses(networks[0]) == pytest.approx(losses(alone), rel=1e-3)
