@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -20,7 +18,7 @@ from benchmarks.growth_plot import draw_growth
 from benchmarks.inference import measure_inference
 from benchmarks.machine import Rates, describe, measure_rates
 from benchmarks.measurement import Measurement
-from benchmarks.plan import Network, Plan, plan, precisions
+from benchmarks.plan import Network, Plan, network_named, plan, precisions
 from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
 from benchmarks.report import print_report, write_report
 from benchmarks.training import measure_compiled, measure_memory, measure_replicates, measure_step
@@ -155,14 +153,7 @@ def _precisions(text: str) -> tuple[str, ...]:
 
 
 def _networks(text: str) -> tuple[Network, ...]:
-    networks = []
-    for word in text.split(","):
-        match = re.fullmatch(r"(fno|hybrid)-(\d{1,3})-(\d{1,3})", word)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"'{word}': a network is called fno-32-12, say")
-        architecture: Literal["fno", "hybrid"] = "fno" if match[1] == "fno" else "hybrid"
-        networks.append(Network(architecture, int(match[2]), int(match[3])))
-    return tuple(networks)
+    return tuple(network_named(word) for word in text.split(","))
 
 
 def _parser() -> Parser:

@@ -17,7 +17,7 @@
 # (default: 8), PARTS (default: all; a list such as "smoke step"), PER_GPU: points of the study at a
 # time on a GPU (default: auto).
 #
-# exit status: 0 all is done · 1 a part failed · 3 no CUDA device, or a package is missing · 4 call
+# exit status: 0 all is done · 1 a part failed, the others are done · 3 no CUDA device, or a package is missing · 4 call
 # again
 set -euo pipefail
 started=$SECONDS
@@ -27,7 +27,7 @@ folder=${1:-outputs/gpu}
 python=${PYTHON:-.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
 seconds=$((${MINUTES:-8} * 60 - 30))  # the rest is for stopping in good order
-all="smoke step replicates inference processes compiled around study export sizes growth"
+all="smoke step profile replicates inference processes compiled around study export sizes growth"
 parts=" ${PARTS:-$all} "
 
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
@@ -46,6 +46,7 @@ sys.exit(bool(lacking))'); then
   exit 3
 fi
 mkdir -p "$folder"
+failed=0
 
 # part NAME LEAST COMMAND…: do it once, if LEAST seconds of this call are left for it.
 part() {
@@ -68,7 +69,7 @@ part() {
     exit 4
   else
     echo "error: $name: exit status $status, see $folder/$name.log" >&2
-    exit 1
+    failed=1  # a machine is dear: what comes after is done all the same
   fi
 }
 
@@ -78,6 +79,7 @@ asked=(--networks fno-32-12,hybrid-64-24)
 
 part smoke 200 "$python" -m pytest tests/gpu -q -o addopts=-ra -W default -p no:cacheprovider
 part step 150 "${bench[@]}" --only step "${asked[@]}" --output "$folder/step"
+part profile 60 "$python" -m benchmarks.kernels fno-32-12 hybrid-64-24 --device cuda
 part replicates 90 "${bench[@]}" --only replicates --output "$folder/replicates"
 part inference 90 "${bench[@]}" --only inference "${asked[@]}" --output "$folder/inference"
 part processes 150 "${bench[@]}" --only processes "${asked[@]}" --output "$folder/processes"
@@ -88,4 +90,5 @@ part study 60 "$python" -m agent.local sweep.yaml --per-gpu "${PER_GPU:-auto}" \
 part export 30 "$python" -m agent.export "$folder/study"
 part sizes 400 "${bench[@]}" --only step,inference --output "$folder/sizes"
 part growth 400 "${bench[@]}" --growth "$folder/growth.png" --output "$folder/growth"
+[ $failed -eq 0 ] || exit 1
 echo "all is done: $folder"

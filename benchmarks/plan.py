@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -47,6 +49,19 @@ class Network:
             "precision": "float32" if side == BASELINE else side,
         }
         return load_config({**values, **changes})
+
+
+def network_named(word: str) -> Network:
+    """The network that is called so on a command line, such as fno-32-12: width, then modes.
+
+    Raises:
+        argparse.ArgumentTypeError: no network is called so.
+    """
+    match = re.fullmatch(r"(fno|hybrid)-(\d{1,3})-(\d{1,3})", word)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{word}': a network is called fno-32-12, say")
+    architecture: Literal["fno", "hybrid"] = "fno" if match[1] == "fno" else "hybrid"
+    return Network(architecture, int(match[2]), int(match[3]))
 
 
 def burn_in(device: torch.device) -> int:

@@ -9,15 +9,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import beside, gpu_table, training
+from benchmarks import beside, gpu_table, kernels, training
 from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement
 from benchmarks.plan import Network, Plan
 from benchmarks.report import write_report
+from fno_runner.reconstructor import Reconstructor
 from fno_runner.train import compiled
+from fno_runner.train.training import REPORT_STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
+
+
+def test_the_kernels_of_a_step_are_listed_the_longest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernels, "SKIPPED", REPORT_STEPS)
+    monkeypatch.setattr(kernels, "STEPS", REPORT_STEPS)
+    network = Network("fno", 2, 4, batch=2)
+    model = Reconstructor(network.config("bf16"))
+    found = kernels.kernels(network, CPU)
+    seconds = [kernel.seconds for kernel in found]
+    assert seconds == sorted(seconds, reverse=True) and min(seconds) >= 0
+    runs = {kernel.name: kernel.runs for kernel in found}
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
+    assert runs["aten::convolution_backward"] == convolutions
+    title, *_, last = kernels.table(network, found)
+    assert "fno 2/4, bf16" in title and last.endswith("% |")
 
 
 def test_without_a_gpu_its_script_says_so() -> None:
@@ -62,6 +81,7 @@ def test_the_gpu_script_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (too_short.returncode, too_short.stdout) == (4, "smoke is next: call again\n")
     first = call()
     assert first.returncode == 1 and "error: inference: exit status 1" in first.stderr
+    assert "growth" in calls.read_text()  # a machine is dear: the others are done
     broken.unlink()
     second = call()
     assert second.returncode == 0, second.stderr

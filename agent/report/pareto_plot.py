@@ -75,10 +75,7 @@ def pareto_figure(all_series: Sequence[Series], title: str = "") -> Figure:
             title += f"; the first {len(shown)} of {len(drawn)} series"
         if title:
             figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        figure.legend(
-            handles=_legend(shown), loc="outside lower center", ncols=2 + 2 * columns,
-            frameon=False, columnspacing=1.4, handletextpad=0.4,
-        )  # fmt: skip
+        _draw_legend(figure, _legend(shown), 2 + 2 * columns)
     return figure
 
 
@@ -247,6 +244,18 @@ def _mark(axes: Axes, place: tuple[float, float], text: str, above: bool) -> Non
         arrowprops={"arrowstyle": "-", "color": "0.4", "linewidth": 0.7, "shrinkB": 5,
                     "relpos": (leave, 0 if above else 1)},
     )  # fmt: skip
+
+
+def _draw_legend(figure: Figure, entries: list[Line2D], columns: int) -> None:
+    """Below all panels, in at most so many columns, and in fewer where they would be cut off."""
+    for count in range(columns, 0, -1):
+        legend = figure.legend(
+            handles=entries, loc="outside lower center", ncols=count,
+            frameon=False, columnspacing=1.4, handletextpad=0.4,
+        )  # fmt: skip
+        if legend.get_window_extent().width <= figure.bbox.width or count == 1:
+            return
+        legend.remove()
 
 
 def _legend(rows: Sequence[Series]) -> list[Line2D]:
