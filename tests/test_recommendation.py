@@ -198,10 +198,11 @@ def test_a_price_that_no_doubling_can_bring_is_refused(price: float) -> None:
         only([run(*step) for step in STEPS], price=price)
 
 
-def test_one_price_has_no_sense_for_two_qualities() -> None:
+@pytest.mark.parametrize("option", ["price", "tolerance", "equal"])
+def test_one_amount_has_no_sense_for_two_qualities(option: str) -> None:
     scan = run(9, 10, None, metrics={"r_factor": {"held_out": 0.08}})
-    with pytest.raises(UserError, match="no unit in common"):
-        series(table([run(1, 10, 0.7), scan]), ChoiceOptions(price=0.01))
+    with pytest.raises(UserError, match=f"--{option} .* no unit in common"):
+        series(table([run(1, 10, 0.7), scan]), ChoiceOptions(**{option: 0.01}))
 
 
 def test_less_is_better_for_r_and_a_scan_has_no_second_object() -> None:

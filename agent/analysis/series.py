@@ -115,10 +115,12 @@ def series(table: pd.DataFrame, options: ChoiceOptions | None = None) -> list[Se
         for compared in all_series
         if compared.recommendation
     }
-    if options.price is not None and len(prices) > 1:
-        judged = " and by ".join(sorted(prices.values()))
-        raise UserError(f"--price {options.price:g}: the series are judged by {judged}, which have "
-                        "no unit in common; export them apart")  # fmt: skip
+    for option in ("price", "tolerance", "equal"):
+        amount = getattr(options, option)
+        if amount is not None and len(prices) > 1:
+            judged = " and by ".join(sorted(prices.values()))
+            raise UserError(f"--{option} {amount:g}: the series are judged by {judged}, which have "
+                            "no unit in common; export them apart")  # fmt: skip
     return all_series
 
 
