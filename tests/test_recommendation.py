@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -201,8 +202,9 @@ def test_a_price_that_no_doubling_can_bring_is_refused(price: float) -> None:
 @pytest.mark.parametrize("option", ["price", "tolerance", "equal"])
 def test_one_amount_has_no_sense_for_two_qualities(option: str) -> None:
     scan = run(9, 10, None, metrics={"r_factor": {"held_out": 0.08}})
+    asked = dataclasses.replace(ChoiceOptions(), **{option: 0.01})
     with pytest.raises(UserError, match=f"--{option} .* no unit in common"):
-        series(table([run(1, 10, 0.7), scan]), ChoiceOptions(**{option: 0.01}))
+        series(table([run(1, 10, 0.7), scan]), asked)
 
 
 def test_less_is_better_for_r_and_a_scan_has_no_second_object() -> None:

@@ -263,7 +263,11 @@ def _candidates(
         values = _mean(configs, limit.column)
         if not np.isfinite(values[measured]).any():
             option = "--at-least" if limit.least else "--at-most"
-            raise UserError(f"{option} {limit.column}: no finished configuration has it")
+            known = [
+                column for column in configs.means if np.isfinite(_mean(configs, column)).any()
+            ]
+            raise UserError(f"{option} {limit.column}: no finished configuration has a mean of it; "
+                            f"there are {', '.join(known)}")  # fmt: skip
         meets = values >= limit.bound if limit.least else values <= limit.bound
         leave_out(~meets, f"not {limit.words}")
     if not kept.any():
