@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from typing import Any
@@ -166,7 +165,7 @@ def test_limits_are_met_or_the_nearest_is_named() -> None:
     assert limited.recommendation is None
     assert "no configuration has phase SSIM at least 0.71 and inference at most" in limited.why_not
     assert "the nearest is fno sqrt modes 12 width 2 with phase SSIM 0.6900" in limited.why_not
-    with pytest.raises(UserError, match="--at-most latency_s: no finished configuration has it"):
+    with pytest.raises(UserError, match=r"--at-most latency_s: .* it; there are .*ssim_phase"):
         only(runs, limits=(Limit("latency_s", 1.0, least=False),))
 
 
@@ -202,9 +201,9 @@ def test_a_price_that_no_doubling_can_bring_is_refused(price: float) -> None:
 @pytest.mark.parametrize("option", ["price", "tolerance", "equal"])
 def test_one_amount_has_no_sense_for_two_qualities(option: str) -> None:
     scan = run(9, 10, None, metrics={"r_factor": {"held_out": 0.08}})
-    asked = dataclasses.replace(ChoiceOptions(), **{option: 0.01})
+    amount: dict[str, Any] = {option: 0.01}
     with pytest.raises(UserError, match=f"--{option} .* no unit in common"):
-        series(table([run(1, 10, 0.7), scan]), asked)
+        series(table([run(1, 10, 0.7), scan]), ChoiceOptions(**amount))
 
 
 def test_less_is_better_for_r_and_a_scan_has_no_second_object() -> None:

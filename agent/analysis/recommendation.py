@@ -263,10 +263,8 @@ def _candidates(
         values = _mean(configs, limit.column)
         if not np.isfinite(values[measured]).any():
             option = "--at-least" if limit.least else "--at-most"
-            known = [
-                column for column in configs.means if np.isfinite(_mean(configs, column)).any()
-            ]
-            raise UserError(f"{option} {limit.column}: no finished configuration has a mean of it; "
+            known = [name for name in configs.means if np.isfinite(_mean(configs, name)).any()]
+            raise UserError(f"{option} {limit.column}: no finished configuration has it; "
                             f"there are {', '.join(known)}")  # fmt: skip
         meets = values >= limit.bound if limit.least else values <= limit.bound
         leave_out(~meets, f"not {limit.words}")
