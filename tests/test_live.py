@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -9,12 +10,13 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from fno_runner.apply.live import STATE, recording_of
+from fno_runner.apply.live import STATE, WatchState, recording_of
 from fno_runner.apply.live_page import PAGE, served
 from fno_runner.apply.watch import Piece
 from fno_runner.config import N
 from fno_runner.data import measured
 from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.npz import write_npz
 from fno_runner.data.recording import clean
 from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import Canvas, GrowingCanvas
@@ -95,3 +97,30 @@ def test_only_the_page_and_the_object_are_served(tmp_path: Path) -> None:
             refused.value.close()
         with pytest.raises(UserError, match=str(port)), served(tmp_path, port):
             pass
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("keys", 3), ("refused", ["a"]), ("left_out", -1), ("off", "nan"), ("version", 2)],
+)
+def test_what_no_watch_keeps_is_not_gone_on_from(tmp_path: Path, key: str, value: object) -> None:
+    facts: dict[str, object] = {
+        "version": 1, "opening": ["a"], "fingerprint": "f", "keys": ["a"], "refused": {},
+        "left_out": 0, "empty": 0, "off": 1.5, "all": 2.5,
+    }  # fmt: skip
+    arrays: dict[str, np.ndarray] = {
+        "total": np.ones((4, 4), np.complex64),
+        "weight": np.ones((4, 4), np.float32),
+        "origin": np.zeros(2, np.int64),
+        "positions": np.zeros((3, 2)),
+    }
+
+    def kept(about: dict[str, object]) -> WatchState | None:
+        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        write_npz(tmp_path / STATE, arrays | {"about": text})
+        return WatchState.read(tmp_path)
+
+    good = kept(facts)
+    assert good is not None and good.about.off == 1.5
+    with pytest.raises(UserError, match="damaged, or of another version"):
+        kept(facts | {key: value})

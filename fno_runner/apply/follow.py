@@ -130,10 +130,10 @@ def follow(
                 return Watched(signals[0], 0, None, "stopped before there were enough frames")
             live = Live(begin(pieces), title)
         else:
-            live = Live(begin(source.again(kept.about["opening"])), title)
+            live = Live(begin(source.again(kept.about.opening)), title)
             live.go_on(kept)
             source.go_on(live.keys)
-            source.left_out = int(kept.about["empty"])
+            source.left_out = kept.about.empty
             log.info("going on after %d frames", len(live))
             pieces = []
         writer = _Writer(source, live, folder, limits)

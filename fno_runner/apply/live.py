@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal
 
 import numpy as np
+from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 
 from fno_runner.apply.assemble import Assembler
 from fno_runner.apply.prepared import Prepared
@@ -23,7 +23,8 @@ from fno_runner.data.scan import patterns_of
 from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import GrowingCanvas
 
-STATE, VERSION = "watch.npz", 1
+STATE = "watch.npz"
+VERSION: Final = 1
 
 
 @dataclass(frozen=True)
@@ -172,19 +173,19 @@ class Live:
             MachineError: the disk refuses.
         """
         own = self._assembler.own
-        about = {
-            "version": VERSION,
-            "opening": self.opening.keys,
-            "fingerprint": self.opening.fingerprint,
-            "keys": self.keys,
-            "refused": self.refused,
-            "left_out": self.left_out,
-            "empty": empty,
-            "off": own.off,
-            "all": own.all,
-        }
+        about = WatchFacts(
+            version=VERSION,
+            opening=self.opening.keys,
+            fingerprint=self.opening.fingerprint,
+            keys=self.keys,
+            refused=self.refused,
+            left_out=self.left_out,
+            empty=empty,
+            off=own.off,
+            all=own.all,
+        )
         arrays: dict[str, np.ndarray] = {
-            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+            "about": np.frombuffer(about.model_dump_json().encode(), np.uint8),
             "total": self.canvas.total,
             "weight": self.canvas.weight,
             "origin": self.canvas.origin,
@@ -199,16 +200,34 @@ class Live:
             UserError: it is of another scan, network or probe.
         """
         about = kept.about
-        if about["fingerprint"] != self.opening.fingerprint:
+        if about.fingerprint != self.opening.fingerprint:
             raise UserError(
                 f"{kept.path}: is of another scan, another network or another probe; "
                 f"-o names another folder"
             )
         self.canvas.total, self.canvas.weight = kept.total, kept.weight
         self.canvas.origin, self.positions = kept.origin, kept.positions
-        self.keys, self.refused = list(about["keys"]), dict(about["refused"])
-        self.left_out = int(about["left_out"])
-        self._assembler.own.off, self._assembler.own.all = about["off"], about["all"]
+        self.keys, self.refused, self.left_out = about.keys, about.refused, about.left_out
+        self._assembler.own.off, self._assembler.own.all = about.off, about.all
+
+
+class WatchFacts(BaseModel):
+    """What a watch keeps beside its arrays.
+
+    opening: keys of the pieces that the opening was made of. fingerprint: the opening's. keys: of
+    all pieces that came. refused: why pieces were left out, by their keys. left_out, empty: frames
+    without beam, and those that never came. off, all: the sums that R of its own frames is made of.
+    """
+
+    version: Literal[1]
+    opening: list[str]
+    fingerprint: str
+    keys: list[str]
+    refused: dict[str, str]
+    left_out: NonNegativeInt
+    empty: NonNegativeInt
+    off: FiniteFloat
+    all: FiniteFloat
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,7 @@ class WatchState:
     """What `Live.save` wrote, checked: of one shape, finite, and of this version."""
 
     path: Path
-    about: dict[str, Any]
+    about: WatchFacts
     total: np.ndarray
     weight: np.ndarray
     origin: np.ndarray
@@ -235,17 +254,16 @@ class WatchState:
         names = ("total", "weight", "origin", "positions")
         if not array_names(path) >= {"about", *names}:
             raise UserError(f"{path}: is not what a watch keeps")
+        damaged = UserError(f"{path}: is damaged, or of another version")
         try:
-            about = json.loads(read_array(path, "about").astype(np.uint8).tobytes())
-            complete = about["version"] == VERSION and {"opening", "fingerprint", "keys", "refused",
-                "left_out", "empty", "off", "all"} <= about.keys()  # fmt: skip
-        except (ValueError, TypeError, KeyError, AttributeError):
-            complete = False
+            text = read_array(path, "about").astype(np.uint8).tobytes()
+            about = WatchFacts.model_validate_json(text, strict=True)
+        except (ValueError, TypeError):
+            raise damaged from None
         arrays = [read_array(path, name) for name in names]
         total, weight, origin, positions = arrays
         fits = (
-            complete
-            and total.ndim == 2
+            total.ndim == 2
             and total.dtype == np.complex64
             and weight.dtype == np.float32
             and weight.shape == total.shape
@@ -256,5 +274,5 @@ class WatchState:
             and all(np.isfinite(array).all() for array in arrays)
         )
         if not fits:
-            raise UserError(f"{path}: is damaged, or of another version")
+            raise damaged
         return cls(path, about, total, weight, origin, positions)

@@ -85,8 +85,8 @@ def train(
 ) -> list[Trained]:
     """Train the configuration's network on `dataset.train`, once for each of its seeds.
 
-    Same seed, same machine, same result, whatever the other seeds: bit for bit on a CPU, to rounding
-    on a GPU, whose libraries may sum in the order in which kernels happen to end.
+    Same seed, same machine, same result, whatever the other seeds. On a CPU that holds bit for bit,
+    on a GPU to rounding: its libraries may sum in the order in which kernels happen to end.
 
     Args:
         captured: whether steps are recorded once and replayed, those of all seeds at once, or of as
