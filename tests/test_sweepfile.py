@@ -16,6 +16,7 @@ from agent.study.folder import MARKER, check_study, newest_study, open_study, re
 from agent.study.sweepfile import Range, Sweep, parse_sweep, point_name, points, read_sweep
 from fno_runner.config import RunConfig, load_config
 from fno_runner.errors import UserError
+from fno_runner.identity import run_id
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,6 +82,15 @@ def test_the_projection_study_differs_in_the_conditioning_only() -> None:
     amplitude = points(read_sweep(ROOT / "sweep.yaml"))
     projection = points(read_sweep(ROOT / "sweeps/projection.yaml"))
     assert projection == [{**point, "conditioning": "projection"} for point in amplitude]
+
+
+def test_at_the_default_rate_the_study_of_two_rates_is_that_of_one() -> None:
+    """So that its records count there."""
+    default = RunConfig().learning_rate
+    two = map(load_config, points(read_sweep(ROOT / "sweeps/two-rates.yaml")))
+    at_default = {run_id(config) for config in two if config.learning_rate == default}
+    one = map(load_config, points(read_sweep(ROOT / "sweep.yaml")))
+    assert at_default == {run_id(config) for config in one}
 
 
 @pytest.mark.parametrize("path", [ROOT / "sweep.yaml", *sorted((ROOT / "sweeps").glob("*.yaml"))])
