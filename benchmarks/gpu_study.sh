@@ -17,8 +17,8 @@
 # (default: 8), PARTS (default: all; a list such as "smoke step"), PER_GPU: points of the study at a
 # time on a GPU (default: auto).
 #
-# exit status: 0 all is done · 1 a part failed, the others are done · 3 no CUDA device, or a package is missing · 4 call
-# again
+# exit status: 0 all is done · 1 a part failed, the others are done · 3 no CUDA device, or a package
+# is missing · 4 call again
 set -euo pipefail
 started=$SECONDS
 cd "$(dirname "$0")/.."
