@@ -45,12 +45,18 @@ def fit(
     *,
     batch: int = 100,
     step_size: float = 1.0,
+    momentum: float | None = None,
     device: torch.device | None = None,
 ) -> Fit:
-    """An object by pty-chi's `LSQML` or `EPIE`, from vacuum, the scan's probe held."""
+    """An object by pty-chi's `LSQML` or `EPIE`, from vacuum, the scan's probe held.
+
+    momentum: the gain of LSQML's acceleration, with batches of neighbours (`COMPACT`), which it is
+        meant for; None: neither.
+    """
     start = perf_counter()
+    device = device or torch.device("cpu")
     try:
-        task = task_of(scan, algorithm, epochs, batch, step_size, device or torch.device("cpu"))
+        task = task_of(scan, algorithm, epochs, batch, step_size, device, momentum)
         task.run()
         obj = task.get_data_to_cpu("object", as_numpy=True)[0].astype(np.complex64)
         probe = task.get_data_to_cpu("probe", as_numpy=True)[0].astype(np.complex64) * scan.size
@@ -60,7 +66,13 @@ def fit(
 
 
 def task_of(
-    scan: Scan, algorithm: str, epochs: int, batch: int, step_size: float, device: torch.device
+    scan: Scan,
+    algorithm: str,
+    epochs: int,
+    batch: int,
+    step_size: float,
+    device: torch.device,
+    momentum: float | None = None,
 ) -> Any:
     """Its task, not run yet; the object is the scan's reference, or vacuum where it has none.
 
@@ -79,6 +91,9 @@ def task_of(
     reconstructor = options.reconstructor_options
     reconstructor.num_epochs, reconstructor.batch_size = epochs, batch
     reconstructor.random_seed = 0
+    if momentum is not None:
+        reconstructor.batching_mode = api.BatchingModes.COMPACT
+        reconstructor.momentum_acceleration_gain = momentum
     reconstructor.default_device = api.Devices.GPU if device.type == "cuda" else api.Devices.CPU
     obj = np.ones(scan.shape, np.complex64) if scan.reference is None else scan.reference
     return task_module.PtychographyTask(

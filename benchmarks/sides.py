@@ -148,18 +148,22 @@ def chosen(fit: Callable[..., Fit], scan: Scan) -> Fit:
 
 
 def others(contest: Contest, device: torch.device) -> Mapping[str, list[Entry]]:
-    """pty-chi with the probe held, at its default batch of 100 and at a smaller one."""
+    """pty-chi with the probe held: its defaults, a smaller batch, and what served it best.
+
+    The last is the best of sixteen settings that were tried on the star and on simulated lines
+    (docs/when-a-network.md).
+    """
     scan = replace(contest.kept, reference=None)
     fit = partial(pty_chi.fit, scan, device=device)
+
+    def ladder(algorithm: str, epochs: tuple[int, ...], **how: Any) -> list[Entry]:
+        return [(f"{n} epochs", partial(fit, algorithm, n, **how)) for n in epochs]
+
     return {
-        f"pty-chi {algorithm}, batch {batch}": [
-            (f"{n} epochs", partial(fit, algorithm, n, batch=batch)) for n in epochs
-        ]
-        for algorithm, epochs, batch in (
-            ("LSQML", LSQML, 100),
-            ("LSQML", LSQML, 32),
-            ("EPIE", EPIE, 100),
-        )
+        "pty-chi LSQML, batch 100": ladder("LSQML", LSQML),
+        "pty-chi LSQML, batch 32": ladder("LSQML", LSQML, batch=32),
+        "pty-chi LSQML, momentum": ladder("LSQML", LSQML, momentum=0.5),
+        "pty-chi EPIE, batch 100": ladder("EPIE", EPIE),
     }
 
 

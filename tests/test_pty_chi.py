@@ -43,3 +43,16 @@ def test_its_amplitudes_are_ours(tmp_path: Path) -> None:
 def test_it_is_told_when_it_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pty_chi, "version", lambda name: "9.0")
     assert "9.0" in str(pty_chi.missing())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(pty_chi.missing() is not None, reason=str(pty_chi.missing()))
+def test_momentum_and_batches_of_neighbours_are_asked_for_together(tmp_path: Path) -> None:
+    scan = read_scan(write_raw(tmp_path / "s.npz", simulate_scan(frames=20)))
+    try:
+        task = pty_chi.task_of(scan, "LSQML", 1, 10, 1.0, torch.device("cpu"), momentum=0.5)
+        options = task.reconstructor.options
+        assert options.batching_mode.name == "COMPACT"
+        assert options.momentum_acceleration_gain == 0.5
+    finally:
+        torch.set_default_device(None)
