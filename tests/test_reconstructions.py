@@ -108,6 +108,21 @@ def test_a_row_shares_one_scale_with_its_unit(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in block.axes[:3]] == ["truth", "weak", "right"]
 
 
+@pytest.mark.parametrize("lines", [2, 3, 4])  # quality, configuration, what it was picked for
+def test_titles_stay_on_the_page(lines: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    square = (1 + 0.3j * rng.random((1, HEIGHT, HEIGHT))).astype(np.complex64)
+    arrays = {"object": square, "mask": np.ones(square.shape, bool), "reference": square}
+    read = read_reconstruction(save(tmp_path / "r.npz", **arrays))
+    assert read is not None
+    words = "\n".join(["modes 12 width 8"] * lines)
+    columns = [*[Column(words, read)] * 3, Column(words, read, emphasised=True)]
+    figure = reconstructions_figure([Comparison("", "truth", columns)])
+    titles = [axes.title for block in figure.subfigs for axes in block.axes if axes.get_title()]
+    # Letters are a pixel smaller than their box.
+    assert max(title.get_window_extent().y1 for title in titles) <= figure.bbox.y1 + 1
+
+
 def test_the_same_pictures_give_the_same_file(tmp_path: Path) -> None:
     read = read_reconstruction(save(tmp_path / "r.npz"))
     assert read is not None

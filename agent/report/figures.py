@@ -19,18 +19,20 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 """Colours that the colour-blind tell apart (Okabe and Ito, 2008), its black kept for the front."""
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 DPI = 200
+PAD = 0.08
+"""Around each panel [in]: less, and titles leave the page."""
 MAX_SERIES = 12
 """More series than this are not drawn: a page has an end."""
 
 
 @contextmanager
-def new_figure(width: float, height: float, pad: float = 0.08) -> Iterator[Figure]:
-    """A figure of this size [in] to be filled, with `pad` [in] around its panels.
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size [in] to be filled, with `PAD` around its panels.
 
     It is laid out at the end and only once, whatever the style of who saves it and in which format.
     """
     with matplotlib.style.context(["default", STYLE]):
-        layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad)
+        layout = ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD)
         figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
         yield figure

@@ -25,8 +25,6 @@ COLOURS = "cividis"
 """Its brightness rises evenly, also in grey print, and the colour-blind see what others see."""
 PANEL = 2.1
 """Side of a picture [in]."""
-LINE = 0.14
-"""Height of a line above a column [in]."""
 THUMBNAIL = 196
 """Longer side of a picture in a page [px]."""
 MAX_PIXELS = 2**26
@@ -109,12 +107,8 @@ def reconstructions_figure(comparisons: Sequence[Comparison]) -> Figure:
     shown = comparisons[:MOST_OBJECTS]
     rows = [3 if comparison.kind else 2 for comparison in shown]
     columns = [len(comparison.columns) + bool(comparison.kind) for comparison in shown]
-    lines = sum(
-        1 + max(column.title.count("\n") for column in comparison.columns) for comparison in shown
-    )
-    width = max(columns) * PANEL + 1.2
-    height = sum(rows) * PANEL + 0.4 * len(rows) + LINE * lines
-    with new_figure(width, height, pad=0.03) as figure:
+    width, height = max(columns) * PANEL + 1.2, sum(rows) * PANEL + 0.8 * len(rows)
+    with new_figure(width, height) as figure:
         blocks = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=rows)
         for comparison, block in zip(shown, blocks[:, 0], strict=True):
             _draw(block, comparison)
