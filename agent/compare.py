@@ -13,10 +13,11 @@ import pandas as pd
 from rich.console import Console
 
 from agent.analysis.comparison import as_table, compare
-from agent.export import read_local
 from agent.report.compare_page import print_comparison, render_comparison
 from agent.study.csv_files import as_csv
+from agent.study.folder import read_study
 from agent.study.quality import PHASE_SSIM, R_HELD_OUT, numbers
+from agent.study.retimes import runs_of
 from fno_runner.cli import Parser, command
 from fno_runner.errors import UserError
 from fno_runner.files import make_folder, write_text_atomically
@@ -69,7 +70,8 @@ def _runs(study: Path) -> pd.DataFrame:
     Raises:
         UserError: it is no study, or has no run.
     """
-    runs = read_local(study).table
+    read_study(study)
+    runs = runs_of(study)
     if runs.empty:
         raise UserError(f"{study}: no run to compare")
     return runs

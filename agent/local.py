@@ -21,8 +21,7 @@ from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import Queue, check_storage, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
 from agent.study.folder import STUDIES, check_study, open_study
-from agent.study.records import read_records, table
-from agent.study.retimes import prefer_retimed
+from agent.study.retimes import runs_of
 from agent.study.sweepfile import Point, Sweep, point_name, read_sweep, values_in_words
 from fno_runner.cli import Parser, command, count_of, lines_to
 from fno_runner.config import N, load_config
@@ -78,9 +77,7 @@ def _main(args: argparse.Namespace) -> int:
     folder: Path = args.study or STUDIES / sweep.study_id
     if args.settle is not None and args.storage is not None:
         raise UserError("--settle reads the study's records; it needs a folder that all share")
-    settling = settling_of(
-        args, sweep, lambda: prefer_retimed(table(read_records(folder).results), [folder])[0]
-    )
+    settling = settling_of(args, sweep, partial(runs_of, folder))
     grid = named_grid(sweep) if sweep.method == "grid" else None
     check_study(folder, sweep)
     console = Console()

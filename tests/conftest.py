@@ -42,6 +42,14 @@ SIDE = 18
 """Patches along a side of the tiny test raster: 180 px, enough for five scales of SSIM."""
 
 
+BEGIN_FIRST = ("test_wandb_agents.py", "test_end_to_end.py", "test_outages.py", "test_samples.py")
+"""Files of few tests that take long: one begun last would keep a core waiting at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in BEGIN_FIRST)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if faults.injected or faults.fuzzed:
         terminalreporter.section("faults")

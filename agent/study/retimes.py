@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from agent.study.quality import cells
-from agent.study.records import one_line
+from agent.study.records import one_line, read_records, table
 from fno_runner.files import write_text_atomically
 from fno_runner.result import BESIDE_COLUMN
 
@@ -141,7 +141,7 @@ def read_retiming(study: Path) -> Retiming | None:
         raise ValueError(one_line(f"{place}: {first['msg']}" if place else first["msg"])) from None
 
 
-def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.DataFrame, list[str]]:
+def prefer_retimed(runs: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.DataFrame, list[str]]:
     """A table of runs with the times of their studies' retime.json in place of the runs' own.
 
     Two columns more: `timed_by` (run, retime, or None where there is no time), and `trained_on`,
@@ -154,14 +154,14 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
 
     models, remarks = _read(studies)
     known = {run_id for run_id, _ in models}
-    count = len(table)
-    columns: dict[str, list[Any]] = {str(name): table[name].tolist() for name in table}
-    trained_on = cells(table, "device_name")
-    timed_by = [None if time is None else "run" for time in cells(table, "inference_time_s")]
-    runs = zip(*(cells(table, key) for key in ("run_id", "started", "superseded")), strict=True)
+    count = len(runs)
+    columns: dict[str, list[Any]] = {str(name): runs[name].tolist() for name in runs}
+    trained_on = cells(runs, "device_name")
+    timed_by = [None if time is None else "run" for time in cells(runs, "inference_time_s")]
+    names = zip(*(cells(runs, key) for key in ("run_id", "started", "superseded")), strict=True)
     model_of: dict[int, Model] = {}
     outdated = 0
-    for row, (run_id, started, superseded) in enumerate(runs):
+    for row, (run_id, started, superseded) in enumerate(names):
         model = models.get((str(run_id), started))
         if timed_by[row] and model is not None:
             model_of[row], timed_by[row] = model, "retime"
@@ -191,6 +191,12 @@ def prefer_retimed(table: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Dat
     if outdated:
         remarks.append(f"{outdated} of {count} rows are of another run than their retimed model")
     return pd.DataFrame(columns, dtype=object), remarks
+
+
+def runs_of(study: Path) -> pd.DataFrame:
+    """The table of the runs in a study's folder, with the times that were taken again."""
+    runs, _ = prefer_retimed(table(read_records(study).results), [study])
+    return runs
 
 
 def _read(studies: Iterable[Path]) -> tuple[dict[tuple[str, str | None], Model], list[str]]:
