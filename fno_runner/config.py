@@ -66,6 +66,11 @@ class RunConfig(BaseModel):
     learning_rate: float = Field(
         3e-3, gt=0, le=1, description="highest learning rate of the one-cycle schedule"
     )
+    rate_scaling: Literal["none", "fan_in"] = Field(
+        "none",
+        description="fan_in: weights that sum over n > 32 channels learn at 32 / n of the rate, so "
+        "that one learning_rate suits every width and every level of a hybrid (muP)",
+    )
     grad_clip: float = Field(1.0, gt=0, description="a longer gradient is scaled down to this norm")
     loss: Literal["mae", "poisson"] = Field(
         "mae",

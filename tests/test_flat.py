@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.reconstruct.weights import load_weights, write_weights
+from fno_runner.reconstructor import Reconstructor
 from fno_runner.train.flat import FlatWeights
 from fno_runner.train.network import build_model
+from fno_runner.train.rates import names_of_shares
 from tests.test_step import make_network
 
 CPU = torch.device("cpu")
@@ -22,15 +25,27 @@ def changed(config: RunConfig, **changes: object) -> RunConfig:
     return RunConfig.model_validate({**config.model_dump(), **changes})
 
 
+SCALING = pytest.mark.parametrize("scaling", ["none", "fan_in"])
+
+
+def flat(model: Reconstructor, scaling: Literal["none", "fan_in"]) -> FlatWeights:
+    return FlatWeights(model, names_of_shares(model, scaling))
+
+
+@SCALING
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 def test_a_row_holds_each_weight_once_and_where_fast_kernels_want_it(
-    architecture: str, tiny: Dataset, tiny_config: RunConfig
+    architecture: str, scaling: Literal["none", "fan_in"], tiny: Dataset, tiny_config: RunConfig
 ) -> None:
-    config = changed(tiny_config, architecture=architecture, width=8)
+    config = changed(tiny_config, architecture=architecture, width=24)
     model, plain = (build_model(config, tiny, CPU) for _ in range(2))
-    weights = FlatWeights(model)
-    assert len(weights.row) == sum(weight.numel() for weight in plain.parameters())
-    named = weights.named(weights.row.detach())
+    rows = flat(model, scaling).rows.values()
+    assert (len(rows) > 1) == (scaling == "fan_in" and architecture == "hybrid")
+    count = sum(len(row.numbers) for row in rows)
+    assert count == sum(weight.numel() for weight in plain.parameters())
+    named: dict[str, torch.Tensor] = {}
+    for row in rows:
+        named |= row.named(row.numbers.detach())
     for name, weight in plain.named_parameters():
         ours = model.get_parameter(name)
         assert torch.equal(ours, weight) and ours.stride() == weight.stride(), name
@@ -38,40 +53,50 @@ def test_a_row_holds_each_weight_once_and_where_fast_kernels_want_it(
         if weight.numel() % 64 == 0:
             assert ours.storage_offset() % 64 == 0, name
     with torch.no_grad():
-        weights.row.add_(1.0)
+        for row in rows:
+            row.numbers.add_(1.0)
     for name, weight in plain.named_parameters():
         torch.testing.assert_close(model.get_parameter(name), weight + 1)
 
 
+@SCALING
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_row_predicts_what_its_model_does(
-    architecture: str, precision: str, tiny: Dataset, tiny_config: RunConfig
+    architecture: str,
+    precision: str,
+    scaling: Literal["none", "fan_in"],
+    tiny: Dataset,
+    tiny_config: RunConfig,
 ) -> None:
     """In bf16, too, bit for bit: a cast of all weights at once is that of each in autocast."""
-    config = changed(tiny_config, architecture=architecture, precision=precision)
+    config = changed(tiny_config, architecture=architecture, precision=precision, width=24)
     model = build_model(config, tiny, CPU)
-    weights = FlatWeights(model)
+    weights = flat(model, scaling)
     batch = Inputs.of(tiny.train, 0.5, CPU).batch(torch.arange(8))
     expected, predicted = model(*batch), weights.forward(*batch)
     assert torch.equal(predicted, expected)
     given = torch.randn_like(predicted)
     expected.backward(given)
-    gradient = torch.autograd.grad(predicted, weights.row, given)[0]
+    rows = list(weights.rows.values())
+    gradients = torch.autograd.grad(predicted, [row.numbers for row in rows], given)
     rounding = 1e-6 if precision == "float32" else 2**-8  # of sums that are bf16 there
-    for name, ours in weights.named(gradient).items():
-        theirs = model.get_parameter(name).grad
-        assert theirs is not None
-        assert (ours - theirs).norm() <= rounding * theirs.norm(), name
+    for row, gradient in zip(rows, gradients, strict=True):
+        for name, ours in row.named(gradient).items():
+            theirs = model.get_parameter(name).grad
+            assert theirs is not None
+            assert (ours - theirs).norm() <= rounding * theirs.norm(), name
 
 
+@SCALING
 @pytest.mark.parametrize("grad_clip", [0.02, 1e3], ids=["clipped", "whole"])
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 def test_a_flat_step_is_a_step(
-    architecture: str, grad_clip: float, tiny: Dataset, tiny_config: RunConfig
+    architecture: str, grad_clip: float, scaling: str, tiny: Dataset, tiny_config: RunConfig
 ) -> None:
-    """Clipping and Adam over one row, against PyTorch's over a list of weights."""
-    config = changed(tiny_config, architecture=architecture, grad_clip=grad_clip)
+    """Clipping and Adam over rows, against PyTorch's over a list of weights."""
+    how = {"architecture": architecture, "grad_clip": grad_clip, "rate_scaling": scaling}
+    config = changed(tiny_config, width=24, **how)
     flat, plain = (make_network(config, tiny, flat=way) for way in (True, False))
     for rows in torch.arange(64).split(16):
         ours, theirs = flat.step(rows), plain.step(rows)

@@ -163,20 +163,49 @@ def test_the_checks_themselves_can_fail() -> None:
 
 
 def test_our_adam_is_pytorch_s() -> None:
+    """Also where some weights learn at a share of the rate."""
     torch.manual_seed(0)
-    start, gradients = torch.randn(5, 7), torch.randn(4, 5, 7)
+    start, gradients = torch.randn(2, 5, 7), torch.randn(4, 2, 5, 7)
     rate = torch.tensor(0.1, dtype=torch.float64)
-    weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
-    ours, theirs = Adam([weights[0]], rate), torch.optim.Adam([weights[1]], lr=0.1, fused=True)
+    mine, others = ([torch.nn.Parameter(weight.clone()) for weight in start] for _ in range(2))
+    shares = {1.0: mine[:1], 0.25: mine[1:]}
+    groups = [{"params": others[:1], "lr": 0.1}, {"params": others[1:], "lr": 0.025}]
+    ours, theirs = Adam(shares, rate), torch.optim.Adam(groups, fused=True)
     for number, gradient in enumerate(gradients):
         rate.fill_(0.1 / (1 + number))
-        theirs.param_groups[0]["lr"] = 0.1 / (1 + number)
-        for weight, optimiser in zip(weights, (ours, theirs), strict=True):
+        for group, share in zip(theirs.param_groups, shares, strict=True):
+            group["lr"] = share * 0.1 / (1 + number)
+        for weights, optimiser in zip((mine, others), (ours, theirs), strict=True):
             optimiser.zero_grad()
-            (weight * gradient).sum().backward()
+            (torch.stack(weights) * gradient).sum().backward()  # type: ignore[arg-type]
             optimiser.step()
-    ends = [weight.detach() for weight in weights]
-    assert torch.equal(*ends) and not torch.equal(ends[0], start)
+    for weight, other, first in zip(mine, others, start, strict=True):
+        assert torch.equal(weight, other) and not torch.equal(weight, first)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_wide_layer_s_weights_learn_at_a_share_of_the_rate(
+    flat: bool, tiny: Dataset, tiny_config: RunConfig
+) -> None:
+    """Adam's first step moves a weight by the rate, unless its gradient is near nothing."""
+    config = tiny_config.model_copy(
+        update={"architecture": "hybrid", "width": 32, "grad_clip": 1e9, "rate_scaling": "fan_in"}
+    )
+    network = make_network(config, tiny, flat=flat)
+    before = {name: weight.clone() for name, weight in network.model.state_dict().items()}
+    network.step(torch.arange(16))
+    moved = {
+        name: float((weight - before[name]).abs().max()) / config.learning_rate
+        for name, weight in network.model.state_dict().items()
+    }
+    shares = {
+        "lift.0.weight": 1, "lift.2.weight": 1, "encoder.0.spectral.weight": 1, "down.0.weight": 1,
+        "encoder.1.spectral.weight": 1 / 2, "encoder.1.local.weight": 1 / 2,
+        "bottleneck.spectral.weight": 1 / 2, "bottleneck.local.bias": 1, "up.0.weight": 1 / 2,
+        "merge.0.0.weight": 1 / 2, "merge.0.2.weight": 1, "head.weight": 1,
+    }  # fmt: skip
+    for name, share in shares.items():
+        assert moved[f"network.{name}"] == pytest.approx(share, rel=0.05), name
 
 
 def test_a_run_does_not_import_the_compiler() -> None:

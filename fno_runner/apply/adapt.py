@@ -30,6 +30,7 @@ from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RECON, Metrics, RunResult, write_result
 from fno_runner.score.metrics import r_factor
+from fno_runner.train.rates import names_of_shares
 
 log = logging.getLogger("fno_runner")
 
@@ -94,11 +95,15 @@ def _train(
     loss_of = LOSSES[config.loss]
     for name, layer in network.network.named_children():
         layer.requires_grad_(layers == "all" or name in LAST)
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    optimiser = torch.optim.Adam(weights, rate)
+    of_shares = {
+        share: [weight for weight in map(network.get_parameter, names) if weight.requires_grad]
+        for share, names in names_of_shares(network, config.rate_scaling).items()
+    }
+    weights = [weight for some in of_shares.values() for weight in some]
+    optimiser = torch.optim.Adam([{"params": some} for some in of_shares.values()], rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
-        max_lr=rate,
+        max_lr=[share * rate for share in of_shares],
         total_steps=max(math.ceil(count / config.batch_size) * epochs, 2),
         pct_start=0.2,
         cycle_momentum=False,

@@ -16,7 +16,8 @@ SHOWN = (
 """Metrics of the card, where there are any."""
 KEYS = (
     *("architecture", "input_transform", "conditioning", "modes", "width", "blocks", "cnn_blocks"),
-    *("patch_size", "bin", "epochs", "batch_size", "learning_rate", "loss", "precision", "seed"),
+    *("patch_size", "bin", "epochs", "batch_size", "learning_rate", "rate_scaling", "loss"),
+    *("precision", "seed"),
 )
 """What the card says of the configuration; all of it is in result.json."""
 AGAINST = {

@@ -18,8 +18,9 @@ from fno_runner.data.source import Hints
 
 NOT_OF_DATA = {
     *("architecture", "input_transform", "conditioning", "modes", "width", "blocks", "cnn_blocks"),
-    *("epochs", "batch_size", "learning_rate", "grad_clip", "loss", "seed", "replicates"),
-    *("train_patterns", "precision", "infer_batch_size", "overlap_passes", "device", "output_dir"),
+    *("epochs", "batch_size", "learning_rate", "rate_scaling", "grad_clip", "loss", "seed"),
+    *("replicates", "train_patterns", "precision", "infer_batch_size", "overlap_passes", "device"),
+    "output_dir",
 }
 """The keys that leave the data as they are. A new key counts as one that does not."""
 

@@ -34,6 +34,7 @@ class SpectralConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, modes: int, size: int) -> None:
         """`size`: side of the square grid [px] that the layer will see."""
         super().__init__()
+        self.in_channels = in_channels
         self.rows = min(modes, size)
         self.cols = min(modes // 2 + 1, size // 2 + 1)
         # As neuraloperator: variance 2 / (in + out), on the real and the imaginary part together.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import unwrap
 from typing import Any
 
@@ -19,18 +19,25 @@ class Adam(torch.optim.Adam):
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
     zero_grad = unwrap(torch.optim.Adam.zero_grad)
-    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    _update = unwrap(torch.optim.Adam.step)
 
     grad_scale: Tensor | None = None
     """What the fused update divides the gradient by, float32 (); PyTorch's scaler of gradients sets
     it on the optimiser likewise."""
 
-    def __init__(self, parameters: Sequence[Tensor], rate: Tensor) -> None:
-        """`rate`: the learning rate, float (); each step reads it anew, a captured one too."""
-        on_gpu = parameters[0].is_cuda
-        super().__init__(parameters, lr=0.0, capturable=on_gpu, fused=True)
-        self.param_groups[0]["lr"] = rate
-        for parameter in parameters:
+    def __init__(self, weights: Mapping[float, Sequence[Tensor]], rate: Tensor) -> None:
+        """
+        Args:
+            weights: those that learn at a share of the rate, by this share.
+            rate: the learning rate, float (); each step reads it anew, a captured one too.
+        """
+        self._rate, self._shares = rate, tuple(weights)
+        everything = [weight for some in weights.values() for weight in some]
+        groups = [{"params": list(some)} for some in weights.values()]
+        super().__init__(groups, lr=0.0, capturable=everything[0].is_cuda, fused=True)
+        for group, share in zip(self.param_groups, self._shares, strict=True):
+            group["lr"] = rate if share == 1 else torch.zeros_like(rate)
+        for parameter in everything:
             # Moments are stored in the order in which the parameter's numbers are: a fused update
             # walks all three side by side.
             self.state[parameter] = {
@@ -39,15 +46,24 @@ class Adam(torch.optim.Adam):
                 "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
             }
 
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every weight."""
+        for group, share in zip(self.param_groups, self._shares, strict=True):
+            if share != 1:
+                torch.mul(self._rate, share, out=group["lr"])
+        self._update()
+
     def clip(self, longest: float) -> None:
         """Let the next update take a gradient of at most this norm."""
-        weights = self.param_groups[0]["params"]
-        if len(weights) > 1:
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        if len(weights) > len(self.param_groups):
             torch.nn.utils.clip_grad_norm_(weights, longest)
         else:
-            # The update divides by this on its way, which saves a pass over all weights.
-            excess = torch.linalg.vector_norm(weights[0].grad) / longest
-            self.grad_scale = excess.clamp_min(1.0)
+            # Rows: the update divides by this on its way, which saves a pass over all weights.
+            norms = [torch.linalg.vector_norm(row.grad) for row in weights]
+            norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+            self.grad_scale = (norm / longest).clamp_min(1.0)
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
         """Fill the lists of what is updated: weights, gradients, both moments, and others.

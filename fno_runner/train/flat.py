@@ -1,4 +1,4 @@
-"""All weights of a network in one row, so that what is done to each weight is one kernel's work.
+"""The weights of a network in a row, so that what is done to each weight is one kernel's work.
 
 A GPU's step is bound by the number of its kernels. All weights in a row are cast to bfloat16 at
 once, their gradients are cast back at once, and one norm and one update do for all of them.
@@ -6,6 +6,7 @@ once, their gradients are cast back at once, and one norm and one update do for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,38 +43,52 @@ class _Place:
         return numbers.view([self.shape[axis] for axis in self.axes]).permute(back)
 
 
-class FlatWeights:
-    """The weights of a model in a row; the model's own become views of it.
+class Row:
+    """Some weights of a model in a row; the model's own become views of it.
 
-    row: float32 (P,), the one parameter that is trained.
+    numbers: float32 (P,), the parameter that is trained in their place.
     """
 
-    def __init__(self, model: Reconstructor) -> None:
-        self._model = model
-        parameters = dict(model.named_parameters())
-        names = sorted(parameters, key=lambda name: -_alignment(parameters[name].numel()))
-        self._places = {name: _Place.of(parameters[name]) for name in names}
-        numbers = [place.numbers(parameters[name]) for name, place in self._places.items()]
-        self.row = nn.Parameter(torch.cat([part.detach() for part in numbers]))
-        for name, view in self.named(self.row.detach()).items():
-            parameters[name].data = view
-        self._type = model.product_type
-        self._constants = {
-            name: constant.to(self._type) for name, constant in model.network_constants().items()
-        }
+    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """`weights`: by the model's names."""
+        names = sorted(weights, key=lambda name: -_alignment(weights[name].numel()))
+        self._places = {name: _Place.of(weights[name]) for name in names}
+        parts = [place.numbers(weights[name]) for name, place in self._places.items()]
+        self.numbers = nn.Parameter(torch.cat([part.detach() for part in parts]))
+        for name, view in self.named(self.numbers.detach()).items():
+            weights[name].data = view
 
-    def named(self, row: Float[Tensor, " p"]) -> dict[str, Tensor]:
-        """Views of a row, of weights or of what belongs to each of them, by the model's names."""
-        parts = row.split([place.shape.numel() for place in self._places.values()])
+    def named(self, numbers: Float[Tensor, " p"]) -> dict[str, Tensor]:
+        """Views of such a row, of weights or of what belongs to each of them, by their names."""
+        parts = numbers.split([place.shape.numel() for place in self._places.values()])
         return {
             name: place.view(part)
             for (name, place), part in zip(self._places.items(), parts, strict=True)
         }
 
+
+class FlatWeights:
+    """The weights of a model, those that learn at one rate in one row."""
+
+    def __init__(self, model: Reconstructor, names_by_share: Mapping[float, Sequence[str]]) -> None:
+        """`names_by_share`: as `fno_runner.train.rates` gives it."""
+        self._model = model
+        weights = dict(model.named_parameters())
+        self.rows = {
+            share: Row({name: weights[name] for name in names})
+            for share, names in names_by_share.items()
+        }
+        self._type = model.product_type
+        self._constants = {
+            name: constant.to(self._type) for name, constant in model.network_constants().items()
+        }
+
     def forward(self, *batch: Tensor) -> Tensor:
-        """What the model's `forward` gives of these arguments, as a function of `row`."""
-        weights = self.named(self.row.to(self._type))
-        predicted: Tensor = functional_call(self._model, weights | self._constants, batch)
+        """What the model's `forward` gives of these arguments, as a function of the rows."""
+        given = dict(self._constants)
+        for row in self.rows.values():
+            given |= row.named(row.numbers.to(self._type))
+        predicted: Tensor = functional_call(self._model, given, batch)
         return predicted
 
 

@@ -17,6 +17,7 @@ from fno_runner.reconstructor import Reconstructor, factor_to_unit, input_scale_
 from fno_runner.train.adam import Adam
 from fno_runner.train.flat import FlatWeights
 from fno_runner.train.progress import Progress
+from fno_runner.train.rates import names_of_shares
 
 VALIDATION = 0.05
 """The share of the training patterns that the best state is chosen by."""
@@ -75,9 +76,17 @@ class Network:
         self._inputs = replace(inputs, scale=scale)
         self._to_unit = factor_to_unit(inputs.probe)
         self._loss_of = LOSSES[config.loss]
-        weights = FlatWeights(self.model) if flat else None
-        self._predict = self.model if weights is None else weights.forward
-        trained = list(self.model.parameters()) if weights is None else [weights.row]
+        names_by_share = names_of_shares(self.model, config.rate_scaling)
+        if flat:
+            weights = FlatWeights(self.model, names_by_share)
+            self._predict = weights.forward
+            trained = {share: [row.numbers] for share, row in weights.rows.items()}
+        else:
+            self._predict = self.model
+            trained = {
+                share: [self.model.get_parameter(name) for name in names]
+                for share, names in names_by_share.items()
+            }
         self._optimiser = Adam(trained, rate)
         self.progress = Progress(self.model, self._optimiser, config.seed, config.infer_batch_size)
 
