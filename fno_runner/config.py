@@ -68,8 +68,8 @@ class RunConfig(BaseModel):
     )
     rate_scaling: Literal["none", "fan_in"] = Field(
         "none",
-        description="fan_in: weights that sum over n > 32 channels learn at 32 / n of the rate, so "
-        "that one learning_rate suits every width and every level of a hybrid (muP)",
+        description="fan_in: weights that sum over more channels than those of the first level (or "
+        "than 32) learn at a share of the rate (muP), so that all levels of a hybrid learn alike",
     )
     grad_clip: float = Field(1.0, gt=0, description="a longer gradient is scaled down to this norm")
     loss: Literal["mae", "poisson"] = Field(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -28,18 +27,18 @@ def changed(config: RunConfig, **changes: object) -> RunConfig:
 SCALING = pytest.mark.parametrize("scaling", ["none", "fan_in"])
 
 
-def flat(model: Reconstructor, scaling: Literal["none", "fan_in"]) -> FlatWeights:
-    return FlatWeights(model, names_of_shares(model, scaling))
+def flat(model: Reconstructor, config: RunConfig) -> FlatWeights:
+    return FlatWeights(model, names_of_shares(model, config))
 
 
 @SCALING
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 def test_a_row_holds_each_weight_once_and_where_fast_kernels_want_it(
-    architecture: str, scaling: Literal["none", "fan_in"], tiny: Dataset, tiny_config: RunConfig
+    architecture: str, scaling: str, tiny: Dataset, tiny_config: RunConfig
 ) -> None:
-    config = changed(tiny_config, architecture=architecture, width=24)
+    config = changed(tiny_config, architecture=architecture, width=24, rate_scaling=scaling)
     model, plain = (build_model(config, tiny, CPU) for _ in range(2))
-    rows = flat(model, scaling).rows.values()
+    rows = flat(model, config).rows.values()
     assert (len(rows) > 1) == (scaling == "fan_in" and architecture == "hybrid")
     count = sum(len(row.numbers) for row in rows)
     assert count == sum(weight.numel() for weight in plain.parameters())
@@ -65,14 +64,15 @@ def test_a_row_holds_each_weight_once_and_where_fast_kernels_want_it(
 def test_a_row_predicts_what_its_model_does(
     architecture: str,
     precision: str,
-    scaling: Literal["none", "fan_in"],
+    scaling: str,
     tiny: Dataset,
     tiny_config: RunConfig,
 ) -> None:
     """In bf16, too, bit for bit: a cast of all weights at once is that of each in autocast."""
-    config = changed(tiny_config, architecture=architecture, precision=precision, width=24)
+    how = {"architecture": architecture, "precision": precision, "rate_scaling": scaling}
+    config = changed(tiny_config, width=24, **how)
     model = build_model(config, tiny, CPU)
-    weights = flat(model, scaling)
+    weights = flat(model, config)
     batch = Inputs.of(tiny.train, 0.5, CPU).batch(torch.arange(8))
     expected, predicted = model(*batch), weights.forward(*batch)
     assert torch.equal(predicted, expected)

@@ -97,7 +97,7 @@ def _train(
         layer.requires_grad_(layers == "all" or name in LAST)
     of_shares = {
         share: [weight for weight in map(network.get_parameter, names) if weight.requires_grad]
-        for share, names in names_of_shares(network, config.rate_scaling).items()
+        for share, names in names_of_shares(network, config).items()
     }
     weights = [weight for some in of_shares.values() for weight in some]
     optimiser = torch.optim.Adam([{"params": some} for some in of_shares.values()], rate)

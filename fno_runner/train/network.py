@@ -76,7 +76,7 @@ class Network:
         self._inputs = replace(inputs, scale=scale)
         self._to_unit = factor_to_unit(inputs.probe)
         self._loss_of = LOSSES[config.loss]
-        names_by_share = names_of_shares(self.model, config.rate_scaling)
+        names_by_share = names_of_shares(self.model, config)
         if flat:
             weights = FlatWeights(self.model, names_by_share)
             self._predict = weights.forward
