@@ -73,6 +73,7 @@ def test_a_study_of_version_0_1_is_named_by_the_file_without_what_was_added() ->
         content = yaml.safe_load((ROOT / file).read_text())
         assert content["parameters"].pop("precision") == {"value": "bf16"}
         assert content["parameters"].pop("nimgs_test") == {"value": 5}
+        assert content["parameters"].pop("rate_scaling") == {"value": "fan_in"}
         sweep = parse_sweep(content, file)
         assert sweep.study_id.endswith(f"-{of_0_1}")
         assert not read_sweep(ROOT / file).study_id.endswith(f"-{of_0_1}")

@@ -63,10 +63,12 @@ def test_a_run_end_to_end(
         assert result.timing["tf32"] is (precision == "tf32")
 
 
+@pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 def test_replayed_steps_train_as_plain_ones(
-    config: RunConfig, tiny: Dataset, device: torch.device
+    architecture: str, config: RunConfig, tiny: Dataset, device: torch.device
 ) -> None:
-    """The whole batches and, of another size, the last one of an epoch."""
+    """The whole batches and, of another size, the last one of an epoch; a rate for each level."""
+    config = changed(config, architecture=architecture, width=24, rate_scaling="fan_in")
     (replayed,) = train(config, tiny, device)
     (plain,) = train(config, tiny, device, captured=False)
     assert losses(replayed) == pytest.approx(losses(plain), rel=1e-3)
