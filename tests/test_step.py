@@ -20,7 +20,9 @@ from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.train.adam import Adam
+from fno_runner.reconstructor import Reconstructor
 from fno_runner.train.network import Network
+from fno_runner.train.rates import names_of_shares
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,6 +208,13 @@ def test_a_wide_layer_s_weights_learn_at_a_share_of_the_rate(
     }  # fmt: skip
     for name, share in shares.items():
         assert moved[f"network.{name}"] == pytest.approx(share, rel=0.05), name
+
+
+@pytest.mark.parametrize("width", [8, 48])
+def test_all_layers_of_an_fno_learn_at_the_full_rate(width: int, tiny_config: RunConfig) -> None:
+    config = tiny_config.model_copy(update={"width": width, "rate_scaling": "fan_in"})
+    model = Reconstructor(config)
+    assert names_of_shares(model, config) == {1.0: [name for name, _ in model.named_parameters()]}
 
 
 def test_a_run_does_not_import_the_compiler() -> None:
