@@ -19,8 +19,8 @@ from benchmarks.plan import noise
 from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform
-from fno_runner.train.adam import Adam
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.train.adam import Adam
 from fno_runner.train.network import Network
 from fno_runner.train.rates import names_of_shares
 
