@@ -12,6 +12,7 @@ from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.reconstruct.weights import load_weights, write_weights
 from fno_runner.reconstructor import Reconstructor
+from fno_runner.train import rates
 from fno_runner.train.flat import FlatWeights
 from fno_runner.train.network import build_model
 from fno_runner.train.rates import names_of_shares
@@ -27,6 +28,11 @@ def changed(config: RunConfig, **changes: object) -> RunConfig:
 SCALING = pytest.mark.parametrize("scaling", ["none", "fan_in"])
 
 
+@pytest.fixture(autouse=True)
+def every_level_has_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "FULL_RATE_CHANNELS", 4)
+
+
 def flat(model: Reconstructor, config: RunConfig) -> FlatWeights:
     return FlatWeights(model, names_of_shares(model, config))
 
@@ -36,7 +42,7 @@ def flat(model: Reconstructor, config: RunConfig) -> FlatWeights:
 def test_a_row_holds_each_weight_once_and_where_fast_kernels_want_it(
     architecture: str, scaling: str, tiny: Dataset, tiny_config: RunConfig
 ) -> None:
-    config = changed(tiny_config, architecture=architecture, width=24, rate_scaling=scaling)
+    config = changed(tiny_config, architecture=architecture, width=8, rate_scaling=scaling)
     model, plain = (build_model(config, tiny, CPU) for _ in range(2))
     rows = flat(model, config).rows.values()
     assert (len(rows) > 1) == (scaling == "fan_in" and architecture == "hybrid")
@@ -70,7 +76,7 @@ def test_a_row_predicts_what_its_model_does(
 ) -> None:
     """In bf16, too, bit for bit: a cast of all weights at once is that of each in autocast."""
     how = {"architecture": architecture, "precision": precision, "rate_scaling": scaling}
-    config = changed(tiny_config, width=24, **how)
+    config = changed(tiny_config, **how)
     model = build_model(config, tiny, CPU)
     weights = flat(model, config)
     batch = Inputs.of(tiny.train, 0.5, CPU).batch(torch.arange(8))
@@ -96,7 +102,7 @@ def test_a_flat_step_is_a_step(
 ) -> None:
     """Clipping and Adam over rows, against PyTorch's over a list of weights."""
     how = {"architecture": architecture, "grad_clip": grad_clip, "rate_scaling": scaling}
-    config = changed(tiny_config, width=24, **how)
+    config = changed(tiny_config, **how)
     flat, plain = (make_network(config, tiny, flat=way) for way in (True, False))
     for rows in torch.arange(64).split(16):
         ours, theirs = flat.step(rows), plain.step(rows)
