@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,7 @@ def test_a_network_that_diverges_leaves_the_others_alone(
         assert_equal(mixed[k], whole[k])
 
 
-@pytest.mark.parametrize("written", [{0, 1}, {0}, {1}])
 def test_a_captured_training_goes_on_from_its_checkpoints(
-    written: set[int],
     tiny: Dataset,
     tiny_config: RunConfig,
     tmp_path: Path,
@@ -110,20 +109,23 @@ def test_a_captured_training_goes_on_from_its_checkpoints(
     monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
     config = changed(tiny_config, replicates=2, epochs=4, train_patterns=48, batch_size=8)
     whole = train(config, tiny, CPU, captured=True)
-    places = Checkpoints(tmp_path, "a")
 
     def stop(done: int, steps: int, loss: float) -> None:
         if done >= 2 * 15:  # of 6 steps an epoch, of both networks
             raise SystemExit(143)
 
+    left = tmp_path / "left"
     with pytest.raises(SystemExit):
-        train(config, tiny, CPU, captured=True, on_step=stop, checkpoints=places)
-    for seed in {0, 1} - written:
-        (tmp_path / f"cpu-seed-{seed}.safetensors").unlink()
-    resumed = train(config, tiny, CPU, captured=True, checkpoints=places)
-    for ours, theirs in zip(resumed, whole, strict=True):
-        assert_equal(ours, theirs)
-    assert [trained.resumed for trained in resumed] == [3 * (k in written) for k in range(2)]
+        train(config, tiny, CPU, captured=True, on_step=stop, checkpoints=Checkpoints(left, "a"))
+    for written in ({0, 1}, {0}, {1}):
+        places = Checkpoints(tmp_path / str(written), "a")
+        shutil.copytree(left, places.folder)
+        for seed in {0, 1} - written:
+            (places.folder / f"cpu-seed-{seed}.safetensors").unlink()
+        resumed = train(config, tiny, CPU, captured=True, checkpoints=places)
+        for ours, theirs in zip(resumed, whole, strict=True):
+            assert_equal(ours, theirs)
+        assert [trained.resumed for trained in resumed] == [3 * (k in written) for k in range(2)]
 
 
 def test_where_no_graph_can_be_made_the_plain_step_goes_on(
