@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 FAULTS := $(addprefix tests/test_,checkpoint.py exactly_once.py hostile_files.py hostile_scans.py \
   machine_faults.py secrets.py)
 
-# A process of pytest a core, a file of tests in one of them, in the order of tests/conftest.py.
+# As many processes of pytest, and files in the order, as tests/conftest.py has it.
 AT_ONCE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart test test-all test-faults test-gpu lint browser bench lock

@@ -46,6 +46,11 @@ BEGIN_FIRST = ("test_wandb_agents.py", "test_end_to_end.py", "test_outages.py", 
 """Files of few tests that take long: one begun last would keep a core waiting at the end."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two cores: tests wait a seventh of their time, for processes and servers."""
+    return max(2, 3 * (os.cpu_count() or 1) // 2)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in BEGIN_FIRST)
 

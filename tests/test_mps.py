@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,6 @@ import pytest
 from agent.scheduling import mps
 from agent.scheduling.mps import CONTROL, LOGS, MAX_RESTARTS, OWNER, PID_FILE, PIPES, shared_by_mps
 from agent.scheduling.slots import Slot, plan_slots
-from fno_runner.process import ProcessIdentity
 from tests.bench import Bench, is_alive
 
 # Starts a daemon that leaves its caller, with a pid file and a socket in the folder of pipes, and
@@ -212,8 +212,7 @@ def test_the_daemon_of_a_killed_command_is_ended_by_the_next(
     (owner,) = tmp_path.rglob(OWNER)
     with shared_by_mps(TWO_ON_ONE, given, pytest.fail):
         assert is_alive(pid) and len(daemons(tmp_path)) == 2, "a living command's is left alone"
-    me = ProcessIdentity.of(psutil.Process())
-    owner.write_text(owner.read_text().replace(str(me.pid), str(2**22 + 1)))
+    owner.write_text(json.dumps(json.loads(owner.read_text()) | {"pid": 2**22 + 1}))
     with shared_by_mps(TWO_ON_ONE, given, pytest.fail):
         wait_until(lambda: not is_alive(pid))
         assert not owner.exists()
