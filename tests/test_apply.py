@@ -34,6 +34,7 @@ from fno_runner.result import RunResult, SeedResult, run_folder, write_result
 from fno_runner.runner import run
 from fno_runner.scan.iterative import Fit, residual
 from fno_runner.scan.iterative import reconstruct as fit
+from fno_runner.train import rates
 from tests.scans import DISTANCE, PIXEL, Simulated, simulate_scan, write_cxi, write_raw
 from tests.studies import result
 
@@ -380,6 +381,28 @@ def test_adapting_keeps_what_is_better(
     assert main([*again, "--device=cpu"]) == 0
     other = json.loads((tmp_path / "again" / "reconstruction.json").read_text())
     assert other["r_own"] == pytest.approx(record["r_own"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("layers", "of_half"), [("all", True), ("last", False)])
+def test_adapting_a_hybrid_keeps_the_rates_of_its_levels(
+    layers: str, of_half: bool, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second level has twice the channels; the last layers are of the first one."""
+    monkeypatch.setattr(rates, "FULL_RATE_CHANNELS", 4)
+    made: list[torch.optim.Adam] = []
+
+    class Seen(torch.optim.Adam):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(torch.optim, "Adam", Seen)
+    model = untrained(tmp_path, architecture="hybrid", width=4, blocks=2, rate_scaling="fan_in")
+    arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu", "--adapt=1"]
+    assert main([str(model), *arguments, f"--adapt-layers={layers}"]) == 0
+    full, half = made[0].param_groups
+    assert half["max_lr"] == full["max_lr"] / 2 > 0
+    assert full["params"] and bool(half["params"]) == of_half
 
 
 def test_adapting_that_makes_it_worse_is_not_kept(scan_file: Path, tmp_path: Path) -> None:
