@@ -16,7 +16,6 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from safetensors.numpy import load_file
 
 from agent.export import export
 from fno_runner.apply.command import main
@@ -34,7 +33,6 @@ from fno_runner.result import RunResult, SeedResult, run_folder, write_result
 from fno_runner.runner import run
 from fno_runner.scan.iterative import Fit, residual
 from fno_runner.scan.iterative import reconstruct as fit
-from fno_runner.train import rates
 from tests.scans import DISTANCE, PIXEL, Simulated, simulate_scan, write_cxi, write_raw
 from tests.studies import result
 
@@ -50,7 +48,11 @@ def scan() -> Simulated:
 
 @pytest.fixture(scope="module")
 def scan_file(scan: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scan")
+    return write_scan(tmp_path_factory.mktemp("scan"), scan)
+
+
+def write_scan(folder: Path, scan: Simulated) -> Path:
+    """The scan as a raw NPZ file that tells its geometry, without an object."""
     told = {"pixel_size_m": PIXEL, "photon_energy_ev": PHOTON, "detector_distance_m": DISTANCE}
     arrays = {name: np.array(value) for name, value in told.items()}
     return write_raw(folder / "s.npz", scan, **arrays, objectGuess=None)
@@ -357,60 +359,3 @@ def test_refining_begins_with_the_networks_object(
     assert residual(Fit(obj, probe[None], scan.positions, 0.0, ()), written_fit) == pytest.approx(
         record["r"], rel=1e-5
     )
-
-
-@pytest.mark.parametrize(("layers", "binning"), [("all", 1), ("last", 2)])
-def test_adapting_keeps_what_is_better(
-    layers: str, binning: int, scan_file: Path, tmp_path: Path
-) -> None:
-    """A wrong level of vacuum is soon right for held-out frames, too; and it is a model again."""
-    model = untrained(tmp_path, vacuum=1.5, learning_rate=0.05, batch_size=8)
-    arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu"]
-    arguments += [f"--bin={binning}", "--adapt=4", f"--adapt-layers={layers}"]
-    assert main([str(model), *arguments]) == 0
-    record = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
-    r = record["adapted"]["r_held_out"]
-    assert len(r) == 5 and min(r) < r[0]
-    adapted = find_model(tmp_path / "out" / "network")
-    assert adapted.record.provenance["adapted_from"] == model.name
-    new, old = (load_file(path / "model.safetensors")
-                for path in (tmp_path / "out" / "network", model))  # fmt: skip
-    changed = {name.split(".")[1] for name in new if (new[name] != old[name]).any()}
-    assert ("blocks" in changed) == (layers == "all") and "head" in changed
-    again = [str(tmp_path / "out" / "network"), str(scan_file), "-o", str(tmp_path / "again")]
-    assert main([*again, "--device=cpu"]) == 0
-    other = json.loads((tmp_path / "again" / "reconstruction.json").read_text())
-    assert other["r_own"] == pytest.approx(record["r_own"], rel=1e-4)
-
-
-@pytest.mark.parametrize(("layers", "of_half"), [("all", True), ("last", False)])
-def test_adapting_a_hybrid_keeps_the_rates_of_its_levels(
-    layers: str, of_half: bool, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its second level has twice the channels; the last layers are of the first one."""
-    monkeypatch.setattr(rates, "FULL_RATE_CHANNELS", 4)
-    made: list[torch.optim.Adam] = []
-
-    class Seen(torch.optim.Adam):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            made.append(self)
-
-    monkeypatch.setattr(torch.optim, "Adam", Seen)
-    model = untrained(tmp_path, architecture="hybrid", width=4, blocks=2, rate_scaling="fan_in")
-    arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu", "--adapt=1"]
-    assert main([str(model), *arguments, f"--adapt-layers={layers}"]) == 0
-    full, half = made[0].param_groups
-    assert half["max_lr"] == full["max_lr"] / 2 > 0
-    assert full["params"] and bool(half["params"]) == of_half
-
-
-def test_adapting_that_makes_it_worse_is_not_kept(scan_file: Path, tmp_path: Path) -> None:
-    model = untrained(tmp_path, learning_rate=1.0)
-    out = tmp_path / "out"
-    assert main([str(model), str(scan_file), "-o", str(out), "--device=cpu", "--adapt=1"]) == 0
-    told = json.loads((out / "reconstruction.json").read_text())["adapted"]
-    assert told["best_epoch"] == int(np.argmin(told["r_held_out"]))
-    new, old = (load_file(path / "model.safetensors") for path in (out / "network", model))
-    same = all((new[name] == old[name]).all() for name in old)
-    assert same == (told["best_epoch"] == 0)
