@@ -27,7 +27,7 @@ folder=${1:-outputs/gpu}
 python=${PYTHON:-.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
 seconds=$((${MINUTES:-8} * 60 - 30))  # the rest is for stopping in good order
-all="smoke step profile replicates inference processes compiled around study export sizes growth"
+all="smoke step profile ways replicates inference processes compiled around study export sizes growth"
 parts=" ${PARTS:-$all} "
 
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
@@ -80,6 +80,7 @@ asked=(--networks fno-32-12,hybrid-64-24)
 part smoke 200 "$python" -m pytest tests/gpu -q -o addopts=-ra -W default -p no:cacheprovider
 part step 150 "${bench[@]}" --only step "${asked[@]}" --output "$folder/step"
 part profile 60 "$python" -m benchmarks.kernels fno-32-12 hybrid-64-24 --device cuda
+part ways 120 "$python" -m benchmarks.ways fno-32-12 hybrid-64-24 --device cuda
 part replicates 90 "${bench[@]}" --only replicates --output "$folder/replicates"
 part inference 90 "${bench[@]}" --only inference "${asked[@]}" --output "$folder/inference"
 part processes 150 "${bench[@]}" --only processes "${asked[@]}" --output "$folder/processes"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import beside, gpu_table, kernels, training
+from benchmarks import beside, gpu_table, kernels, training, ways
 from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement
 from benchmarks.plan import Network, Plan
@@ -17,6 +17,7 @@ from benchmarks.report import write_report
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.train import compiled
 from fno_runner.train.training import REPORT_STEPS
+from tests.cuda_graphs import StandIn
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -37,6 +38,24 @@ def test_the_kernels_of_a_step_are_listed_the_longest_first(
     assert runs["aten::convolution_backward"] == convolutions
     title, *_, last = kernels.table(network, found)
     assert "fno 2/4, bf16" in title and last.endswith("% |")
+
+
+def test_the_other_ways_of_a_step_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two streams in a block with a stand-in for streams, which a CPU's tensors know nothing of."""
+    monkeypatch.setattr(ways, "STEPS", 2)
+    monkeypatch.setattr(ways, "EPOCHS", 1)
+    network = Network("hybrid", 2, 4, batch=2)
+    of_plain = ways.measure(ways.AS_IT_IS, network, CPU)
+    gpu = StandIn(monkeypatch)
+    read_by: list[object] = []
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: read_by.append(stream))
+    of_two = ways.measure("two streams in a block", network, CPU)
+    assert gpu.streams_joined and len(set(read_by)) == 2
+    assert of_two["loss"] == pytest.approx(of_plain["loss"], rel=2e-3) and of_two["step_s"] > 0
+    before = torch.backends.cudnn.benchmark
+    with ways.both():
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
 
 
 def test_without_a_gpu_its_script_says_so() -> None:
