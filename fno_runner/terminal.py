@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -84,6 +86,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         console.print(table)
     if result.error is not None:
         console.print(f"{result.status}: {result.error.message}", markup=False)
+    if result.status in ("collapsed", "diverged"):
+        console.print(_remedy(result.config), markup=False)
     if result.inference_time_s is not None:
         console.print(
             f"{result.model_params:,} parameters · trained in "
@@ -97,6 +101,14 @@ def log_to_terminal() -> None:
     """Show this program's warnings and notes as lines on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("fno_runner").setLevel(logging.INFO)
+
+
+def _remedy(config: Mapping[str, Any]) -> str:
+    """What is worth trying where a network learnt nothing (docs/study/README.md)."""
+    rate = f"try a learning rate below {config['learning_rate']:g}, or another seed"
+    if config["architecture"] == "hybrid" and config.get("rate_scaling", "none") == "none":
+        return f"{rate}; a hybrid mostly wants --rate_scaling fan_in"
+    return rate
 
 
 def _number(value: float | None) -> str:

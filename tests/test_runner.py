@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 from fno_runner.config import RunConfig
@@ -21,7 +23,8 @@ from fno_runner.identity import run_id
 from fno_runner.models import build_network, count_parameters
 from fno_runner.reconstruct.predictor import Predictor
 from fno_runner.result import Metrics, RunResult
-from fno_runner.runner import preflight, run
+from fno_runner.runner import Outcome, preflight, run
+from fno_runner.terminal import print_outcome
 from tests.commands import python_m
 
 FILES = {"result.json", "recon.npz", "recon.png", "model.safetensors", "log.txt"}
@@ -224,6 +227,25 @@ def test_command_line_runs_and_prints_a_table(tiny_config: RunConfig) -> None:
     assert done.returncode == 0, done.stderr
     assert "Pearson" in done.stdout and "parameters" in done.stdout
     assert "epoch 4" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("how", "helps"),
+    [
+        ({"architecture": "hybrid"}, True),
+        ({"architecture": "hybrid", "rate_scaling": "fan_in"}, False),
+        ({"architecture": "fno"}, False),
+    ],
+)
+def test_of_a_network_that_learnt_nothing_the_terminal_says_what_may_help(
+    how: dict[str, object], helps: bool
+) -> None:
+    config = RunConfig.model_validate({**how, "learning_rate": 0.02}).model_dump()
+    result = RunResult(run_id="0" * 12, status="collapsed", config=config)
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_outcome(Outcome(result, Path("run")), console)
+    said = console.export_text()
+    assert "0.02" in said and ("--rate_scaling fan_in" in said) == helps
 
 
 @pytest.mark.parametrize(
