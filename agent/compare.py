@@ -26,8 +26,8 @@ from fno_runner.score.quantities import QUANTITIES, Quantity
 CSV, PAGE = "comparison.csv", "comparison.html"
 
 HELP = """\
-Compare two studies, configuration by configuration, by the seeds that finished in both. The result
-says what changed in quality, in time and in collapses, with 95 % intervals.
+Compare two studies, configuration by configuration, by the seeds that finished in both, on the same
+data. The result says what changed in quality, in time and in collapses, with 95 % intervals.
 
 The command finds in the records which keys tell the studies apart (precision, conditioning, …):
 those that have one value in A and another one in B. Configurations are compared that agree in all
@@ -87,6 +87,8 @@ def _quality(name: str | None, tables: Sequence[pd.DataFrame]) -> Quantity:
     if name is not None:
         if name not in QUANTITIES or QUANTITIES[name].better is None:
             raise UserError(f"--metric {name}: known are {', '.join(sorted(QUANTITIES))}")
+        if QUANTITIES[name].unit == "s":
+            raise UserError(f"--metric {name}: times are compared in any case, on shared devices")
         wanted = [QUANTITIES[name]]
     for quality in wanted:
         if all(np.isfinite(numbers(runs, quality.column)).any() for runs in tables):

@@ -20,6 +20,7 @@ from agent import local
 from agent.analysis.configurations import CONFIGURATION, configurations
 from agent.analysis.means import CONFIDENCE
 from agent.scheduling.slots import add_slot_options, slot_words
+from agent.study.csv_files import as_csv
 from agent.study.quality import numbers, words
 from agent.study.records import read_records, table
 from agent.study.sweepfile import Metric, Sweep, parse_sweep, read_sweep
@@ -31,6 +32,8 @@ from fno_runner.files import make_folder, write_text_atomically
 from fno_runner.score.quantities import QUANTITIES
 
 ROOT = Path("outputs/transfer")
+READING = ("scan_data", "scan_entry")
+"""Keys that say how a scan's file is read: simulated data have none of it."""
 RESAMPLES = 4000
 FEWEST = 4
 """Of fewer configurations no rank correlation says anything."""
@@ -77,9 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.sweep}: method {sweep.method}; only a grid can be run twice")
     if "scan" in sweep.parameters:
         raise UserError(f"{args.sweep}: has a 'scan' already; --scan names it")
+    if "data_seed" in sweep.swept:
+        raise UserError(f"{args.sweep}: sweeps data_seed; a ranking is of one data set")
     if not args.scan.is_file():
         raise UserError(f"{args.scan}: no such file")
-    options = {"scan_data": args.data, "scan_entry": args.entry}
+    options = dict(zip(READING, (args.data, args.entry), strict=True))
     given = {key: text for key, text in options.items() if text is not None}
     size = patch_size_of(RunConfig(scan=str(args.scan), **given))
     on_scan = {"scan": str(args.scan.resolve()), **given}
@@ -113,10 +118,10 @@ def compare(
         UserError: fewer than `FEWEST` configurations have both numbers.
     """
 
+    keys = [key for key in CONFIGURATION if key not in READING]
+
     def by_configuration(configs: pd.DataFrame, metric: Metric) -> dict[tuple[str, ...], float]:
-        means = zip(
-            words(configs, CONFIGURATION), numbers(configs, f"{metric.name}_mean"), strict=True
-        )
+        means = zip(words(configs, keys), numbers(configs, f"{metric.name}_mean"), strict=True)
         return {key: mean for key, mean in means if np.isfinite(mean)}
 
     of_simulation = by_configuration(simulated, measure)
@@ -127,7 +132,7 @@ def compare(
             f"{len(common)} configurations have {measure.name} on simulated data and "
             f"{scan_measure.name} on the scan; at least {FEWEST} are needed"
         )
-    names = dict(zip(words(simulated, CONFIGURATION), simulated["configuration"], strict=True))
+    names = dict(zip(words(simulated, keys), simulated["configuration"], strict=True))
     values = [np.array([means[key] for key in common]) for means in (of_simulation, of_scan)]
     quality = [
         v if m.maximize else -v for v, m in zip(values, (measure, scan_measure), strict=True)
@@ -231,7 +236,7 @@ def _write_csv(transfer: Transfer, folder: Path, measure: Metric, scan_measure: 
         f"simulated_{measure.name}": transfer.simulated,
         f"scan_{scan_measure.name}": transfer.scanned,
     }
-    write_text_atomically(path, pd.DataFrame(columns).to_csv(index=False))
+    write_text_atomically(path, as_csv(pd.DataFrame(columns)))
     return path
 
 

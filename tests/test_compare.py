@@ -13,6 +13,8 @@ from agent.analysis.comparison import compare
 from agent.compare import CSV, PAGE, main
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import table
+from fno_runner.config import RunConfig
+from fno_runner.identity import run_id
 from fno_runner.result import ErrorInfo, RunResult
 from tests.studies import HOSTILE, result, save
 from tests.test_export import rows
@@ -93,6 +95,57 @@ def test_collapses_are_counted_and_enter_no_mean() -> None:
     assert comparison.collapsed_only == (0, 2) and comparison.collapse_p == pytest.approx(0.5)
 
 
+def test_what_was_trained_and_lost_counts_once_a_seed_whatever_it_ended_as() -> None:
+    """Seed 0 diverged in A and collapsed in B; seed 1 failed in A for a reason of the machine."""
+    a = study({32: [0.8, 0.8, 0.8]}, 1.0)
+    b = study({32: [0.01, 0.8, 0.8]}, 1.0, precision="bf16")
+    a[0].status, a[1].status, b[0].status = "diverged", "failed", "collapsed"
+    for record in (*a[:2], b[0]):
+        record.error = ErrorInfo(type="E", message="nothing")
+    comparison = compare(table([*a, a[0]]), table(b), PHASE_SSIM)
+    (row,) = comparison.configurations
+    assert (row.collapsed, row.runs) == ((1, 1), (2, 3))
+    assert comparison.collapsed_only == (0, 0)
+
+
+def test_runs_of_one_seed_are_paired_on_the_same_data() -> None:
+    """Data 'x' are harder than 'y' by 0.2; nothing differs between the studies."""
+
+    def on_both(**changes: Any) -> list[RunResult]:
+        made = []
+        for data_seed, (name, quality) in enumerate((("x", 0.6), ("y", 0.8))):
+            for record in study({32: [quality, quality + 0.01]}, 1.0, **changes):
+                changed = {**record.config, "data_seed": data_seed}
+                record = record.model_copy(update={"config": changed})
+                record.run_id = run_id(RunConfig.model_validate(changed))
+                record.provenance["dataset"] = name
+                made.append(record)
+        return made
+
+    comparison = compare(table(on_both()), table(on_both(precision="bf16")), PHASE_SSIM)
+    (row,) = comparison.configurations
+    assert row.quality.pairs == 4 and row.runs == (4, 4)
+    assert (row.quality.change, row.quality.low, row.quality.high) == (0, 0, 0)
+
+
+def test_times_are_of_pairs_on_one_device() -> None:
+    """Both devices are as fast in both studies; only seed 2 ran on the same one."""
+    devices = {"slow": 10.0, "fast": 0.1}
+    studies = []
+    for names, changes in (
+        (("slow", "fast", "fast"), {}),
+        (("fast", "slow", "fast"), {"precision": "bf16"}),
+    ):
+        records = study({32: [0.8, 0.8, 0.8]}, 1.0, **changes)
+        for record, name in zip(records, names, strict=True):
+            record.provenance["device_name"] = name
+            record.inference_time_s = devices[name]
+        studies.append(table(records))
+    (row,) = compare(studies[0], studies[1], PHASE_SSIM).configurations
+    ratio = row.times["inference_time_s"]
+    assert ratio.pairs == 1 and ratio.change == pytest.approx(1.0)
+
+
 def test_times_of_other_devices_are_not_compared() -> None:
     a, b = study(BEFORE, 1.0), study(AFTER, 0.5, precision="bf16")
     for record in b:
@@ -126,6 +179,7 @@ def test_the_command_writes_a_table_and_a_page_that_fetches_nothing(
         (["{a}", "{other}"], "no configuration in common: A has width 32, 64. B has width 16, 48"),
         (["{a}", "{nothing}"], "not a study"),
         (["{a}", "{a}", "--metric", "ssim"], "--metric ssim: known are"),
+        (["{a}", "{a}", "--metric", "latency_s"], "--metric latency_s: times are compared"),
         (["{a}", "{a}", "--metric", "r_held_out"], "no r_held_out that both studies have"),
     ],
 )

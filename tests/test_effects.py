@@ -49,6 +49,40 @@ def test_marginal_means_and_importance_find_what_was_put_in() -> None:
     assert [e.importance for e in again.effects] == [e.importance for e in compared.effects]
 
 
+def test_importance_is_the_share_of_the_variance_whatever_the_scale_of_a_key() -> None:
+    """A balanced grid whose quality is a sum of two effects: the shares are those of an ANOVA.
+
+    The lowest of four learning rates costs 0.3, each doubling of the width brings 0.05. Over four
+    equal weights the variances are 0.3² · 3/16 and 0.05² · 20/16.
+    """
+    grid = [(rate, width) for rate in (1e-4, 1e-3, 1e-2, 1e-1) for width in (8, 16, 32, 64)]
+    (compared,) = series(
+        table(
+            [
+                run(
+                    number,
+                    1000 * width,
+                    0.5 - 0.3 * (rate == 1e-4) + 0.05 * np.log2(width / 8),
+                    learning_rate=rate,
+                    width=width,
+                )
+                for number, (rate, width) in enumerate(grid, start=1)
+            ]
+        )
+    )
+    importance = {effect.key: effect.importance for effect in compared.effects}
+    variances = 0.3**2 * 3 / 16, 0.05**2 * 20 / 16
+    assert importance["learning_rate"] == pytest.approx(variances[0] / sum(variances), abs=0.01)
+    assert importance["width"] == pytest.approx(variances[1] / sum(variances), abs=0.01)
+
+
+def test_rounding_is_no_effect() -> None:
+    made = [run(n, 1000 * n, 0.7, width=8 * n) for n in range(1, 5)]
+    made.append(run(5, 5000, float(np.nextafter(0.7, 1)), width=40))
+    (compared,) = series(table(made))
+    assert all(np.isnan(effect.importance) for effect in compared.effects)
+
+
 def test_one_seed_has_no_interval_and_a_hole_in_the_grid_is_told() -> None:
     (compared,) = series(table(study(0.005, seeds=1, leave_out=1)))
     assert all(np.isnan(effect.low).all() for effect in compared.effects)

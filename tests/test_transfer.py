@@ -123,6 +123,7 @@ def test_a_grid_is_run_twice_and_compared(
     [
         (SWEEP.replace("grid", "random"), [], "only a grid can be run twice"),
         (SWEEP + "  scan: {value: other.npz}\n", [], "has a 'scan' already"),
+        (SWEEP + "  data_seed: {values: [0, 1]}\n", [], "sweeps data_seed"),
         (SWEEP + "  bin: {value: 2}\n", [], "bin=2: sums pixels of a scan"),
         (SWEEP, ["--metric", "beauty"], "metric 'beauty' is not known"),
     ],
@@ -140,6 +141,19 @@ def test_what_cannot_be_compared_is_refused(
     assert main([str(tmp_path / "grid.yaml"), *given_options]) == 2
     err = capsys.readouterr().err
     assert said in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_how_the_scan_is_read_tells_no_configurations_apart(
+    tmp_path: Path, scan_npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.local.main", stand_in(lambda width, _: 1 / width))
+    (tmp_path / "grid.yaml").write_text(SWEEP)
+    folder = tmp_path / "out"
+    given = [str(tmp_path / "grid.yaml"), "--scan", str(scan_npz), "--folder", str(folder)]
+    assert main([*given, "--data", "amplitude"]) == 0
+    scan = json.loads((folder / "scan.yaml").read_text())
+    assert scan["parameters"]["scan_data"] == {"value": "amplitude"}
+    assert len((folder / "transfer.csv").read_text().splitlines()) == 6
 
 
 def test_both_studies_have_the_size_of_the_scan(

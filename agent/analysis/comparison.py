@@ -1,9 +1,9 @@
-"""What changed between two studies: configuration by configuration, paired by seed."""
+"""What changed between two studies: configuration by configuration, paired by seed and data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,8 @@ Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 TIMES = ("train_time_s", "inference_time_s")
 WATCHED = {"dataset": "data", "validation_object": "validation object", "code": "code"}
 """Columns beside the configuration's in which two studies may differ, and their names."""
+LOST = ("collapsed", "diverged")
+"""What became of a seed that was trained to its end, and learnt nothing."""
 MOST_TOLD = 5
 """Values of a key, and configurations, that a line tells."""
 
@@ -52,8 +54,9 @@ class Compared:
 
     name: what tells it from the others. quality: of seeds that finished in both.
     verdict: of study B, where the adjusted p is below 5 %.
-    times: by column of `TIMES`, of runs on one kind of device.
-    runs, collapsed: how many in A and in B.
+    times: by column of `TIMES`, of seeds that both ran on one kind of device.
+    runs: how many seeds were trained to their end in A and in B; collapsed: how many of them
+        collapsed or diverged.
     """
 
     name: str
@@ -70,8 +73,8 @@ class Comparison:
 
     differ: what tells the studies apart: key → (its values in A, in B).
     overall: of the means of the configurations, each as one pair.
-    collapsed_only: seeds of both that collapsed in A only and in B only; collapse_p: that so uneven
-        a split is chance (McNemar's exact test).
+    collapsed_only: seeds of both that collapsed or diverged in A only and in B only; collapse_p:
+        that so uneven a split is chance (McNemar's exact test).
     only: configurations that one of them lacks, in A and in B.
     """
 
@@ -88,7 +91,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     """Compare two studies' tables of runs.
 
     A key that has one value in A and another one in B tells the studies apart. Configurations match
-    on all other keys, those that either study sweeps among them.
+    on all other keys, those that either study sweeps among them. Their runs are paired by seed, and
+    by data where the studies share some.
 
     Args:
         quality: what they are compared by.
@@ -104,12 +108,14 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
         raise UserError(_nothing_in_common(a, b, keys))
     pairs = [(of_a[configuration], of_b[configuration]) for configuration in common]
     names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
-    changes = _adjusted([_difference(_paired(*pair, quality.column)) for pair in pairs])
+    by = _paired_by(a, b, differ)
+    changes = _adjusted([_difference(_paired(*pair, quality.column, by)) for pair in pairs])
     rows = []
     collapsed_only = [0, 0]
     for name, pair, change in zip(names, pairs, changes, strict=True):
-        lost = [set(runs.loc[runs["status"] == "collapsed", "seed"]) for runs in pair]
-        both = set(pair[0]["seed"]) & set(pair[1]["seed"])
+        lost = [_trained(runs, LOST, by) for runs in pair]
+        ran = [_trained(runs, ("finished", *LOST), by) for runs in pair]
+        both = ran[0] & ran[1]
         for which in (0, 1):
             collapsed_only[which] += len((lost[which] - lost[1 - which]) & both)
         rows.append(
@@ -117,8 +123,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
                 name=name,
                 quality=change,
                 verdict=_verdict(change, quality),
-                times={column: _ratio(_paired_times(*pair, column)) for column in TIMES},
-                runs=(len(pair[0]), len(pair[1])),
+                times={column: _ratio(_paired_times(*pair, column, by)) for column in TIMES},
+                runs=(len(ran[0]), len(ran[1])),
                 collapsed=(len(lost[0]), len(lost[1])),
             )
         )
@@ -188,26 +194,37 @@ def _by_configuration(
     return {key: table.iloc[places] for key, places in sorted(rows.items())}
 
 
-def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
-    """(pairs, 2): the numbers of each seed that finished in both."""
-    of_seed = []
+def _paired_by(
+    a: pd.DataFrame, b: pd.DataFrame, differ: Mapping[str, tuple[list[str], list[str]]]
+) -> list[str]:
+    """The columns in which two runs of a configuration must agree to be a pair."""
+    told = all("dataset" in table and table["dataset"].notna().all() for table in (a, b))
+    return ["seed", "dataset"] if told and "dataset" not in differ else ["seed"]
+
+
+def _trained(
+    runs: pd.DataFrame, statuses: Sequence[str], by: Sequence[str]
+) -> set[tuple[str, ...]]:
+    """What was trained to its end with one of these outcomes, once, however many runs it has."""
+    return set(words(runs[runs["status"].isin(statuses)], by))
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Array:
+    """(pairs, 2): the numbers of what finished in both; of several runs their mean."""
+    means = []
     for runs in (a, b):
-        known = runs[(runs["status"] == "finished") & np.isfinite(numbers(runs, column))]
-        # Of several runs of a seed the first by run_id counts: it is written last.
-        in_order = known.sort_values(["seed", "run_id"], ascending=False)
-        of_seed.append(dict(zip(in_order["seed"], numbers(in_order, column), strict=True)))
-    shared = sorted(of_seed[0].keys() & of_seed[1].keys())
-    return np.array([[values[seed] for values in of_seed] for seed in shared]).reshape(-1, 2)
+        known = runs[runs["status"] == "finished"].assign(number=lambda r: numbers(r, column))
+        means.append(known[np.isfinite(known["number"])].groupby(list(by))["number"].mean())
+    return pd.concat(means, axis=1, join="inner").to_numpy(float)
 
 
-def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str) -> Array:
-    """The same of a time [s], on devices that both ran on; replicates count once: one clock."""
-
-    def on_shared(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-        shared = np.isin(devices(runs), devices(others))
-        return runs.assign(**{column: seconds(runs, column)})[shared].drop_duplicates("run_id")
-
-    return _paired(on_shared(a, b), on_shared(b, a), column)
+def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Array:
+    """The same of a time [s], on the same device; replicates count once: they share a clock."""
+    timed = []
+    for runs in (a, b):
+        on = runs.assign(**{column: seconds(runs, column)}).assign(device=devices(runs))
+        timed.append(on[on["device"] != ""].drop_duplicates("run_id"))
+    return _paired(timed[0], timed[1], column, [*by, "device"])
 
 
 def _difference(pairs: Array) -> Change:

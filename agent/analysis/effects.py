@@ -19,6 +19,8 @@ from fno_runner.score.quantities import Quantity
 FEWEST = 4
 """With fewer configurations nothing is said of importance."""
 SEED = 0
+ROUNDING = 1e-12
+"""Of the largest mean: what is no difference."""
 TREES, DEPTH = 64, 8
 """Of the forest. Deeper trees say the same to two digits and take twice the time."""
 
@@ -102,25 +104,28 @@ def _is_balanced(key: str, varied: dict[str, list[Cell]]) -> bool:
 
 def _importance(varied: dict[str, list[Cell]], means: Array) -> dict[str, float]:
     """optuna's fANOVA over the configurations' means: a forest of `TREES` trees, seeded."""
-    if not varied or len(means) < FEWEST or np.ptp(means) == 0:
+    # Rounding is no difference: a forest of equal leaves explains nothing.
+    if not varied or len(means) < FEWEST or np.ptp(means) <= ROUNDING * np.abs(means).max():
         return dict.fromkeys(varied, math.nan)
     # optuna takes seconds to import, and only an export of enough configurations needs it.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def distribution(column: list[Cell]) -> Any:
-        values = [value for value in column if isinstance(value, int | float)]
-        if len(values) == len(column):
-            return optuna.distributions.FloatDistribution(float(min(values)), float(max(values)))
-        return optuna.distributions.CategoricalDistribution(_in_order(column))
+    def distribution(levels: list[Cell]) -> Any:
+        if all(isinstance(level, int | float) for level in levels):
+            return optuna.distributions.IntDistribution(0, len(levels) - 1)
+        return optuna.distributions.CategoricalDistribution(range(len(levels)))
 
-    choices = {key: distribution(column) for key, column in varied.items()}
+    # Values by their places in order: each weighs the same, however far it is from the next. By
+    # themselves 1e-4 would weigh next to nothing beside 1e-1.
+    levels = {key: _in_order(column) for key, column in varied.items()}
+    choices = {key: distribution(values) for key, values in levels.items()}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params={key: column[row] for key, column in varied.items()},
+                params={key: levels[key].index(column[row]) for key, column in varied.items()},
                 distributions=choices,
                 value=float(mean),
             )
