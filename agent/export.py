@@ -271,7 +271,8 @@ def _parser() -> argparse.ArgumentParser:
         help="where the files go (default: the study's folder; that of a sweep is "
         f"{STUDIES}/SWEEP_ID)")  # fmt: skip
     add("--require-complete", action="store_true",
-        help="exit status 1 unless every point of the grid has a finished run")  # fmt: skip
+        help="exit status 1 where a point of the grid has no run that finished, or that was "
+        "stopped on purpose")  # fmt: skip
     add("--allow-mixed", action="store_true",
         help="take runs of different data, epochs, schema or code, each group compared by "
         "itself")  # fmt: skip

@@ -39,7 +39,7 @@ class Limit:
         """'phase SSIM at least 0.93'."""
         quantity = QUANTITIES[self.column]
         unit = f" {quantity.unit}" if quantity.unit else ""
-        return f"{quantity.label} at {'least' if self.least else 'most'} {self.bound:g}{unit}"
+        return f"{quantity.label} at {'least' if self.least else 'most'} {self.bound:.12g}{unit}"
 
 
 @dataclass(frozen=True)

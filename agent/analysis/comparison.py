@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from agent.analysis.configurations import CONFIGURATION, configuration_names, devices, seconds
+from agent.analysis.configurations import (
+    CONFIGURATION,
+    LOST,
+    configuration_names,
+    devices,
+    seconds,
+)
 from agent.analysis.differences import holm
 from agent.analysis.means import CONFIDENCE
 from agent.study.quality import Array, by_key, numbers, words
@@ -23,8 +29,6 @@ Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 TIMES = ("train_time_s", "inference_time_s")
 WATCHED = {"dataset": "data", "validation_object": "validation object", "code": "code"}
 """Columns beside the configuration's in which two studies may differ, and their names."""
-LOST = ("collapsed", "diverged")
-"""What became of a seed that was trained to its end, and learnt nothing."""
 MOST_TOLD = 5
 """Values of a key, and configurations, that a line tells."""
 

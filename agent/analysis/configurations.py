@@ -36,9 +36,14 @@ TIME = "inference_time_s"
 TIMES = tuple(cost.column for cost in COSTS if cost.unit == "s")
 """Means of these are over runs of one device, and a run counts once however many seeds it has."""
 
+SHORT = 4
+"""Significant digits of a number in a name."""
+
 STATISTICS = ("mean", "std", "low", "high", "n")
 """Of each metric: mean, standard deviation (n − 1), ends of the 95 % interval of the mean,
 how many numbers."""
+LOST = ("collapsed", "diverged")
+"""How a training ends that went on to its end and failed."""
 COLLAPSE = ("collapse", "collapse_low", "collapse_high")
 """The part of the seeds whose training failed, and the ends of its 95 % interval."""
 MOST_PAIRED = 2_000_000
@@ -115,7 +120,7 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         table[key] = [
             next((counts[row] for row in rows if counts[row] is not None), None) for rows in members
         ]
-    table |= dict(zip(COLLAPSE, _collapse(statuses), strict=True))
+    table |= dict(zip(COLLAPSE, _collapse(members, seed, status), strict=True))
     table["time_device"] = [device if rows else "" for rows in timed]
     table["n_timed"] = [len(rows) for rows in timed]
     terms = trend_terms(
@@ -154,12 +159,22 @@ def _allow_for_objects(means: dict[str, Means], samples: list[Array]) -> None:
 
 def configuration_names(configs: pd.DataFrame) -> list[str]:
     """Configurations in a few words each: 'fno sqrt modes 12 width 32', and what else varies."""
-    varied = [key for key in CONFIGURATION if key not in NAMED and key in configs
-              and configs[key].map(str).nunique() > 1]  # fmt: skip
-    return [
-        ", ".join([label(row), *(f"{key} {row[key]}" for key in varied)])
-        for _, row in configs.iterrows()
+    names = [label(row) for _, row in configs.iterrows()]
+    for key in CONFIGURATION:
+        if key not in NAMED and key in configs and configs[key].map(str).nunique() > 1:
+            values = _short(configs[key].tolist())
+            names = [f"{name}, {key} {value}" for name, value in zip(names, values, strict=True)]
+    return names
+
+
+def _short(values: list[Any]) -> list[str]:
+    """Values as texts; numbers with four digits where these tell all of them apart."""
+    texts = list(map(str, values))
+    short = [
+        f"{value:.{SHORT}g}" if isinstance(value, float) and len(text) > SHORT + 2 else text
+        for value, text in zip(values, texts, strict=True)
     ]
+    return short if len(set(short)) == len(set(texts)) else texts
 
 
 def label(run: pd.Series) -> str:
@@ -249,14 +264,20 @@ def seed_means(
     return means(by_seed, scale_of(QUANTITIES[column]), terms, paired)
 
 
-def _collapse(statuses: Sequence[Counter[str]]) -> tuple[list[float], list[float], list[float]]:
+def _collapse(
+    members: Sequence[Sequence[int]], seed: list[Any], status: list[str]
+) -> tuple[list[float], list[float], list[float]]:
     """The part of the seeds that failed to train, with Jeffreys' interval; NaN without a seed.
 
     Brown, Cai & DasGupta, Statistical Science 16 (2001) 101: quantiles of Beta(x + ½, n − x + ½);
     the end is 0 where none failed, and 1 where all did.
+
+    Args:
+        members: for each configuration its rows; a seed counts once however many rows it has.
     """
-    failed = np.array([s["collapsed"] + s["diverged"] for s in statuses], dtype=float)
-    whole = failed + np.array([s["finished"] for s in statuses], dtype=float)
+    lost = [{seed[r] for r in rows if status[r] in LOST} for rows in members]
+    ended = [{seed[r] for r in rows if status[r] in ("finished", *LOST)} for rows in members]
+    failed, whole = (np.array(list(map(len, seeds)), dtype=float) for seeds in (lost, ended))
     with np.errstate(invalid="ignore"):
         part = failed / whole
     law = stats.beta(failed + 0.5, whole - failed + 0.5)
@@ -267,6 +288,13 @@ def _collapse(statuses: Sequence[Counter[str]]) -> tuple[list[float], list[float
     return part.tolist(), low.tolist(), high.tolist()
 
 
-def _natural(name: str) -> str:
+def _natural(name: str) -> list[tuple[int, float, str]]:
     """Numbers within names sort as numbers: width 8 before width 16."""
-    return " ".join(w.zfill(8) if w.isdecimal() else w for w in name.split(" "))
+
+    def place(word: str) -> tuple[int, float, str]:
+        try:
+            return 0, float(word.rstrip(",")), ""
+        except ValueError:
+            return 1, 0.0, word
+
+    return [place(word) for word in name.split(" ")]

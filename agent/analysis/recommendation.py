@@ -134,7 +134,9 @@ def choose_by(finished: pd.DataFrame) -> Choice:
         from_object = np.isfinite(numbers(finished, R_FROM_OBJECT.column))
         by = R_FROM_OBJECT if from_object[scanned].all() else R_HELD_OUT
         return Choice(by, R_HELD_OUT, caveat)
-    if ssim.any() and validated[ssim].all():
+    if not ssim.any():
+        return Choice(PHASE_SSIM, PHASE_SSIM, "")
+    if validated[ssim].all():
         return Choice(VALIDATED_SSIM, PHASE_SSIM, "")
     lacking = f"{int((ssim & ~validated).sum())} of {int(ssim.sum())} finished runs"
     caveat = (
@@ -152,8 +154,7 @@ def recommend(
     in a seed, or does not meet a limit, is no candidate.
 
     Raises:
-        UserError: the price has no sense for the quality, or no configuration has the cost or a
-            limited quantity.
+        UserError: the price has no sense for the quality.
     """
     by = choice.by
     price = choice.price if options.price is None else options.price
@@ -210,10 +211,14 @@ def recommend(
         candidates=np.isfinite(shown),
         left_out=left_out,
         margin=float(gain[best] - gain[config]),
-        provisional=""
-        if scatter_is_known
-        else "each configuration ran with one seed: another seed may change the choice",
+        provisional="" if scatter_is_known else _provisional(configs.table),
     )
+
+
+def _provisional(table: pd.DataFrame) -> str:
+    """Why seeds could change the choice, of configurations of which none has two that finished."""
+    has = "ran with one seed" if numbers(table, "n_runs").max() == 1 else "has one finished seed"
+    return f"each configuration {has}: another seed may change the choice"
 
 
 def _contenders(
@@ -246,26 +251,21 @@ def _candidates(
     cost = QUANTITIES[options.cost]
     paid = _mean(configs, options.cost)
     if not np.isfinite(paid[measured]).any():
-        if options.cost == COST:  # nobody asked for it
-            return NOTHING
-        raise UserError(f"--cost {options.cost}: no finished configuration has it")
+        return NOTHING if options.cost == COST else f"no finished run has {cost.label}"
     leave_out(~(np.isfinite(paid) & (paid > 0)), f"without {cost.label}")
     if not options.allow_collapse:
         failed = (numbers(table, "n_collapsed") + numbers(table, "n_diverged")) > 0
+        finished = int(kept.sum())
         leave_out(failed, "collapsed or diverged in a seed")
-        if not kept.any():
+        if finished and not kept.any():
+            every = "all" if finished == len(names) else "the only"
             return (
-                f"all {len(names)} configurations collapsed or diverged in a seed; "
-                "--allow-collapse chooses among them"
+                f"{every} {finished} configurations to choose from collapsed or diverged in a "
+                "seed; --allow-collapse chooses among them"
             )
     before = kept.copy()
     for limit in options.limits:
         values = _mean(configs, limit.column)
-        if not np.isfinite(values[measured]).any():
-            option = "--at-least" if limit.least else "--at-most"
-            known = [name for name in configs.means if np.isfinite(_mean(configs, name)).any()]
-            raise UserError(f"{option} {limit.column}: no finished configuration has it; "
-                            f"there are {', '.join(known)}")  # fmt: skip
         meets = values >= limit.bound if limit.least else values <= limit.bound
         leave_out(~meets, f"not {limit.words}")
     if not kept.any():
@@ -280,7 +280,8 @@ def _nearest(configs: Configurations, candidates: Mask, limits: Sequence[Limit])
     for limit in limits:
         values = _mean(configs, limit.column)
         short = limit.bound - values if limit.least else values - limit.bound
-        spread = float(np.nanmax(np.abs(values[candidates] - limit.bound), initial=0.0)) or 1.0
+        off = np.abs(values[candidates] - limit.bound)
+        spread = float(off[np.isfinite(off)].max(initial=0.0)) or 1.0
         missed = np.maximum(
             missed, np.where(np.isfinite(short), np.maximum(short, 0), spread) / spread
         )

@@ -110,6 +110,7 @@ def series(table: pd.DataFrame, options: ChoiceOptions | None = None) -> list[Se
         _series(name, table.iloc[rows].reset_index(drop=True), options)
         for name, rows in comparable(table)
     ]
+    _check_known(all_series, options)
     prices = {
         compared.choice.price: compared.choice.by.label
         for compared in all_series
@@ -122,6 +123,27 @@ def series(table: pd.DataFrame, options: ChoiceOptions | None = None) -> list[Se
             raise UserError(f"--{option} {amount:g}: the series are judged by {judged}, which have "
                             "no unit in common; export them apart")  # fmt: skip
     return all_series
+
+
+def _check_known(all_series: Sequence[Series], options: ChoiceOptions) -> None:
+    """Refuse to choose by a cost, or by a limit, of which no series has a number.
+
+    Raises:
+        UserError: it is so.
+    """
+    known = {
+        column
+        for compared in all_series
+        for column, means in compared.of.means.items()
+        if np.isfinite(means.mean).any()
+    }
+    asked = [("--cost", options.cost)] if options.cost != COST else []
+    asked += [("--at-least" if limit.least else "--at-most", limit.column)
+              for limit in options.limits]  # fmt: skip
+    for option, column in asked:
+        if known and column not in known:
+            raise UserError(f"{option} {column}: no finished configuration has it; there "
+                            f"are means of {', '.join(sorted(known))}")  # fmt: skip
 
 
 def comparable(table: pd.DataFrame) -> list[tuple[str, list[int]]]:

@@ -15,10 +15,11 @@ MARK = "'"
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """A table as text: a missing number is NaN, and a text is marked where it needs it."""
+    """A table as text: a missing number is NaN, and a text, a column's name too, is marked where
+    it needs it."""
     # Not by DataFrame.map, which makes 1000 to 1000.0 in a column with a gap.
     cells = [[_marked(cell) for cell in row] for row in table.astype(object).to_numpy().tolist()]
-    marked = pd.DataFrame(cells, columns=table.columns, dtype=object)
+    marked = pd.DataFrame(cells, columns=[_marked(name) for name in table], dtype=object)
     return marked.to_csv(index=False, na_rep="NaN", lineterminator="\n")
 
 
@@ -31,7 +32,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return [
-        {str(key): (cell or "").removeprefix(MARK) for key, cell in row.items()} for row in rows
+        {str(key).removeprefix(MARK): (cell or "").removeprefix(MARK) for key, cell in row.items()}
+        for row in rows
     ]
 
 
