@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fno_runner.data.gridlines import grid_lines_object
-from fno_runner.score.metrics import align, score
+from fno_runner.score.metrics import RELATIVE, align, score
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +104,14 @@ def test_mean_psnr_by_hand() -> None:
 def test_align_leaves_the_amplitude_alone(truth: np.ndarray) -> None:
     (predicted, true), _ = align(2 * truth[0], truth[0], everywhere(truth[0]))
     np.testing.assert_allclose(predicted, 2 * true, rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["modulus", "phase"])
+def test_of_a_truth_that_is_flat_only_errors_have_a_value(truth: np.ndarray, part: int) -> None:
+    """A pure phase object's modulus is 1 to rounding, an absorber's phase 0."""
+    flat = truth / np.abs(truth) if part == 0 else np.abs(truth)
+    metrics = score(truth, flat.astype(np.complex64), everywhere(truth))
+    for name, pair in metrics.items():
+        has_none = name in RELATIVE and (name, part) != ("ssim_2pi", 1)
+        assert np.isnan(pair[part]) == has_none, name
+        assert not np.isnan(pair[1 - part]), name

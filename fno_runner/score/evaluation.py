@@ -18,7 +18,7 @@ from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.stitching import Improve, stitch
 from fno_runner.result import ErrorInfo, Metrics, Pair, RingCurves, SeedResult
 from fno_runner.score.frc import as_curves
-from fno_runner.score.metrics import mean_over_objects, ring_curves, score, score_each
+from fno_runner.score.metrics import RELATIVE, mean_over_objects, ring_curves, score, score_each
 from fno_runner.score.timing import Timing, timed_predict
 from fno_runner.score.without_truth import add_halves, correlate_halves, score_without_truth
 from fno_runner.train.training import Trained
@@ -93,7 +93,8 @@ def evaluate(
     seed.metrics, seed.curves = metrics, curves
     seed.objects = of_objects if len(of_objects) > 1 else []
     if trained.stopped is None:
-        seed.error = _collapse(metrics)
+        # A scan's reference is another method's answer, or a guess: no network is judged by it.
+        seed.error = _collapse(metrics) if dataset.reference_kind == "truth" else None
         seed.status = "collapsed" if seed.error else "finished"
     return Reconstruction(config, objects, mask, timing, curves)
 
@@ -139,9 +140,8 @@ def _check_finite(metrics: Metrics) -> None:
     Raises:
         DivergedError: a metric is no number, though there are numbers that it could be of.
     """
-    # A small object has no five scales, and one that is perfect has no noise.
     values: dict[str, tuple[float | None, ...]] = {
-        name: pair for name, pair in metrics.pairs.items() if name not in ("ms_ssim", "psnr")
+        name: pair for name, pair in metrics.pairs.items() if name not in RELATIVE
     }
     values |= {name: tuple(numbers.values()) for name, numbers in metrics.scan.items()}
     for name, numbers in values.items():
@@ -152,10 +152,10 @@ def _check_finite(metrics: Metrics) -> None:
 
 def _collapse(metrics: Metrics) -> ErrorInfo | None:
     """What is wrong with a phase that recovered nothing, whatever its other metrics say."""
-    if "pearson" not in metrics.pairs:
-        return None
     phase_correlation, phase_spread = (metrics.pairs[key][1] for key in ("pearson", "std_ratio"))
     assert phase_correlation is not None and phase_spread is not None
+    if math.isnan(phase_spread):  # of a truth without a phase
+        return None
     if phase_correlation >= COLLAPSED_PEARSON and phase_spread >= COLLAPSED_STD_RATIO:
         return None
     return ErrorInfo(

@@ -7,6 +7,7 @@ circle, a phase that is flat and empty would score an SSIM of 0.84.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,14 @@ Scores = dict[str, tuple[float, float]]
 
 TRIM = 2
 """Pixels left out at each side before comparing."""
+FLAT = 1e-5
+"""Of its size, or rad: a truth of a smaller range is flat. What is relative to its range, or to how
+it varies, has no value then."""
+RELATIVE = frozenset(
+    {"ssim", "ms_ssim", "psnr", "frc50", "frc_half_bit", "pearson", "std_ratio", "ssim_2pi"}
+)
+"""Metrics that have no value, NaN, where the truth is flat, but for the phase's `ssim_2pi`. Nor have
+`ms_ssim` of a small image and `psnr` of a perfect one."""
 SSIM_WINDOW = 7
 """Side of the window of structural similarity [px]."""
 MS_SSIM_SIDE = 176
@@ -53,7 +62,7 @@ def score(
     correlation with the truth is at least one half, or the half-bit curve (`fno_runner.score.frc`;
     0.5 is the finest there is). std_ratio: spread over the truth's spread. ssim_2pi: structural
     similarity as PtychoPINN's study computes it for the phase ((φ+π)/2π, data range 1), for
-    comparison with it only.
+    comparison with it only. Metrics of `RELATIVE` are NaN where they have no value.
     """
     return mean_over_objects(score_each(predictions, truths, masks))
 
@@ -96,9 +105,18 @@ def ring_curves(
 def _score_one(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> Scores:
     prediction, truth, mask = crop_to(mask, prediction, truth)
     amplitudes, phases = align(prediction, truth, mask)
-    pairs = {
-        name: (metric(*amplitudes, mask), metric(*phases, mask)) for name, metric in METRICS.items()
-    }
+    sizes = float(np.abs(truth[mask]).max()), 1.0  # of the phase a radian
+    flat = [
+        bool(np.ptp(pair[1][mask]) <= FLAT * size)
+        for pair, size in zip((amplitudes, phases), sizes, strict=True)
+    ]
+
+    def value(name: str, part: int) -> float:
+        if name in RELATIVE and flat[part]:
+            return math.nan
+        return METRICS[name](*(amplitudes, phases)[part], mask)
+
+    pairs = {name: (value(name, 0), value(name, 1)) for name in METRICS}
     circle = [np.where(mask, (phase + np.pi) / (2 * np.pi), 0.5) for phase in phases]
     pairs["ssim_2pi"] = (pairs["ssim"][0], _ssim(circle[0], circle[1], mask, 1.0))
     return pairs

@@ -14,6 +14,9 @@ from fno_runner.data.source import Source
 from fno_runner.data.units import HC
 from fno_runner.errors import UserError
 
+SAME = 1e-5
+"""Of its size: an object that varies by less has nothing in it."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -112,10 +115,14 @@ def probe_modes(file: Contents, remarks: list[str], *names: str) -> np.ndarray |
 
 
 def reference_object(file: Contents, remarks: list[str], name: str) -> np.ndarray | None:
-    """The object of this name, (H, W), if the file has one."""
+    """The object of this name, (H, W), if the file has one that is more than a first guess."""
     if not file.has(name):
         return None
-    return usable("object", lambda: single_layer(file, name), remarks)
+    obj = usable("object", lambda: single_layer(file, name), remarks)
+    if obj is not None and np.abs(obj - obj.flat[0]).max() <= SAME * np.abs(obj.flat[0]):
+        remarks.append(f"'{name}' is the same everywhere: a first guess, and no reference")
+        return None
+    return obj
 
 
 def single_layer(file: Contents, name: str) -> np.ndarray:
