@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import math
 import signal
 import sys
@@ -15,6 +16,8 @@ from fno_runner.errors import MachineError, UserError, printable
 
 if TYPE_CHECKING:  # not every program prints with it
     from rich.console import Console
+
+log = logging.getLogger("fno_runner")
 
 P = ParamSpec("P")
 
@@ -137,14 +140,19 @@ def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
             raise UserError(f"unknown argument '{word}': options are --key=value")
         key = word.removeprefix("--").replace("-", "_")
         raise UserError(f"unknown option '{word}'{suggestion(key, RunConfig.model_fields)}")
-    return load_config({key: _convert(key, text) for key, text in vars(values).items()})
+    config = load_config({key: _convert(key, text) for key, text in vars(values).items()})
+    if ignored := config.without_effect:
+        log.warning("%s: no effect on data that are not simulated so", ", ".join(ignored))
+    return config
 
 
 def _convert(key: str, text: str) -> Any:
     """An option's text as its field's type; what is none is refused."""
     field = RunConfig.model_fields[key]
     types = value_types(field)
-    if type(None) in types and text.lower() in ("none", "null", ""):
+    # An empty text is none of a number; for a file it is a variable of the shell that is not set.
+    nothing = ("none", "null") if str in types else ("none", "null", "")
+    if type(None) in types and text.lower() in nothing:
         return None
     for kind in (int, float):
         if kind in types or any(getattr(t, "__origin__", None) is kind for t in types):

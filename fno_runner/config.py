@@ -179,7 +179,7 @@ class RunConfig(BaseModel):
         None,
         min_length=1,
         description="a scan whose probe, sub-pixel positions and counts the data are simulated with"
-        " (its counts unless nphotons is given)",
+        " (its counts unless nphotons is other than its default)",
     )
     data_dir: str = Field(
         "outputs/datasets", min_length=1, description="folder that keeps simulated data"
@@ -252,6 +252,17 @@ class RunConfig(BaseModel):
             )
 
     @property
+    def without_effect(self) -> list[str]:
+        """Keys that are not at their default, and of which these data know nothing."""
+        ignored: tuple[str, ...] = ()
+        if not self.is_simulated:
+            ignored = ("nimgs_train", "nimgs_test", "nphotons", *PROBE)
+        elif self.probe_file is not None:
+            ignored = PROBE
+        fields = type(self).model_fields
+        return [key for key in ignored if getattr(self, key) != fields[key].default]
+
+    @property
     def is_simulated(self) -> bool:
         """Whether this program makes the data."""
         return self.scan is None and self.train_npz is None
@@ -295,6 +306,9 @@ class RunConfig(BaseModel):
         return [self.model_copy(update={"seed": seed, "replicates": 1}) for seed in seeds]
 
 
+PROBE = ("probe_radius", "probe_stop", "probe_defocus", "probe_astigmatism", "probe_coma",
+         "probe_curvature")  # fmt: skip
+"""Keys of the probe that is simulated."""
 PATHS = ("train_npz", "test_npz", "val_npz", "scan", "probe_file", "data_dir", "output_dir")
 """Keys that say where things lie; with `device`, they decide no result."""
 

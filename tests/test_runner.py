@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from fno_runner.cli import parse_config
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import array_names, read_array, write_npz
 from fno_runner.errors import DivergedError, MachineError, UserError
@@ -261,6 +262,7 @@ def test_of_a_network_that_learnt_nothing_the_terminal_says_what_may_help(
         (["--infer-batch-size"], "expected one argument"),
         (["--learning_rate=nan"], "learning_rate=nan: allowed is a number > 0"),
         (["--scan", "missing.npz"], "missing.npz: no such file"),
+        (["--scan="], "scan="),
         (["--train_npz", "x"], "given together"),
     ],
 )
@@ -281,6 +283,16 @@ def test_bad_options_get_one_line(
     assert status == 2
     assert said in err and err.startswith("error: ") and err.count("\n") == 1
     assert not list(tmp_path.rglob("runs"))
+
+
+def test_keys_of_a_simulation_are_told_to_change_nothing_about_a_scan(
+    scan_npz: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["--nphotons=50", "--nimgs_test=7", "--data_seed=3"]
+    parse_config(options, "run", "")
+    assert not caplog.records
+    parse_config([*options, "--scan", str(scan_npz)], "run", "")
+    assert "nimgs_test, nphotons: no effect" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

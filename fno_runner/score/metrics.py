@@ -27,8 +27,8 @@ it varies, has no value then."""
 RELATIVE = frozenset(
     {"ssim", "ms_ssim", "psnr", "frc50", "frc_half_bit", "pearson", "std_ratio", "ssim_2pi"}
 )
-"""Metrics that have no value, NaN, where the truth is flat, but for the phase's `ssim_2pi`. Nor have
-`ms_ssim` of a small image and `psnr` of a perfect one."""
+"""Metrics that have no value, NaN, where the truth is flat, but for the phase's `ssim_2pi`. Neither
+have `ms_ssim` of a small image and `psnr` of a perfect one."""
 SSIM_WINDOW = 7
 """Side of the window of structural similarity [px]."""
 MS_SSIM_SIDE = 176
