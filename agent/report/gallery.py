@@ -64,8 +64,24 @@ class Gallery:
 
     def name(self, of: Representative) -> str:
         """A configuration's name, with its role where a reader should know it."""
-        name = str(self.series.configs["configuration"][of.config])
-        return f"{name} ({of.role})" if of.role in NAMED_ROLES else name
+        role, _, name = self.told(of)
+        return f"{name} ({role})" if role else name
+
+    def told(self, of: Representative, digits: int = 4) -> tuple[str, str, str]:
+        """Its role, empty where no reader asks; what its run reached; its configuration's name.
+
+        Args:
+            digits: of the quality, behind the point.
+        """
+        quality = self.series.reported
+        value = of.run[quality.column]
+        # A collapsed run may have no quality at all.
+        reached = "–" if pd.isna(value) else f"{value:.{digits}f}"
+        return (
+            of.role if of.role in NAMED_ROLES else "",
+            f"{quality.label} {reached}",
+            str(self.series.configs["configuration"][of.config]),
+        )
 
     @property
     def shown(self) -> list[Representative]:
@@ -109,15 +125,12 @@ def comparison(gallery: Gallery) -> Comparison | None:
     if not shown:
         return None
     kinds = {picture.run["metrics_against"] for picture in shown}
-    quality = gallery.series.reported
     columns = []
     for picture in shown:
-        role = f"{picture.role}\n" if picture.role in NAMED_ROLES else ""
-        value = f"{quality.label} {picture.run[quality.column]:.3f}\n"
-        name = _wrapped(gallery.series.configs["configuration"][picture.config])
+        role, reached, name = gallery.told(picture, 3)
+        title = "\n".join(filter(None, [role, reached, _wrapped(name)]))
         reconstruction = gallery.reconstructions[picture.config]
-        emphasised = picture.role == "recommended"
-        columns.append(Column(f"{role}{value}{name}", reconstruction, emphasised))
+        columns.append(Column(title, reconstruction, picture.role == "recommended"))
     return Comparison(gallery.series.name, kinds.pop() if len(kinds) == 1 else None, columns)
 
 

@@ -15,14 +15,14 @@ import pandas as pd
 from markupsafe import Markup
 
 from agent.analysis.choice_options import COST
-from agent.analysis.configurations import TIME, label
+from agent.analysis.configurations import TIME
 from agent.analysis.series import Series
-from agent.report.gallery import NAMED_ROLES, Gallery
+from agent.report.gallery import Gallery
 from agent.report.page_data import page_data, thumbnails
 from agent.report.pareto_plot import against, is_reference
 from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
-from agent.report.terminal import ExportResult
+from agent.report.terminal import ExportResult, unfinished
 from agent.report.words import advice, interval, some_of
 from agent.study.quality import numbers
 from agent.study.sweepfile import Sweep, values_in_words
@@ -120,7 +120,7 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
             _card(series, result.use(series)) for series in result.series[:MOST_ROWS]
         ],
         "galleries": [told for gallery in galleries if (told := _gallery(gallery))],
-        "failures": _failures(material.counted),
+        "failures": unfinished(material.counted, MOST_ROWS, MOST_LETTERS),
         "rejected": refused[:MOST_ROWS],
         "provenance": _provenance(material.table),
         "notes": _notes(result),
@@ -153,12 +153,11 @@ def _card(series: Series, use: str) -> Json:
                 "facts": [("why", series.why_not)]}  # fmt: skip
     row = series.configs.iloc[chosen.config]
     tiles = [
-        {"value": f"{row[COST]:,}", "name": "parameters", "note": ""},
-        *(
-            _tile(series, chosen.config, quality)
-            for quality in dict.fromkeys((series.choice.reported, series.choice.by))
-        ),
+        _tile(series, chosen.config, quality)
+        for quality in dict.fromkeys((series.choice.reported, series.choice.by))
     ]
+    if row[COST] is not None:
+        tiles.insert(0, {"value": f"{row[COST]:,}", "name": "parameters", "note": ""})
     seconds = numbers(series.configs, f"{TIME}_mean")[chosen.config]
     if np.isfinite(seconds):
         tiles.append({"value": f"{seconds:.3g} s", "name": "inference of a test object",
@@ -196,7 +195,6 @@ def _gallery(gallery: Gallery) -> Json | None:
     if not shown:
         return None
     sources = thumbnails(gallery)
-    quality = gallery.series.reported
     first = gallery.reconstructions[shown[0].config]
     pictures = []
     if first.against is not None:
@@ -205,26 +203,11 @@ def _gallery(gallery: Gallery) -> Json | None:
         source = thumbnail(phase, limits_of(phase))
         pictures.append({"source": source, "caption": what, "chosen": False})
     for picture in shown:
-        name = gallery.series.configs["configuration"][picture.config]
-        role = f"{picture.role}: " if picture.role in NAMED_ROLES else ""
-        caption = f"{role}{name}, {quality.label} {picture.run[quality.column]:.4f}"
+        role, reached, name = gallery.told(picture)
+        caption = f"{role}: {name}, {reached}" if role else f"{name}, {reached}"
         chosen = picture.role == "recommended"
         pictures.append({"source": sources[picture.config], "caption": caption, "chosen": chosen})
     return {"name": gallery.series.name, "pictures": pictures}
-
-
-def _failures(runs: pd.DataFrame) -> list[tuple[str, str, str, str]]:
-    """Of each run that did not finish its name, its configuration, its status and its message."""
-    lost = runs[runs["status"] != "finished"].head(MOST_ROWS)
-    return [
-        (
-            run["run_id"] or f"W&B {run['wandb_id']}",
-            "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
-            run["status"],
-            (run["error"] or "–")[:MOST_LETTERS],
-        )
-        for _, run in lost.iterrows()
-    ]
 
 
 def _provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:

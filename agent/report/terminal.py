@@ -29,6 +29,8 @@ CONFIGS = "study_configs.csv"
 RECOMMENDATION = "recommendation.json"
 MOST_LINES = 10
 """So many failures, refused records and missing points are told in the terminal."""
+MOST_LETTERS = 300
+"""Of a message there."""
 
 FRONT_COLUMNS = (
     *("model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase"),
@@ -167,7 +169,8 @@ def print_export(result: ExportResult, console: Console) -> None:
         if series.recommendation is None:
             say(f"no recommendation: {series.why_not}")
             continue
-        console.print(_front_table(series))
+        if series.fronts:  # none where no run tells its parameters
+            console.print(_front_table(series))
         for what, text in advice(series):
             say(f"{what:<12} {text}")
         if use := result.use(series):
@@ -179,6 +182,24 @@ def print_export(result: ExportResult, console: Console) -> None:
         say(f"{'report' if picture.suffix == '.html' else 'picture':<15} {picture}")
 
 
+def unfinished(runs: pd.DataFrame, most: int, letters: int) -> list[tuple[str, str, str, str]]:
+    """Of runs that did not finish the name, the configuration, the status and the message.
+
+    Args:
+        most: so many runs. letters: of a message.
+    """
+    lost = runs[runs["status"] != "finished"].head(most)
+    return [
+        (
+            run["run_id"] or f"W&B {run['wandb_id']}",
+            "–" if run["architecture"] is None else f"{label(run)} seed {run['seed']}",
+            run["status"],
+            (run["error"] or "–")[:letters],
+        )
+        for _, run in lost.iterrows()
+    ]
+
+
 def _say_most(lines: list[str], what: str, say: Callable[[str], None]) -> None:
     for line in lines[:MOST_LINES]:
         say(line)
@@ -187,19 +208,17 @@ def _say_most(lines: list[str], what: str, say: Callable[[str], None]) -> None:
 
 
 def _print_failures(runs: pd.DataFrame, console: Console) -> None:
-    failures = runs[runs["status"] != "finished"]
-    if failures.empty:
+    failures = unfinished(runs, MOST_LINES, MOST_LETTERS)
+    if not failures:
         return
     printed = Table(title="not finished", title_justify="left")
     for heading in ("run", "configuration", "status", "error"):
         printed.add_column(heading)
-    for _, run in failures.head(MOST_LINES).iterrows():
+    for failure in failures:
         # Text: a message, or a server's word, may hold what rich would take for markup.
-        name = run["run_id"] or f"W&B {run['wandb_id']}"
-        what = "–" if run["architecture"] is None else label(run)
-        printed.add_row(*map(Text, (name, what, run["status"], run["error"][:300] or "–")))
-    if len(failures) > MOST_LINES:
-        printed.caption = f"and {len(failures) - MOST_LINES} more, in {CSV}"
+        printed.add_row(*map(Text, failure))
+    if more := int((runs["status"] != "finished").sum()) - len(failures):
+        printed.caption = f"and {more} more, in {CSV}"
     console.print(printed)
 
 

@@ -1,0 +1,48 @@
+"""Reports of studies that lack what others have, or whose texts are odd: each has all its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.export import main
+from agent.report.write import LADDER, PAGE, RECONSTRUCTIONS
+from fno_runner.result import ErrorInfo, RunResult
+from tests.studies import result, save
+
+
+def collapsed(**changes: object) -> RunResult:
+    run = result(**changes)
+    run.status = "collapsed"
+    run.error = ErrorInfo(type="Collapsed", message="the phase recovered nothing")
+    return run
+
+
+def test_a_collapsed_run_without_a_quality_is_pictured(tmp_path: Path) -> None:
+    lost = collapsed(width=8)
+    lost.metrics.pairs = {"ssim": (0.1, None)}
+    study = save(tmp_path, [result(width=32), result(width=48), lost])
+    assert main([str(study)]) == 0
+    assert (study / RECONSTRUCTIONS).exists()
+    assert "collapsed: fno sqrt modes 12 width 8, phase SSIM –" in (study / PAGE).read_text()
+
+
+def test_a_study_of_times_needs_no_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [result(width=width, model_params=None) for width in (32, 48)]
+    study = save(tmp_path, runs, pictures=False)
+    assert main([str(study), "--cost", "inference_time_s"]) == 0
+    assert "recommended" in capsys.readouterr().out
+    assert (study / LADDER).exists() and (study / PAGE).exists()
+
+
+def test_the_terminal_and_the_page_name_the_same_failures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = save(tmp_path, [result(width=32), collapsed(width=8, seed=3)], pictures=False)
+    assert main([str(study)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fno sqrt modes 12 width 8 seed 3" in said
+    assert "fno sqrt modes 12 width 8 seed 3" in (study / PAGE).read_text()
