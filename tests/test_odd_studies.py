@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from agent.export import main
+from agent.report.terminal import RECOMMENDATION
 from agent.report.write import LADDER, PAGE, RECONSTRUCTIONS
 from fno_runner.result import ErrorInfo, RunResult
 from tests.studies import result, save
@@ -46,3 +50,13 @@ def test_the_terminal_and_the_page_name_the_same_failures(
     said = " ".join(capsys.readouterr().out.split())
     assert "fno sqrt modes 12 width 8 seed 3" in said
     assert "fno sqrt modes 12 width 8 seed 3" in (study / PAGE).read_text()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems hold UTF-8 only")
+def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    study = Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xffme"))
+    save(study, [result(width=32), result(width=48)], pictures=False)
+    assert main([str(study)]) == 0
+    told = json.loads((study / RECOMMENDATION).read_text())
+    assert told["study"].endswith(study.name)
+    assert "na\\udcffme" in (study / PAGE).read_text()

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
 from agent.report.figures import OKABE_ITO, data_uri, new_figure
-from agent.report.words import some_of
+from agent.report.words import some_of, writable
 from fno_runner.cli import lines_to
 from fno_runner.score.quantities import QUANTITIES
 
@@ -108,7 +108,7 @@ def render_comparison(comparison: Comparison, names: tuple[str, str], written: s
         "headings": headings,
         "rows": rows,
     }
-    return environment.get_template(TEMPLATE).render(page=page, written=written)
+    return writable(environment.get_template(TEMPLATE).render(page=page, written=written))
 
 
 def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:

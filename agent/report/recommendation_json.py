@@ -14,7 +14,7 @@ from agent.analysis.configurations import COLLAPSE, CONFIGURATION, FLOPS, STATIS
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Recommendation
 from agent.analysis.series import Series
-from agent.report.words import advice, rule
+from agent.report.words import advice, rule, writable
 
 SCHEMA_VERSION = 2
 
@@ -30,7 +30,8 @@ def to_json(study: str, all_series: Sequence[Series]) -> str:
         "study": study,
         "series": [_series(series) for series in all_series],
     }
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    return writable(text) + "\n"
 
 
 def _series(series: Series) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from agent.analysis.configurations import label
 from agent.analysis.series import Series
-from agent.report.words import advice, count
+from agent.report.words import advice, count, writable
 from agent.study.coverage import Attempts
 from agent.study.records import Rejected
 from agent.study.sweepfile import Sweep, point_name
@@ -144,7 +144,11 @@ class ExportResult:
 
 def print_export(result: ExportResult, console: Console) -> None:
     """Print counts, failures, fronts, recommendations, and where the files are."""
-    say = lines_to(console)
+    lines = lines_to(console)
+
+    def say(text: str) -> None:
+        lines(writable(text))
+
     material = result.material
     say(f"{material.name}: {material.counts}")
     if result.points is not None:

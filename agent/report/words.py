@@ -88,6 +88,11 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def writable(text: str) -> str:
+    """The same for a file in UTF-8: with escapes where the name of a folder is none."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def some_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
     """'a, b, c and 4 more'."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
