@@ -10,12 +10,27 @@ from matplotlib.figure import Figure
 
 from agent.analysis.effects import Effect
 from agent.analysis.series import Series
-from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure, spanning
+from agent.report.figures import (
+    MAX_SERIES,
+    OKABE_ITO,
+    around,
+    log_axis,
+    new_figure,
+    short_texts,
+    spanning,
+)
 from agent.report.pareto_plot import against
+from agent.study.quality import Array
 
 PANEL = (2.5, 2.9)
 """Width and height of a panel [in]."""
 MOST_KEYS = 8
+MOST_LEVELS = 8
+"""With more numbers than this a key has an axis of numbers, not a tick for each."""
+MOST_LETTERS = 24
+"""Of a panel's ticks beside each other; longer ones stand upright."""
+MOST_LOG_LABELS = 3
+"""Of a logarithmic axis, '0.0003' among them."""
 
 
 def effects_figure(all_series: Sequence[Series]) -> Figure:
@@ -62,8 +77,21 @@ def is_ordered(effect: Effect) -> bool:
     return all(isinstance(value, int | float) for value in effect.values)
 
 
+def numbers_of(effect: Effect) -> Array | None:
+    """Where the values lie on an axis of numbers; None where each has a place of its own."""
+    if len(effect.values) <= MOST_LEVELS or not is_ordered(effect):
+        return None
+    return np.array(effect.values, dtype=float)
+
+
+def is_logarithmic(numbers: Array) -> bool:
+    """Whether numbers span so much that an even axis would crowd most of them at its foot."""
+    return bool(numbers.min() > 0 and numbers.max() > 10 * numbers.min())
+
+
 def _panel(axes: Axes, effect: Effect) -> None:
-    places = np.arange(len(effect.values))
+    numbers = numbers_of(effect)
+    places = np.arange(len(effect.values)) if numbers is None else numbers
     arms = np.nan_to_num([effect.mean - effect.low, effect.high - effect.mean])
     axes.errorbar(
         places, effect.mean, yerr=arms, fmt="o", markersize=5, color=OKABE_ITO[0], elinewidth=1,
@@ -71,7 +99,12 @@ def _panel(axes: Axes, effect: Effect) -> None:
     )  # fmt: skip
     if is_ordered(effect):
         axes.plot(places, effect.mean, color="0.6", linewidth=0.8, zorder=1)
-    axes.set_xticks(places, [str(value) for value in effect.values])
-    axes.set_xlim(-0.5, len(places) - 0.5)
+    if numbers is None:
+        texts = short_texts(effect.values)
+        upright = sum(len(text) + 1 for text in texts) > MOST_LETTERS
+        axes.set_xticks(places, texts, rotation=90 if upright else 0)
+        axes.set_xlim(-0.5, len(places) - 0.5)
+    elif is_logarithmic(numbers):
+        log_axis(axes, "x", *around(numbers), most=MOST_LOG_LABELS)
     axes.set_xlabel(effect.key)
     axes.set_title(note(effect), fontsize=8, color="0.3")

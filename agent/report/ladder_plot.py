@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agent.analysis.price import FRUGAL
 from agent.analysis.recommendation import Recommendation
 from agent.analysis.series import Series
-from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure
+from agent.report.figures import MAX_SERIES, OKABE_ITO, around, log_axis, new_figure, wrapped
 from agent.report.pareto_plot import SHAPES
 
 PANEL = (5.2, 3.1)
-"""Width and height of a panel [in]."""
+"""Width and least height of a panel [in]."""
+LINE = 0.15
+"""Height of a line of a configuration's name [in]."""
 
 
 def ladder_figure(all_series: Sequence[Series]) -> Figure:
@@ -29,44 +29,50 @@ def ladder_figure(all_series: Sequence[Series]) -> Figure:
     configuration of which a seed collapsed or diverged. Series without a choice are left out.
     """
     shown = [series for series in all_series if series.recommendation is not None][:MAX_SERIES]
-    with new_figure(2 * PANEL[0], max(1, len(shown)) * PANEL[1]) as figure:
-        axes = figure.subplots(max(1, len(shown)), 2, squeeze=False)
-        for series, (rungs, scatter) in zip(shown, axes, strict=False):
+    names = [_names(series) for series in shown]
+    heights = [
+        max(PANEL[1], 1 + LINE * sum(2 + name.count("\n") for name in of_one)) for of_one in names
+    ]
+    with new_figure(2 * PANEL[0], sum(heights)) as figure:
+        axes = figure.subplots(len(shown), 2, squeeze=False, height_ratios=heights)
+        for series, of_one, (rungs, scatter) in zip(shown, names, axes, strict=True):
             assert series.recommendation is not None
-            _ladder(rungs, series, series.recommendation)
+            _ladder(rungs, of_one, series.recommendation)
             _scatter(scatter, series, series.recommendation)
             if series.name:
                 rungs.set_title(series.name, loc="left", fontsize=9, fontweight="bold")
     return figure
 
 
-def _ladder(axes: Axes, series: Series, chosen: Recommendation) -> None:
+def _names(series: Series) -> list[str]:
+    """Of the configurations on a series' ladder, the most frugal one first."""
+    assert series.recommendation is not None
     names = series.configs["configuration"].tolist()
+    return [wrapped(names[rung.config]) for rung in series.recommendation.rungs[::-1]]
+
+
+def _ladder(axes: Axes, names: Sequence[str], chosen: Recommendation) -> None:
+    """A bar a configuration of `names`, the first at the foot."""
     steps = [rung.low for rung in chosen.rungs if rung.low > 0]
     known = [*steps, *(p for p in (chosen.price, FRUGAL * chosen.price) if p > 0)]
     low, high = (min(known) / 2, max(known) * 2) if known else (1e-3, 1e-1)
-    rows = chosen.rungs[::-1]  # the frugal end at the foot
-    for place, rung in enumerate(rows):
+    for place, rung in enumerate(chosen.rungs[::-1]):
         left, right = max(rung.low, low), min(rung.high, high)
         mine = rung.config == chosen.config
         axes.barh(
             place, right - left, left=left, height=0.62,
             color=OKABE_ITO[0] if mine else "0.75", edgecolor="black", linewidth=0.6,
         )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [names[rung.config] for rung in rows], fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    log_axis(axes, "x", low, high)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     if low < chosen.price < high:
         axes.axvline(chosen.price, color="black", linewidth=1, linestyle="--")
         axes.annotate(
             f"price {chosen.price:g}", (chosen.price, 1), xytext=(3, 3), fontsize=8,
             xycoords=("data", "axes fraction"), textcoords="offset points", annotation_clip=False,
         )  # fmt: skip
-    axes.set_xlabel(f"what a doubling of the {chosen.cost.label} must bring in "
+    axes.set_xlabel(f"what a doubling of the {chosen.cost.label}\nmust bring in "
                     f"{chosen.choice.by.heading}")  # fmt: skip
 
 
@@ -84,8 +90,6 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     for number, (name, rows) in enumerate(series.configs.groupby("architecture").groups.items()):
         mine = drawn & series.configs.index.isin(rows)
         if not mine.any():
@@ -100,10 +104,8 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
             cost[mine], scatter.expected[mine], s=70, color=colour, marker="_", linewidths=1.6,
             zorder=2,
         )  # fmt: skip
-    low, high = axes.get_ylim()
-    if high / low < 4:
-        middle = math.sqrt(low * high)
-        axes.set_ylim(middle / 2, middle * 2)
+    log_axis(axes, "x", *around(cost[drawn]))
+    log_axis(axes, "y", *around(np.concatenate([scatter.own[drawn], scatter.expected[drawn]])))
     axes.scatter([], [], marker="_", s=70, color="0.4", label="expected of all seeds")
     if (drawn & failed).any():
         axes.scatter([], [], marker="x", s=22, color="0.4", label="a seed collapsed or diverged")

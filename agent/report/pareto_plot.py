@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +11,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from agent.analysis.best_over import BEST
 from agent.analysis.configurations import devices
 from agent.analysis.pareto import Axis, Front
 from agent.analysis.series import Series
-from agent.report.figures import MAX_SERIES, OKABE_ITO, new_figure, spanning
+from agent.report.figures import (
+    MAX_SERIES,
+    OKABE_ITO,
+    around,
+    log_axis,
+    new_figure,
+    spanning,
+    wrapped,
+)
 from agent.study.quality import by_key, numbers, words
 from fno_runner.config import RunConfig, choices
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
@@ -31,6 +37,8 @@ SHAPES = dict(zip(ARCHITECTURES, "osD^vP", strict=False))
 
 PANEL = (4.0, 3.6)
 """Width and height of a panel [in]."""
+LINE = 10 / (72 * PANEL[1] * 0.75)
+"""Height of a line of text as a part of a panel's."""
 
 MOST_BARS = 500
 """With more configurations their intervals would hide them."""
@@ -123,11 +131,15 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
         for how, runs in apart(series, front).items()
     }
     all_costs = np.concatenate([cost[known], *(of_runs for of_runs, _ in places.values())])
-    _log_axis(axes, all_costs[np.isfinite(all_costs)])
+    log_axis(axes, "x", *around(all_costs[np.isfinite(all_costs)]))
     drawn = {FLOORS[key]: value for key, value in floors(series.runs, column).items()}
     ends = np.concatenate([quality[known], front.value.low[known], front.value.high[known]])
     qualities = np.concatenate([of_runs for _, of_runs in places.values()])
-    low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), qualities, front)
+    chosen = series.recommendation
+    marked = None if chosen is None or not known[chosen.config] else chosen.config
+    name = "" if marked is None else wrapped(series.configs["configuration"][marked])
+    lines = 1 + name.count("\n")
+    low, high = _view(ends[np.isfinite(ends)], list(drawn.values()), qualities, front, lines)
     axes.set_ylim(low, high)
 
     # Up to each next cost the front's last point is the best one can have: a step, not a slope.
@@ -150,10 +162,9 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
         inside = np.clip(of_quality, low + edge, high - edge)
         axes.scatter(of_cost, inside, s=26, zorder=3, **APART[how])  # type: ignore[arg-type]
     _label_floors(axes, drawn)
-    if series.recommendation is not None and known[series.recommendation.config]:
-        chosen = series.recommendation.config
-        place = float(cost[chosen]), float(quality[chosen])
-        _mark(axes, place, series.configs["configuration"][chosen], above=more_is_better)
+    if marked is not None:
+        place = float(cost[marked]), float(quality[marked])
+        _mark(axes, place, name, above=more_is_better)
 
 
 def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.intp], colour: str) -> None:
@@ -173,37 +184,26 @@ def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.intp], colour: str
         axes.errorbar(cost.mean[some], quality.mean[some], xerr=arms(whole, some), **style)
 
 
-def _log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
-    """A logarithmic axis around `values` with labels that read as plain numbers."""
-    low, high = float(values.min()), float(values.max())
-    # A factor of five at least, or the axis could end up with a single label.
-    pad = max(1.25, math.sqrt(max(1.0, 5 / (high / low))))
-    axes.set_xscale("log")
-    axes.set_xlim(low / pad, high * pad)
-    decades = math.log10(high / low * pad**2)
-    # As many labels as find room beside each other: '50M' and '100M' take 0.2 of the axis.
-    subs = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.4 else (1,)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(
-        EngFormatter(sep="") if low >= 1000 else FuncFormatter(lambda value, _: f"{value:g}")
-    )
-
-
 def _view(
     values: npt.NDArray[np.float64],
     floors: list[float],
     apart: npt.NDArray[np.float64],
     front: Front,
+    lines: int,
 ) -> tuple[float, float]:
-    """Limits of the y axis: all `values`, and of the others what is less than a span away."""
+    """Limits of the y axis: all `values`, and of the others what is less than a span away.
+
+    Args:
+        lines: of the recommended one's name.
+    """
     low, high = spanning(float(values.min()), float(values.max()), front.quality.least_span)
     span = high - low
     near = [v for v in (*floors, *apart) if low - span <= v <= high + span]
     below = sum(floor < low - span for floor in floors)
     low, high = min([low, *near]), max([high, *near])
     # On the better side of the front is room, free of points, for the recommended one's name.
-    under, over = (0.06, 0.2) if front.quality.better == "higher" else (0.2, 0.06)
+    room = 0.2 + 0.09 * (lines - 1)
+    under, over = (0.06, room) if front.quality.better == "higher" else (room, 0.06)
     if any(floor in near for floor in floors):
         # Names of floors below the view stand at its foot: a floor in view must lie above them.
         under += 0.045 * below
@@ -213,8 +213,6 @@ def _view(
 def _label_floors(axes: Axes, floors: dict[str, float]) -> None:
     """Thin lines, named in the right margin, the names pushed apart where they would touch."""
     low, high = axes.get_ylim()
-    # A line of text as a part of the panel's height.
-    gap = 10 / (72 * PANEL[1] * 0.75)
     lowest_free = 0.0
     for name, value in sorted(floors.items(), key=lambda item: item[1]):
         height = (value - low) / (high - low)
@@ -225,7 +223,7 @@ def _label_floors(axes: Axes, floors: dict[str, float]) -> None:
             text = f"{'↓' if height < 0 else '↑'} {name} {value:.3g}"
             height = min(1.0, max(0.0, height))
         height = max(height, lowest_free)
-        lowest_free = height + gap
+        lowest_free = height + LINE
         axes.annotate(
             text, (1, height), xycoords="axes fraction", xytext=(3, 0), color="0.3",
             textcoords="offset points", va="center", fontsize=8, annotation_clip=False,
@@ -238,12 +236,17 @@ def _mark(axes: Axes, place: tuple[float, float], text: str, above: bool) -> Non
     across = float(axes.transAxes.inverted().transform(axes.transData.transform(place))[0])
     # The text takes about the panel's middle two thirds; the line leaves it nearest to the run.
     leave = min(0.98, max(0.02, (across - 0.17) / 0.66))
-    axes.annotate(
-        text, place, xytext=(0.5, 0.96 if above else 0.04), textcoords="axes fraction",
+    # Its first or its last line stands at the panel's edge.
+    inwards = text.count("\n") * LINE / 2
+    height = 0.96 - inwards if above else 0.04 + inwards
+    named = axes.annotate(
+        text, place, xytext=(0.5, height), textcoords="axes fraction",
         ha="center", va="center", fontsize=8, zorder=1,
         arrowprops={"arrowstyle": "-", "color": "0.4", "linewidth": 0.7, "shrinkB": 5,
                     "relpos": (leave, 0 if above else 1)},
     )  # fmt: skip
+    # Else panels shrink for a long name.
+    named.set_in_layout(False)
 
 
 def _draw_legend(figure: Figure, entries: list[Line2D], columns: int) -> None:

@@ -1,0 +1,125 @@
+"""Pictures of studies in which many keys vary, or floats do, are as legible as those of a grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from agent.analysis.series import Series, series
+from agent.report.effects_plot import MOST_LEVELS, effects_figure, in_order
+from agent.report.figures import NAME_WIDTH, short_texts, wrapped
+from agent.report.ladder_plot import ladder_figure
+from agent.report.pareto_plot import pareto_figure
+from agent.study.records import Cell, table
+from fno_runner.result import RunResult
+from tests.studies import result
+from tests.test_plots import assert_legible
+
+
+def drawn_at_random(count: int = 40) -> list[RunResult]:
+    """As sweeps of method random draw them: no value of a float twice."""
+    rng = np.random.default_rng(0)
+    return [
+        result(
+            width=int(rng.integers(8, 64)),
+            modes=int(rng.integers(4, 30)),
+            learning_rate=round(float(10 ** rng.uniform(-4, -1)), 6),
+            grad_clip=round(float(rng.uniform(0.1, 3)), 4),
+        )
+        for _ in range(count)
+    ]
+
+
+def of_many_keys() -> list[RunResult]:
+    """Two seeds of 32 configurations that take six keys to name."""
+    swept: dict[str, Sequence[Any]] = {
+        "width": (16, 32),
+        "learning_rate": (1e-3, 3e-3),
+        "rate_scaling": ("none", "fan_in"),
+        "loss": ("mae", "poisson"),
+        "precision": ("float32", "bf16"),
+        "seed": (0, 1),
+    }
+    return [
+        result(architecture="hybrid", **dict(zip(swept, values, strict=True)))
+        for values in itertools.product(*swept.values())
+    ]
+
+
+STUDIES = {"random": drawn_at_random, "many keys": of_many_keys}
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def compared(request: pytest.FixtureRequest) -> list[Series]:
+    return series(table(STUDIES[request.param]()))
+
+
+def test_no_text_of_the_fronts_touches_another(compared: list[Series]) -> None:
+    figure = pareto_figure(compared)
+    assert_legible(figure)
+    for axes in figure.axes:
+        assert axes.get_window_extent().width > 0.4 * figure.bbox.width / len(figure.axes)
+
+
+def test_no_text_of_the_ladder_touches_another(compared: list[Series]) -> None:
+    figure = ladder_figure(compared)
+    assert_legible(figure)
+    assert figure.axes[0].get_window_extent().width > 0.25 * figure.bbox.width
+
+
+def test_no_text_of_the_main_effects_touches_another(compared: list[Series]) -> None:
+    assert_legible(effects_figure(compared))
+
+
+def test_a_key_of_many_numbers_has_an_axis_of_numbers() -> None:
+    """A logarithmic one where they span a decade; few values and words have a tick each."""
+    (compared,) = series(table(drawn_at_random()))
+    figure = effects_figure([compared])
+    scales = {}
+    for effect, axes in zip(in_order(compared), figure.axes, strict=True):
+        (points, _, _) = axes.containers[0]
+        assert np.asarray(points.get_xdata(), dtype=float).tolist() == effect.values
+        scales[effect.key] = axes.get_xscale()
+    log, linear = "log", "linear"
+    assert scales == {"learning_rate": log, "grad_clip": log, "width": linear, "modes": linear}
+
+
+def test_long_ticks_stand_upright() -> None:
+    def ticks_of(levels: Sequence[float]) -> Figure:
+        return effects_figure(series(table([result(learning_rate=level) for level in levels])))
+
+    few = [0.0001234, 0.0005678, 0.001234, 0.005678]
+    for levels, angle in ((few, 90), ([0.001, 0.003], 0)):
+        assert len(levels) <= MOST_LEVELS
+        figure = ticks_of(levels)
+        assert {tick.get_rotation() for tick in figure.axes[0].get_xticklabels()} == {angle}
+        assert_legible(figure)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.000121607122, 0.5], ["0.0001216", "0.5"]),
+        ([1.23456, 1.23458, 2.0], ["1.23456", "1.23458", "2"]),
+        ([16, 1024, 123456], ["16", "1024", "123456"]),
+        (["sqrt", None, True], ["sqrt", "None", "True"]),
+    ],
+    ids=["short", "alike", "whole", "words"],
+)
+def test_texts_are_short_and_tell_values_apart(values: list[Cell], texts: list[str]) -> None:
+    assert short_texts(values) == texts
+
+
+def test_a_name_is_broken_between_its_keys_where_that_will_do() -> None:
+    name = "hybrid sqrt modes 12 width 16, learning_rate 0.003, loss poisson, precision bf16"
+    lines = wrapped(name).split("\n")
+    assert " ".join(lines) == name and len(lines) > 1
+    assert all(len(line) <= NAME_WIDTH for line in lines)
+    assert all(line.endswith(",") for line in lines[:-1])
+    long = "x" * 3 * NAME_WIDTH
+    assert max(map(len, wrapped(f"fno, scan {long}").split("\n"))) <= NAME_WIDTH
