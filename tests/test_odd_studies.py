@@ -8,12 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
+from agent.analysis.series import series
 from agent.export import main
+from agent.report.effects_plot import effects_figure
+from agent.report.ladder_plot import ladder_figure
+from agent.report.pareto_plot import pareto_figure
 from agent.report.terminal import RECOMMENDATION
 from agent.report.write import LADDER, PAGE, RECONSTRUCTIONS
+from agent.study.records import table
 from fno_runner.result import ErrorInfo, RunResult
-from tests.studies import result, save
+from tests.studies import grid, result, save
 
 
 def collapsed(**changes: object) -> RunResult:
@@ -60,3 +66,21 @@ def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
     told = json.loads((study / RECOMMENDATION).read_text())
     assert told["study"].endswith(study.name)
     assert "na\\udcffme" in (study / PAGE).read_text()
+
+
+def test_a_text_with_dollars_is_no_formula(tmp_path: Path) -> None:
+    device = {"device_name": r"A $\frac{ card $ of $5"}
+    runs = [result(width=width, provenance=device) for width in (32, 48)]
+    study = save(tmp_path, runs, pictures=False)
+    assert main([str(study)]) == 0
+    assert (study / LADDER).exists()
+
+
+def test_no_label_of_a_picture_is_a_formula() -> None:
+    """Ticks of matplotlib's own logarithmic axes are: none of them is left."""
+    compared = series(table(grid(seeds=(0, 1))))
+    for draw in (pareto_figure, ladder_figure, effects_figure):
+        figure = draw(compared)
+        figure.draw_without_rendering()
+        labels = [text.get_text() for text in figure.findobj(Text)]
+        assert labels and not [label for label in labels if "$" in label]

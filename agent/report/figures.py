@@ -27,6 +27,8 @@ STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    # No label of ours is a formula, and the name of a device may have dollars in it.
+    "text.parse_math": False,
 }
 DPI = 200
 PAD = 0.08
