@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
 from agent.report.figures import OKABE_ITO, data_uri, new_figure
-from agent.report.words import some_of, writable
+from agent.report.words import count, some_of, writable
 from fno_runner.cli import lines_to
 from fno_runner.score.quantities import QUANTITIES
 
@@ -41,8 +41,8 @@ def said(comparison: Comparison) -> list[str]:
         told = f" (95 %: {_interval(overall, quality.shown)})"
         interval = "" if math.isnan(overall.low) else told
         lines.append(
-            f"Over {len(rows)} common configurations {quality.label} changes from "
-            f"{quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
+            f"Over {count(overall.pairs, 'configuration')} with seeds in both {quality.label} "
+            f"changes from {quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
             f"{_signed(overall.change, quality.shown)}{interval}; {quality.better} is better."
         )
     verdicts = [compared.verdict for compared in rows]

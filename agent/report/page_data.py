@@ -22,6 +22,7 @@ from agent.report.gallery import Gallery, seed_records
 from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
+from agent.report.words import whole_percents
 from agent.study.quality import numbers, words
 from fno_runner.result import RunResult
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
@@ -145,7 +146,7 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
             "on_front": [None] * len(configs),
         }
         if series.fronts:
-            own["on_front"] = _short(np.round(100 * series.fronts[0].probability))
+            own["on_front"] = _short(whole_percents(series.fronts[0].probability))
         for key in (*NAMED, *varied, "n_seeds"):
             own[key] = configs[key].tolist()
         for key in (COST, FLOPS):

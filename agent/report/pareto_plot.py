@@ -283,9 +283,9 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
     if any(np.isfinite(front.value.low).any() for series in rows for front in series.fronts):
         entries.append(entry("95 % interval of the mean", marker="|", markersize=11, color="0.4"))
     entries.append(entry("front", linestyle="-", color="black", linewidth=1))
-    entries.append(
-        entry("recommended", marker="o", markersize=9, markerfacecolor="none", color="black")
-    )
+    if any(series.recommendation is not None for series in rows):
+        hollow = {"markerfacecolor": "none", "color": "black", "markersize": 9}
+        entries.append(entry("recommended", marker="o", **hollow))
     off_scale = " (at the edge: off scale)"
     if any(len(series.collapsed) for series in rows):
         entries.append(entry(f"collapsed{off_scale}", marker="x", color="0.5", markersize=5))

@@ -11,6 +11,7 @@ import numpy as np
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
+from agent.report.words import most
 
 Json = dict[str, Any]
 
@@ -87,7 +88,7 @@ def choice_data(series: Series, first: int) -> Json | None:
 def _when(chosen: Recommendation, pick: Pick) -> str:
     """What a doubling of the cost must bring so that this is the choice."""
     if pick.price == 0:
-        return f"the most {chosen.choice.by.label}, whatever it costs"
+        return f"{most(chosen.choice.by)}, whatever it costs"
     return f"if twice the {chosen.cost.label} must bring {pick.price:g}"
 
 

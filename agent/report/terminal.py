@@ -16,7 +16,7 @@ from rich.text import Text
 
 from agent.analysis.configurations import label
 from agent.analysis.series import Series
-from agent.report.words import advice, count, writable
+from agent.report.words import advice, count, percent, writable
 from agent.study.coverage import Attempts
 from agent.study.records import Rejected
 from agent.study.sweepfile import Sweep, point_name
@@ -248,7 +248,7 @@ def _front_table(series: Series) -> Table:
             "➤" if chosen else "",
             *(row["configuration"], str(row["n_seeds"])),
             *("–" if pd.isna(row[c]) else q.shown(row[c]) for q, c in shown.items()),
-            "–" if pd.isna(probability) else f"{100 * probability:.0f} %",
+            "–" if pd.isna(probability) else percent(probability),
             style="bold" if chosen else "",
         )
     return printed

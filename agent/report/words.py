@@ -13,7 +13,7 @@ from agent.analysis.pareto import Front
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
-from agent.study.quality import numbers
+from agent.study.quality import Array, numbers
 from fno_runner.score.quantities import Quantity
 
 MOST_NAMED = 3
@@ -71,7 +71,12 @@ def rule(series: Series) -> str:
         )
     what = "a network twice as large" if is_size else f"twice the {chosen.cost.label}"
     must = f"{what} must gain {chosen.price:g} in {by.label}"
-    return f"{must}; the most {by.label} at this price, of {among}"
+    return f"{must}; {most(by)} at this price, of {among}"
+
+
+def most(quality: Quantity) -> str:
+    """'the most phase SSIM', 'the best R on held-out frames': more R is worse."""
+    return f"the {'most' if quality.better == 'higher' else 'best'} {quality.label}"
 
 
 def interval(series: Series, config: int, quality: Quantity) -> tuple[float, float, float]:
@@ -86,6 +91,16 @@ def interval(series: Series, config: int, quality: Quantity) -> tuple[float, flo
 def count(number: int, what: str) -> str:
     """'1 seed', '3 seeds'."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def percent(probability: float) -> str:
+    """'87 %', as `whole_percents`."""
+    return f"{whole_percents(np.array(probability)):.0f} %"
+
+
+def whole_percents(probability: Array) -> Array:
+    """Probabilities [%], rounded; neither 0 nor 100, which draws cannot tell."""
+    return np.clip(np.round(100 * probability), 1, 99)
 
 
 def writable(text: str) -> str:
@@ -125,9 +140,9 @@ def _certainty(series: Series, chosen: Recommendation) -> str:
     names = series.configs["configuration"].tolist()
     known = np.nan_to_num(chosen.probability)
     order = (int(i) for i in np.argsort(-known, kind="stable"))
-    others = [f"{names[i]} ({_percent(known[i])})" for i in order
+    others = [f"{names[i]} ({percent(known[i])})" for i in order
               if i != chosen.config and known[i] >= UNLIKELY]  # fmt: skip
-    said = f"{_percent(chosen.probability[chosen.config])} that it is the choice by this rule"
+    said = f"{percent(chosen.probability[chosen.config])} that it is the choice by this rule"
     return f"{said}; else {some_of(others)}" if others else said
 
 
@@ -136,7 +151,7 @@ def _against(series: Series, chosen: Recommendation, pick: Pick) -> str:
     said = series.configs["configuration"][pick.config]
     said += f", at {'no price' if pick.price == 0 else f'price {pick.price:g}'}"
     if math.isfinite(pick.probability):
-        said += f" ({_percent(pick.probability)})"
+        said += f" ({percent(pick.probability)})"
     if pick.config == chosen.config:
         return f"{said}: the recommended one"
     gain, ratio = series.step(chosen.config, pick.config, chosen.choice.by, chosen.options.cost)
@@ -173,11 +188,6 @@ def _verdicts(series: Series, chosen: Recommendation) -> list[Line]:
     ]
 
 
-def _percent(probability: float) -> str:
-    """'87 %'; neither 0 nor 100, which draws cannot tell."""
-    return f"{min(99.0, max(1.0, 100 * probability)):.0f} %"
-
-
 def _margin(series: Series, chosen: Recommendation) -> str:
     if chosen.config == chosen.best:
         return "it is the best"
@@ -210,7 +220,7 @@ def _standing(series: Series, chosen: Recommendation, front: Front) -> str:
     said = f"{'on' if chosen.config in front.members else 'not on'} {what}"
     probability = front.probability[chosen.config]
     if np.isfinite(probability):
-        said += f" (on it with a probability of {_percent(probability)})"
+        said += f" (on it with a probability of {percent(probability)})"
     if front.knee is None:
         return f"{said}; the front has no knee"
     if front.knee == chosen.config:

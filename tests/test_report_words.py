@@ -1,0 +1,80 @@
+"""What reports say of probabilities, of what is better, and of how many: one truth everywhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.analysis.comparison import compare
+from agent.analysis.series import series
+from agent.export import main
+from agent.report.compare_page import said
+from agent.report.page_data import page_data
+from agent.report.pareto_plot import pareto_figure
+from agent.report.picks import pick_table
+from agent.report.words import rule
+from agent.study.quality import PHASE_SSIM
+from agent.study.records import table
+from fno_runner.result import Metrics, RunResult
+from tests.studies import result, save
+from tests.test_plots import legend
+
+
+def far_apart() -> list[RunResult]:
+    """Three configurations of two seeds, each dearer and better by far more than seeds scatter."""
+    runs = []
+    for width, ssim in ((16, 0.5), (32, 0.7), (64, 0.9)):
+        for seed in (0, 1):
+            runs.append(result(width=width, seed=seed))
+            runs[-1].metrics.pairs["ssim"] = (0.9, ssim + 0.001 * seed)
+    return runs
+
+
+def test_one_probability_is_the_same_in_the_terminals_table_its_advice_and_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Draws tell neither 0 nor 100 %."""
+    assert main([str(save(tmp_path, far_apart(), pictures=False))]) == 0
+    told = {int(percent) for percent in re.findall(r"(\d+) %", capsys.readouterr().out)}
+    told.discard(95)  # intervals
+    shown = page_data(series(table(far_apart())), [], tmp_path)["rows"]["on_front"]
+    assert set(shown) == told == {99}
+
+
+def test_where_less_is_better_nobody_is_told_to_want_the_most() -> None:
+    runs = [
+        result(width=width, metrics_against=None, floors={}, metrics=Metrics(
+            scan={"r_factor": {"train": 0.08, "held_out": 0.1 - 0.001 * width}}))
+        for width in (16, 32)
+    ]  # fmt: skip
+    for runs_of, word in ((runs, "best"), (far_apart(), "most")):
+        (compared,) = series(table(runs_of))
+        picks = pick_table(compared)
+        assert picks is not None
+        for text in (rule(compared), picks["rows"][-1]["when"]):
+            assert f"the {word} {compared.choice.by.label}" in text
+
+
+def test_the_legend_names_a_recommendation_only_where_there_is_one() -> None:
+    runs = [result(width=width, seed=seed) for width in (32, 48) for seed in (0, 1)]
+    assert "recommended" in legend(pareto_figure(series(table(runs))))
+    for run in runs[::2]:
+        run.status = "collapsed"
+    all_series = series(table(runs))
+    assert all_series[0].fronts and all_series[0].recommendation is None
+    assert "recommended" not in legend(pareto_figure(all_series))
+
+
+def test_a_change_is_told_over_the_configurations_that_have_it() -> None:
+    a = [result(width=width, seed=seed) for width in (16, 32, 48) for seed in (0, 1)]
+    b = [
+        result(width=width, seed=seed, precision="bf16")
+        for width in (16, 32, 48) for seed in (0, 1)
+    ]  # fmt: skip
+    for run in (run for run in b if run.config["width"] > 16):
+        run.status, run.metrics = "failed", Metrics()
+    lines = said(compare(table(a), table(b), PHASE_SSIM))
+    (over,) = (line for line in lines if line.startswith("Over "))
+    assert re.findall(r"\d+ configurations?", over) == ["1 configuration"]
