@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
             "label": configs["configuration"].tolist(),
             "kind": [", ".join(kind) for kind in words(configs, NAMED[:2])],
             "status": _statuses(series),
-            "n_lost": (configs["n_runs"] - configs["n_seeds"]).tolist(),
+            "n_lost": _lost(series),
             "on_front": [None] * len(configs),
         }
         if series.fronts:
@@ -241,6 +242,13 @@ def _statuses(series: Series) -> list[str]:
         next((word for word, n in zip(ways, counts, strict=False) if n), ways[-1])
         for counts in zip(*columns, strict=True)
     ]
+
+
+def _lost(series: Series) -> list[int]:
+    """How many runs of each configuration did not finish; a seed that did so twice is not lost."""
+    lost = series.runs[series.runs["status"] != "finished"]
+    counted = Counter(words(lost, CONFIGURATION))
+    return [counted[own] for own in words(series.configs, CONFIGURATION)]
 
 
 def _losses(records: Sequence[tuple[str, RunResult]]) -> list[Json]:
