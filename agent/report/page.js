@@ -41,10 +41,10 @@ const short = value => value >= 1e12 ? `${value / 1e12}T` : value >= 1e9 ? `${va
   : value >= 1e3 ? `${value / 1e3}k` : String(value);
 const round = (value, digits) => Number(value.toPrecision(digits));
 // Ticks at 1, 2 and 5, or at powers of ten where those are many, in plain words.
-function logTicks(values) {
+function logTicks(values, many = 300) {
   const low = lowest(values), high = highest(values);
   if (!(high / low > 4)) return {nticks: 6};
-  const steps = high / low > 300 ? [1] : [1, 2, 5], ticks = [];
+  const steps = high / low > many ? [1] : [1, 2, 5], ticks = [];
   for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.log10(high) + 1; power++)
     for (const step of steps) ticks.push(round(step * 10 ** power, 3));
   return {tickvals: ticks, ticktext: ticks.map(tick => short(tick))};
@@ -190,16 +190,16 @@ function parallel() {
   const own = members(state.series).filter(row => rows.status[row] === "finished");
   const varied = key => new Set(own.map(row => rows[key][row])).size > 1;
   axes = data.parallel.filter(varied);
-  lines = own.filter(row => axes.every(key => rows[key][row] !== null));
+  lines = own.filter(row => axes.every(key => columns[key].is_key || rows[key][row] !== null));
   at("brushing").hidden = axes.length < 2 || lines.length < 2;
   if (at("brushing").hidden) return;
   const dimensions = axes.map(key => {
     const values = lines.map(row => rows[key][row]);
-    const label = plain(named(key));
-    if (typeof values[0] !== "number" || columns[key].digits === 0 && new Set(values).size <= 8) {
+    const label = plain(named(key)), {is_key, digits} = columns[key];
+    if (values.some(value => typeof value !== "number") || (is_key || digits === 0) && new Set(values).size <= 8) {
       const levels = [...new Set(values)].sort((a, b) => a < b ? -1 : a > b ? 1 : 0);
       return {label, values: values.map(value => levels.indexOf(value)), tickvals: levels.map((_, i) => i),
-              ticktext: levels.map(level => plain(shown(key, level))), range: [-0.1, levels.length - 0.9]};
+              ticktext: levels.map(level => plain(is_key ? level ?? "None" : shown(key, level))), range: [-0.1, levels.length - 0.9]};
     }
     if (!columns[key].log) return {label, values};
     const logs = values.map(Math.log10);
@@ -319,18 +319,19 @@ function effects() {
   for (const [index, {quality, factors}] of data.effects.entries()) {
     const layout = {...LAYOUT, height: 320, margin: {l: 70, r: 16, t: 34, b: 50}, showlegend: false,
                     grid: {rows: 1, columns: factors.length}, yaxis: {...AXIS, title: {text: plain(quality)}}, annotations: []};
-    const traces = factors.map(({name, levels, ordered, mean, low, high, note}, i) => {
+    const traces = factors.map(({name, levels, numbers, log, ordered, mean, low, high, note}, i) => {
       const suffix = i ? String(i + 1) : "";
-      layout["xaxis" + suffix] = {...AXIS, type: "category", title: {text: plain(name)}};
+      const scale = !numbers ? {type: "category"} : log ? {type: "log", ...logTicks(numbers, 30)} : {nticks: 6};
+      layout["xaxis" + suffix] = {...AXIS, ...scale, title: {text: plain(name)}};
       layout["yaxis" + suffix] = {...AXIS, ...layout["yaxis" + suffix], ...(i ? {matches: "y", showticklabels: false} : {})};
       layout.annotations.push({xref: `x${suffix} domain`, yref: "paper", x: 0.5, y: 1.1, text: plain(note), showarrow: false,
                                font: {size: 12, color: "#555"}});
-      return {x: levels.map(String), y: mean, xaxis: "x" + suffix, yaxis: "y" + suffix,
+      return {x: numbers ?? levels.map(plain), y: mean, text: levels.map(plain), xaxis: "x" + suffix, yaxis: "y" + suffix,
               mode: ordered ? "lines+markers" : "markers",
               line: {color: "#b5b5b5", width: 1}, marker: {color: "#0072B2", size: 9},
               error_y: low ? {type: "data", symmetric: false, array: high.map((h, j) => h === null ? 0 : h - mean[j]),
                         arrayminus: low.map((l, j) => l === null ? 0 : mean[j] - l), thickness: 1.2, width: 4, color: "#0072B2"} : undefined,
-              hovertemplate: "%{x}: %{y:.4~f}<extra></extra>"};
+              hovertemplate: "%{text}: %{y:.4~f}<extra></extra>"};
     });
     Plotly.newPlot("effects-" + index, traces, layout, {...CONFIG, displayModeBar: false});
   }

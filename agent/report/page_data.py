@@ -14,11 +14,12 @@ import pandas as pd
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label
+from agent.analysis.effects import Effect
 from agent.analysis.pareto import Front
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
-from agent.report.effects_plot import in_order, is_ordered, note
-from agent.report.figures import MAX_SERIES, OKABE_ITO
+from agent.report.effects_plot import in_order, is_logarithmic, is_ordered, note, numbers_of
+from agent.report.figures import MAX_SERIES, OKABE_ITO, short_texts
 from agent.report.gallery import Gallery, seed_records
 from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
@@ -76,7 +77,7 @@ def page_data(all_series: Sequence[Series], galleries: Sequence[Gallery], study:
         and len({str(v) for series in all_series for v in series.configs[key]}) > 1
     ]
     rows = _rows(all_series, varied)
-    columns = {key: {"label": key.replace("_", " "), "digits": 0} for key in (*NAMED, *varied)}
+    columns = {key: _key_column(all_series, key) for key in (*NAMED, *varied)}
     columns |= PLAIN | {key: _column(QUANTITIES[key]) for key in (COST, FLOPS, *METRICS)}
     told = [
         _series(series, first, rows, columns)
@@ -128,6 +129,14 @@ def thumbnails(gallery: Gallery) -> dict[int, str]:
     }
 
 
+def _key_column(all_series: Sequence[Series], key: str) -> Json:
+    """A key of the configuration: what it takes is named, a few numbers too."""
+    values = {value for series in all_series for value in series.configs[key]} - {None}
+    are_numbers = bool(values) and all(isinstance(value, int | float) for value in values)
+    log = are_numbers and is_logarithmic(np.array([*values], dtype=float))
+    return {"label": key.replace("_", " "), "is_key": True, "log": log}
+
+
 def _column(quantity: Quantity) -> Json:
     column = {"label": quantity.label, "better": quantity.better, "log": quantity.logarithmic}
     column |= {"unit": quantity.unit} if quantity.unit else {}
@@ -143,13 +152,18 @@ def _rows(all_series: Sequence[Series], varied: Sequence[str]) -> dict[str, list
             "label": configs["configuration"].tolist(),
             "kind": [", ".join(kind) for kind in words(configs, NAMED[:2])],
             "status": _statuses(series),
+            "n_seeds": configs["n_seeds"].tolist(),
             "n_lost": _lost(series),
             "on_front": [None] * len(configs),
         }
         if series.fronts:
             own["on_front"] = _short(whole_percents(series.fronts[0].probability))
-        for key in (*NAMED, *varied, "n_seeds"):
-            own[key] = configs[key].tolist()
+        for key in (*NAMED, *varied):
+            told = configs[key].tolist()
+            own[key] = [
+                float(text) if isinstance(value, float) else value
+                for value, text in zip(told, short_texts(told), strict=True)
+            ]
         for key in (COST, FLOPS):
             own[key] = _short(numbers(configs, key))
         for key in METRICS:
@@ -205,18 +219,23 @@ def _effects(series: Series) -> Json:
     return {
         "name": series.name,
         "quality": series.reported.axis + against(series, series.reported),
-        "factors": [
-            {
-                "name": effect.key,
-                "note": note(effect),
-                "levels": [str(value) for value in effect.values],
-                "ordered": is_ordered(effect),
-                "mean": _short(effect.mean),
-                "low": _short(effect.low),
-                "high": _short(effect.high),
-            }
-            for effect in in_order(series)
-        ],
+        "factors": [_factor(effect) for effect in in_order(series)],
+    }
+
+
+def _factor(effect: Effect) -> Json:
+    """An effect; its levels lie at `numbers`, or in their order where those are null."""
+    places = numbers_of(effect)
+    return {
+        "name": effect.key,
+        "note": note(effect),
+        "levels": short_texts(effect.values),
+        "numbers": None if places is None else places.tolist(),
+        "log": places is not None and is_logarithmic(places),
+        "ordered": is_ordered(effect),
+        "mean": _short(effect.mean),
+        "low": _short(effect.low),
+        "high": _short(effect.high),
     }
 
 
