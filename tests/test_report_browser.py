@@ -271,3 +271,33 @@ def test_the_front_answers_which_configuration_has_a_quality_at_a_cost(
     slider.send_keys(Keys.END)
     assert float(page.find_element(By.ID, "cost").get_attribute("value") or 0) > 5_000_000
     assert errors(page) == []
+
+
+def test_the_options_beside_the_answer_are_those_of_the_export_too(
+    browser: WebDriver, tmp_path: Path
+) -> None:
+    options = ChoiceOptions(price=0.1, limits=(Limit("psnr_phase", 15.0, True),))
+    export(save(tmp_path / "x", grid(seeds=(0,)), pictures=False), options=options)
+    browser.get((tmp_path / "x" / PAGE).as_uri())
+    until(browser, "return document.body.dataset.ready === 'yes'")
+    said = browser.find_element(By.CSS_SELECTOR, "#answer code").text
+    assert said.startswith("--price 0.1 --at-least psnr_phase=15.0 --at-least ssim_phase=")
+
+
+def test_parallel_coordinates_name_the_values_of_a_key(browser: WebDriver, tmp_path: Path) -> None:
+    """Rates below a thousandth among them; no value twice, and each at its own place."""
+    rates = (1e-4, 3e-4, 1e-3, 3e-3)
+    runs = [result(width=width, learning_rate=rate) for width in (8, 512) for rate in rates]
+    export(save(tmp_path / "x", runs, pictures=False))
+    browser.get((tmp_path / "x" / PAGE).as_uri())
+    until(browser, "return document.body.dataset.ready === 'yes'")
+    axes = browser.execute_script(
+        "return Object.fromEntries(document.getElementById('parallel').data[0].dimensions.map("
+        "  ({label, ticktext, values}) => [label, ticktext && values.map(v => ticktext[v])]))"
+    )
+    for key in ("width", "learning_rate"):
+        texts = sorted(str(run.config[key]) for run in runs)
+        assert sorted(axes[key.replace("_", " ")]) == texts
+    shown = [e.text for e in browser.find_elements(By.CSS_SELECTOR, "#parallel .axis .tick text")]
+    assert {str(rate) for rate in rates} <= set(shown)
+    assert errors(browser) == []

@@ -17,7 +17,8 @@ function ladder() {
   const best = data.series[state.series].recommended;
   const told = ({low, high}) => high === null ? (low > 0 ? `from ${round(low, 3)} up` : "whatever the price")
     : low > 0 ? `from ${round(low, 3)} to ${round(high, 3)}` : `below ${round(high, 3)}`;
-  const names = rungs.map(({row}) => plain(rows.label[row]));
+  // On two lines: long names would leave the bars and the axis' title no room.
+  const names = rungs.map(({row}) => plain(rows.label[row]).replace(", ", ",<br>"));
   const ends = rungs.map(rung => [Math.max(rung.low, low), Math.min(rung.high ?? high, high)]);
   const shapes = [], annotations = [];
   if (price > 0) {
@@ -31,8 +32,8 @@ function ladder() {
     hovertemplate: "%{y}<br>is the choice at prices %{text}<extra></extra>",
     marker: {color: rungs.map(({row}) => row === best ? "#0072b2" : "#c4c9cf"), line: {color: INK, width: 0.8}},
   }], {
-    ...LAYOUT, height: 110 + 34 * rungs.length, margin: {l: 70, r: 16, t: 30, b: 60}, shapes, annotations, bargap: 0.35,
-    xaxis: {...AXIS, type: "log", range: [Math.log10(low), Math.log10(high)], title: {text: plain(choice.axis)}, ...logTicks([low, high])},
+    ...LAYOUT, height: 130 + 34 * rungs.length, margin: {l: 70, r: 16, t: 30, b: 80}, shapes, annotations, bargap: 0.35,
+    xaxis: {...AXIS, type: "log", range: [Math.log10(low), Math.log10(high)], title: {text: plain(choice.axis).replace(" must", "<br>must")}, ...logTicks([low, high])},
     yaxis: {...AXIS, type: "category", automargin: true, autorange: "reversed"},
   }, STILL);
 }
@@ -97,7 +98,7 @@ function answer() {
   if (meeting.length === 1) box.append(`Only one configuration has ${wanted}: `, element("strong", rows.label[row]), `, with ${has}.`);
   else if (meeting.length) box.append(`Of ${meeting.length} configurations with ${wanted} the choice is `, element("strong", rows.label[row]), `, with ${has}.`);
   else box.append(`No configuration has ${wanted}. The nearest is `, element("strong", rows.label[row]), `: it has ${has}.`);
-  if (fronts[state.front].asks) box.append(" ", element("code", asked.map(({option}, k) => option(bounds[k])).join(" ")));
+  if (fronts[state.front].asks) box.append(" ", element("code", [choice.options, ...asked.map(({option}, k) => option(bounds[k]))].join(" ").trim()));
   const excludes = asked.map(({meets}, k) => choice.candidates.some(row => !meets(row, bounds[k])));
   state.answer = {row, bounds, excludes, least: asked[0].least, met: meeting.length > 0};
 }

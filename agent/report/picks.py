@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
@@ -53,7 +55,7 @@ def choice_data(series: Series, first: int) -> Json | None:
     price, tolerance: the rule. candidates: rows of the page, the cheapest first, with their `gain`
         (more is better) and what is `paid`.
     rungs: the choice at every price; `high` is None where it has no end. picks: their prices.
-    axis: what a price is.
+    axis: what a price is. options: what the export was asked, as `export_options`.
 
     Args:
         first: the page's row of the series' first configuration.
@@ -82,7 +84,21 @@ def choice_data(series: Series, first: int) -> Json | None:
         ],
         "picks": [pick.price for pick in chosen.picks],
         "axis": f"price: what a doubling of the {cost.label} must bring in {by.heading}",
+        "options": export_options(chosen.options),
     }
+
+
+def export_options(options: ChoiceOptions) -> str:
+    """The options of a command that asks for the same: '--price 0.02 --allow-collapse'."""
+    said = []
+    for option in fields(options):
+        name, value = "--" + option.name.replace("_", "-"), getattr(options, option.name)
+        if option.name == "limits":
+            said += [f"--at-{'least' if limit.least else 'most'} {limit.column}={limit.bound!r}"
+                     for limit in value]  # fmt: skip
+        elif value != option.default:
+            said.append(name if value is True else f"{name} {value}")
+    return " ".join(said)
 
 
 def _when(chosen: Recommendation, pick: Pick) -> str:
