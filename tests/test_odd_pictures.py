@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from agent.analysis.comparison import compare
 from agent.analysis.series import Series, series
+from agent.report.compare_page import render_comparison
 from agent.report.effects_plot import MOST_LEVELS, effects_figure, in_order
 from agent.report.figures import NAME_WIDTH, short_texts, wrapped
 from agent.report.ladder_plot import ladder_figure
 from agent.report.pareto_plot import pareto_figure
+from agent.study.quality import PHASE_SSIM
 from agent.study.records import Cell, table
 from fno_runner.result import RunResult
 from tests.studies import result
@@ -72,6 +75,17 @@ def test_no_text_of_the_ladder_touches_another(compared: list[Series]) -> None:
     assert figure.axes[0].get_window_extent().width > 0.25 * figure.bbox.width
 
 
+def test_the_name_of_a_series_leaves_the_price_its_place() -> None:
+    runs = [
+        result(width=width, epochs=epochs, conditioning=conditioning)
+        for width in (8, 32) for epochs in (1, 2) for conditioning in ("amplitude", "projection")
+    ]  # fmt: skip
+    all_series = series(table(runs))
+    assert all_series[0].name == "conditioning amplitude, epochs 1"
+    for draw in (ladder_figure, pareto_figure):
+        assert_legible(draw(all_series))
+
+
 def test_no_text_of_the_main_effects_touches_another(compared: list[Series]) -> None:
     assert_legible(effects_figure(compared))
 
@@ -99,6 +113,31 @@ def test_long_ticks_stand_upright() -> None:
         figure = ticks_of(levels)
         assert {tick.get_rotation() for tick in figure.axes[0].get_xticklabels()} == {angle}
         assert_legible(figure)
+
+
+def test_a_comparison_of_long_names_is_drawn() -> None:
+    """Beside names of eight keys more no panel was left, of which matplotlib warns."""
+    keys: dict[str, Sequence[Any]] = {
+        "learning_rate": (1e-3, 3e-3),
+        "loss": ("mae", "poisson"),
+        "rate_scaling": ("none", "fan_in"),
+        "grad_clip": (0.5, 1.5),
+        "cnn_blocks": (1, 2),
+        "batch_size": (8, 16),
+        "train_patterns": (1000, 2000),
+        "epochs": (10, 20),
+    }
+    a, b = (
+        [
+            result(precision=precision, seed=seed, **dict(zip(keys, values, strict=True)))
+            for values in zip(*keys.values(), strict=True)
+            for seed in (0, 1)
+        ]
+        for precision in ("float32", "bf16")
+    )
+    comparison = compare(table(a), table(b), PHASE_SSIM)
+    page = render_comparison(comparison, ("A", "B"), "2026-01-02T03:04:05+00:00")
+    assert "data:image/png" in page
 
 
 @pytest.mark.parametrize(

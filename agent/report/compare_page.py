@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
-from agent.report.figures import OKABE_ITO, data_uri, new_figure
+from agent.report.figures import OKABE_ITO, data_uri, new_figure, wrapped
 from agent.report.words import count, some_of, writable
 from fno_runner.cli import lines_to
 from fno_runner.score.quantities import QUANTITIES
@@ -137,7 +137,9 @@ def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]
 def _picture(comparison: Comparison) -> str:
     """The changes of quality with their intervals, as a data URI."""
     shown = [compared for compared in comparison.configurations if compared.quality.pairs]
-    with new_figure(8.6, 1.3 + 0.28 * max(1, len(shown))) as figure:
+    names = [wrapped(compared.name) for compared in shown]
+    height = 0.14 * sum(2 + name.count("\n") for name in names)
+    with new_figure(8.6, 1.3 + max(0.28, height)) as figure:
         axes = figure.subplots()
         marks = {"better": ("o", OKABE_ITO[0]), "worse": ("s", OKABE_ITO[5])}
         for place, compared in enumerate(shown):
@@ -148,7 +150,7 @@ def _picture(comparison: Comparison) -> str:
             filled = colour if compared.verdict in marks else "white"
             axes.plot(change.change, place, marker, color=colour, mfc=filled, ms=6)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(shown)), [compared.name for compared in shown], fontsize=8)
+        axes.set_yticks(range(len(shown)), names, fontsize=8)
         axes.invert_yaxis()
         axes.set_xlabel(f"change of {comparison.quality.axis}, B less A")
         axes.grid(axis="x", color="#ececec")

@@ -40,7 +40,8 @@ def ladder_figure(all_series: Sequence[Series]) -> Figure:
             _ladder(rungs, of_one, series.recommendation)
             _scatter(scatter, series, series.recommendation)
             if series.name:
-                rungs.set_title(series.name, loc="left", fontsize=9, fontweight="bold")
+                # Above the price, which stands at the panel's edge.
+                rungs.set_title(series.name, loc="left", fontsize=9, fontweight="bold", pad=16)
     return figure
 
 

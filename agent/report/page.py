@@ -37,8 +37,8 @@ MOST_LETTERS = 2000
 MOST_VALUES = 6
 """Different values of a provenance column that are told one by one."""
 
-IN_THE_HEAD = ("recommended", "provisional", "frugal", "sweet spot", "best")
-"""Lines of advice that a card shows in another form."""
+IN_THE_HEAD = ("recommended", "provisional")
+"""Lines of advice that a card shows in another form, as it does the picks."""
 
 Json = dict[str, Any]
 
@@ -163,7 +163,8 @@ def _card(series: Series, use: str) -> Json:
     if np.isfinite(seconds):
         tiles.append({"value": f"{seconds:.3g} s", "name": "inference of a test object",
                       "note": f"on {row['time_device'] or 'an unnamed device'}"})  # fmt: skip
-    facts = [(what, text) for what, text in advice(series) if what not in IN_THE_HEAD]
+    elsewhere = (*IN_THE_HEAD, *(pick.name for pick in chosen.picks))
+    facts = [(what, text) for what, text in advice(series) if what not in elsewhere]
     if chosen.provisional:
         facts.insert(0, ("provisional", chosen.provisional))
     if series.incomplete:
