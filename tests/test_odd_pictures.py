@@ -11,10 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from agent.analysis.comparison import compare
+from agent.analysis.configurations import short_texts
 from agent.analysis.series import Series, series
 from agent.report.compare_page import render_comparison
 from agent.report.effects_plot import MOST_LEVELS, effects_figure, in_order
-from agent.report.figures import NAME_WIDTH, short_texts, wrapped
+from agent.report.figures import NAME_WIDTH, wrapped
 from agent.report.ladder_plot import ladder_figure
 from agent.report.pareto_plot import pareto_figure
 from agent.study.quality import PHASE_SSIM
@@ -144,7 +145,7 @@ def test_a_comparison_of_long_names_is_drawn() -> None:
     ("values", "texts"),
     [
         ([0.000121607122, 0.5], ["0.0001216", "0.5"]),
-        ([1.23456, 1.23458, 2.0], ["1.23456", "1.23458", "2"]),
+        ([1.23456, 1.23458, 2.0], ["1.23456", "1.23458", "2.0"]),
         ([16, 1024, 123456], ["16", "1024", "123456"]),
         (["sqrt", None, True], ["sqrt", "None", "True"]),
     ],

@@ -36,8 +36,8 @@ TIME = "inference_time_s"
 TIMES = tuple(cost.column for cost in COSTS if cost.unit == "s")
 """Means of these are over runs of one device, and a run counts once however many seeds it has."""
 
-SHORT = 4
-"""Significant digits of a number in a name."""
+SHORT, MOST_DIGITS = 4, 17
+"""Significant digits of a number in a name, and those of a float."""
 
 STATISTICS = ("mean", "std", "low", "high", "n")
 """Of each metric: mean, standard deviation (n − 1), ends of the 95 % interval of the mean,
@@ -162,19 +162,22 @@ def configuration_names(configs: pd.DataFrame) -> list[str]:
     names = [label(row) for _, row in configs.iterrows()]
     for key in CONFIGURATION:
         if key not in NAMED and key in configs and configs[key].map(str).nunique() > 1:
-            values = _short(configs[key].tolist())
+            values = short_texts(configs[key].tolist())
             names = [f"{name}, {key} {value}" for name, value in zip(names, values, strict=True)]
     return names
 
 
-def _short(values: list[Any]) -> list[str]:
-    """Values as texts; numbers with four digits where these tell all of them apart."""
-    texts = list(map(str, values))
-    short = [
-        f"{value:.{SHORT}g}" if isinstance(value, float) and len(text) > SHORT + 2 else text
-        for value, text in zip(values, texts, strict=True)
-    ]
-    return short if len(set(short)) == len(set(texts)) else texts
+def short_texts(values: Sequence[Any]) -> list[str]:
+    """Values as texts; a long float with four significant digits, or as many as tell all apart."""
+    whole = list(map(str, values))
+    for digits in range(SHORT, MOST_DIGITS):
+        texts = [
+            f"{value:.{digits}g}" if isinstance(value, float) and len(text) > SHORT + 2 else text
+            for value, text in zip(values, whole, strict=True)
+        ]
+        if len(set(texts)) == len(set(whole)):
+            return texts
+    return whole
 
 
 def label(run: pd.Series) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from agent.analysis.configurations import short_texts
 from agent.analysis.effects import Effect
 from agent.analysis.series import Series
 from agent.report.figures import (
@@ -16,7 +17,6 @@ from agent.report.figures import (
     around,
     log_axis,
     new_figure,
-    short_texts,
     spanning,
 )
 from agent.report.pareto_plot import against

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from agent.study.quality import Array
-from agent.study.records import Cell
 from fno_runner.files import write_atomically
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -84,15 +83,6 @@ def log_axis(
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _plain_number(value)))
-
-
-def short_texts(values: Sequence[Cell]) -> list[str]:
-    """Values as texts, floats with four significant digits, or as many as tell them apart."""
-    for digits in range(4, 18):
-        texts = [f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in values]
-        if len(set(texts)) == len(set(values)):
-            break
-    return texts
 
 
 def wrapped(name: str) -> str:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
-from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label
+from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label, short_texts
 from agent.analysis.effects import Effect
 from agent.analysis.pareto import Front
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_logarithmic, is_ordered, note, numbers_of
-from agent.report.figures import MAX_SERIES, OKABE_ITO, short_texts
+from agent.report.figures import MAX_SERIES, OKABE_ITO
 from agent.report.gallery import Gallery, seed_records
 from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
