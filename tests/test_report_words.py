@@ -14,7 +14,7 @@ from agent.report.compare_page import said
 from agent.report.page_data import page_data
 from agent.report.pareto_plot import pareto_figure
 from agent.report.picks import pick_table
-from agent.report.words import rule
+from agent.report.words import advice, rule
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import table
 from fno_runner.result import Metrics, RunResult
@@ -78,3 +78,15 @@ def test_a_change_is_told_over_the_configurations_that_have_it() -> None:
     lines = said(compare(table(a), table(b), PHASE_SSIM))
     (over,) = (line for line in lines if line.startswith("Over "))
     assert re.findall(r"\d+ configurations?", over) == ["1 configuration"]
+
+
+def test_a_choice_that_is_no_better_than_no_network_is_told_so() -> None:
+    """Its phase SSIM is 0.5, in three trainings that differ in how much fifty projections reach."""
+    for reached, is_told in ((0.49, False), (0.5, True), (0.8, True)):
+        floors = {"flat_phase": {"ssim": (0.4, 0.02)}, "projection_50": {"ssim": (0.9, reached)}}
+        runs = [result(width=16, seed=seed, floors=floors) for seed in (0, 1)]
+        for run in runs:
+            run.metrics.pairs["ssim"] = (0.9, 0.5)
+        (compared,) = series(table(runs))
+        told = dict(advice(compared)).get("without a network", "")
+        assert (f"50 projections {reached:.4f}" in told) == is_told and "flat" not in told

@@ -13,8 +13,9 @@ from agent.analysis.pareto import Front
 from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
+from agent.report.pareto_plot import floors
 from agent.study.quality import Array, numbers
-from fno_runner.score.quantities import Quantity
+from fno_runner.score.quantities import FLOORS, Quantity
 
 MOST_NAMED = 3
 """Configurations that a line names."""
@@ -36,11 +37,12 @@ def advice(series: Series) -> list[Line]:
     told = {"how sure": _certainty(series, chosen), "caveat": chosen.choice.caveat}
     told["best over"] = "" if series.best_over is None else series.best_over.words
     told["provisional"] = chosen.provisional
+    told["without a network"] = _no_better(series, chosen)
     return [
         ("recommended", _describe(series, chosen.config)),
         ("rule", rule(series)),
-        *((what, told[what]) for what in ("how sure", "best over", "caveat", "provisional")
-          if told[what]),
+        *((what, told[what]) for what in ("without a network", "how sure", "best over", "caveat",
+                                          "provisional") if told[what]),
         *((pick.name, _against(series, chosen, pick)) for pick in chosen.picks),
         ("prices", _prices(chosen)),
         *_verdicts(series, chosen),
@@ -52,6 +54,19 @@ def advice(series: Series) -> list[Line]:
           for why, names in chosen.left_out.items()),
         *(("front", _standing(series, chosen, front)) for front in series.fronts[:1]),
     ]  # fmt: skip
+
+
+def _no_better(series: Series, chosen: Recommendation) -> str:
+    """What reaches as much without a network, on the same data; empty where nothing does."""
+    quality = series.reported
+    reached, *_ = interval(series, chosen.config, quality)
+    as_good = {
+        FLOORS[name]: value
+        for name, value in floors(series.runs, quality.column).items()
+        if quality.sign * value >= quality.sign * reached
+    }
+    told = [f"{name} {quality.shown(value)}" for name, value in as_good.items()]
+    return f"as good or better in {quality.label}: {', '.join(told)}" if told else ""
 
 
 def rule(series: Series) -> str:
