@@ -118,7 +118,7 @@ def amplitude_mae(
     predicted: Float[Tensor, "..."], measured: Float[Tensor, "..."]
 ) -> Float[Tensor, ""]:
     """Mean |predicted − measured| over the mean measured amplitude (the field's R factor)."""
-    return (predicted - measured).abs().mean() / measured.mean()
+    return (predicted - measured).abs().mean() / _or_one(measured.mean())
 
 
 def poisson_deviance(
@@ -129,12 +129,20 @@ def poisson_deviance(
     With I the predicted and n the measured intensity: mean(I − n + n·ln(n / I)) / mean(n). The
     number of photons only scales it, and is divided out.
     """
-    floor = 1e-6 * measured.square().mean()
+    floor = 1e-6 * _or_one(measured.square().mean())
     expected, counts = predicted.square() + floor, measured.square() + floor
     return (expected - counts + counts * (counts / expected).log()).mean() / counts.mean()
 
 
 LOSSES = {"mae": amplitude_mae, "poisson": poisson_deviance}
+
+
+def _or_one(mean: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """A mean to divide by: 1 where nothing was measured, as in a faint batch without a photon.
+
+    A number as small as a type allows would let the gradient overflow.
+    """
+    return mean + (mean == 0)
 
 
 def _checkerboard(wave: Tensor) -> Tensor:

@@ -107,6 +107,19 @@ def test_losses_are_zero_at_a_perfect_fit_only(loss: object) -> None:
         assert float(loss(factor * measured, measured)) > 1e-3
 
 
+@pytest.mark.parametrize("loss", [amplitude_mae, poisson_deviance])
+@pytest.mark.parametrize("level", [0.0, 1e-20, 1.0, 1e4])
+def test_a_batch_without_a_photon_has_a_loss_and_a_gradient(loss: object, level: float) -> None:
+    """As of few photons and small batches: the training goes on."""
+    assert callable(loss)
+    nothing = torch.zeros(1, 1, 8, 8)
+    predicted = torch.full_like(nothing, level).requires_grad_()
+    value = loss(predicted, nothing)
+    value.backward()
+    assert predicted.grad is not None
+    assert value.isfinite() and predicted.grad.isfinite().all()
+
+
 def test_mae_is_the_r_factor() -> None:
     measured = torch.tensor([1.0, 3.0])
     assert float(amplitude_mae(torch.tensor([1.5, 2.5]), measured)) == pytest.approx(0.25)
