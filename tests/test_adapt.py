@@ -65,7 +65,7 @@ def test_adapting_a_hybrid_keeps_the_rates_of_its_levels(
     arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu", "--adapt=1"]
     assert main([str(model), *arguments, f"--adapt-layers={layers}"]) == 0
     full, half = made[0].param_groups
-    assert half["max_lr"] == full["max_lr"] / 2 > 0
+    assert half["lr"] == full["lr"] / 2 > 0
     assert full["params"] and bool(half["params"]) == of_half
 
 
@@ -78,3 +78,11 @@ def test_adapting_that_makes_it_worse_is_not_kept(scan_file: Path, tmp_path: Pat
     new, old = (load_file(path / "model.safetensors") for path in (out / "network", model))
     same = all((new[name] == old[name]).all() for name in old)
     assert same == (told["best_epoch"] == 0)
+
+
+def test_adapting_may_take_five_steps(scan_file: Path, tmp_path: Path) -> None:
+    """Five epochs of one: the rate then rises for a fifth of the steps, which is one step."""
+    model, out = untrained(tmp_path, batch_size=64), tmp_path / "out"
+    assert main([str(model), str(scan_file), "-o", str(out), "--device=cpu", "--adapt=5"]) == 0
+    r = json.loads((out / "reconstruction.json").read_text())["adapted"]["r_held_out"]
+    assert len(r) == 6 and len(set(r)) == 6

@@ -31,6 +31,7 @@ from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RECON, Metrics, RunResult, write_result
 from fno_runner.score.metrics import r_factor
 from fno_runner.train.rates import names_of_shares
+from fno_runner.train.schedule import one_cycle
 
 log = logging.getLogger("fno_runner")
 
@@ -101,13 +102,7 @@ def _train(
     }
     weights = [weight for some in of_shares.values() for weight in some]
     optimiser = torch.optim.Adam([{"params": some} for some in of_shares.values()], rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        max_lr=[share * rate for share in of_shares],
-        total_steps=max(math.ceil(count / config.batch_size) * epochs, 2),
-        pct_start=0.2,
-        cycle_momentum=False,
-    )
+    done, steps = 0, math.ceil(count / config.batch_size) * epochs
     shuffle = torch.Generator().manual_seed(config.seed)
     start = perf_counter()
     r, seconds = [_misfit(network, held, prepared)], [0.0]
@@ -120,8 +115,10 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, config.grad_clip)
+            for group, share in zip(optimiser.param_groups, of_shares, strict=True):
+                group["lr"] = share * one_cycle(rate, done, steps)
             optimiser.step()
-            schedule.step()
+            done += 1
         if not math.isfinite(float(loss.detach())):
             raise DivergedError(f"epoch {epoch}: the loss is {float(loss.detach())}")
         r.append(_misfit(network, held, prepared))
