@@ -47,6 +47,27 @@ def test_adapting_keeps_what_is_better(
     assert other["r_own"] == pytest.approx(record["r_own"], rel=1e-4)
 
 
+def test_a_network_that_was_trained_before_its_scan_is_a_model_again(
+    scan_file: Path, tmp_path: Path
+) -> None:
+    """Its record is of the scan alone: simulated objects, and the first training, are not in it."""
+    before = {"train_patterns_used": 5, "validation_object": "0", "started": "2000-01-01"}
+    model = untrained(
+        tmp_path, probe_file=str(scan_file), objects="discs,lines", provenance=before, epochs=7
+    )
+    out = tmp_path / "out"
+    assert main([str(model), str(scan_file), "-o", str(out), "--device=cpu", "--adapt=1"]) == 0
+    adapted = find_model(out / "network")
+    assert (adapted.config.scan, adapted.config.epochs) == (str(scan_file), 1)
+    assert adapted.config.probe_file is None and adapted.config.is_grid_lines
+    made = adapted.record.provenance
+    assert {"dataset", "device_name", "code"} <= made.keys()
+    assert not {"train_patterns_used", "validation_object"} & made.keys()
+    assert str(made["started"]) > "2026"
+    again = [str(out / "network"), str(scan_file), "-o", str(tmp_path / "again"), "--device=cpu"]
+    assert main(again) == 0
+
+
 @pytest.mark.parametrize(("layers", "of_half"), [("all", True), ("last", False)])
 def test_adapting_a_hybrid_keeps_the_rates_of_its_levels(
     layers: str, of_half: bool, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

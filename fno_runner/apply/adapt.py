@@ -17,6 +17,7 @@ import torch
 
 from fno_runner.apply.prepared import Prepared
 from fno_runner.batches import Inputs
+from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out, patterns_of, probe_of
@@ -25,6 +26,7 @@ from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
 from fno_runner.files import make_folder
 from fno_runner.physics import LOSSES
+from fno_runner.provenance import Provenance, provenance
 from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstruct.weights import WEIGHTS, write_weights
 from fno_runner.reconstructor import Reconstructor
@@ -40,6 +42,8 @@ GENTLER = 0.3
 Layers = Literal["all", "last"]
 LAST = ("mix", "refine", "head")
 """The layers after the Fourier blocks."""
+OF_OTHER_DATA = {"train_npz", "test_npz", "val_npz", "probe_file", "objects"}
+"""Keys that a configuration with a scan leaves at their default."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,14 @@ class Adapted:
     layers: which ones were trained.
     r: of the held-out frames' own answers, before, and after each epoch. best: which of them the
         network is of; 0 is the one it began as. seconds: since the beginning, after each of them.
+    made: by what code, where and when.
     """
 
     network: Reconstructor
     layers: Layers
     r: tuple[float, ...]
     seconds: tuple[float, ...]
+    made: Provenance
 
     @property
     def best(self) -> int:
@@ -104,7 +110,7 @@ def _train(
     optimiser = torch.optim.Adam([{"params": some} for some in of_shares.values()], rate)
     done, steps = 0, math.ceil(count / config.batch_size) * epochs
     shuffle = torch.Generator().manual_seed(config.seed)
-    start = perf_counter()
+    made, start = provenance(device), perf_counter()
     r, seconds = [_misfit(network, held, prepared)], [0.0]
     best = deepcopy(network.state_dict())
     for epoch in range(1, epochs + 1):
@@ -127,7 +133,7 @@ def _train(
             best = deepcopy(network.state_dict())
         log.info("epoch %d: R of held-out frames %.4f", epoch, r[-1])
     network.load_state_dict(best)
-    return Adapted(network.requires_grad_(True), layers, tuple(r), tuple(seconds))
+    return Adapted(network.requires_grad_(True), layers, tuple(r), tuple(seconds), made)
 
 
 def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> float:
@@ -157,11 +163,11 @@ def write_adapted(
     before = prepared.model.record
     epochs = len(adapted.r) - 1
     named = f"{before.run_id} {fingerprint} {epochs} {adapted.layers}"
-    config = prepared.model.config.model_copy(
-        update={"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
-                "train_npz": None, "test_npz": None, "val_npz": None,
-                "epochs": epochs, "patch_size": prepared.model.config.size,
-                "bin": prepared.stream.scan.crop.binning}
+    config = RunConfig.model_validate(
+        prepared.model.config.model_dump(exclude=OF_OTHER_DATA)
+        | {"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
+           "epochs": epochs, "patch_size": prepared.model.config.size,
+           "bin": prepared.stream.scan.crop.binning}
     )  # fmt: skip
     record = RunResult(
         run_id=hashlib.sha256(named.encode()).hexdigest()[:12],
@@ -171,7 +177,7 @@ def write_adapted(
         model_params=before.model_params,
         history=[{"epoch": epoch, "val_loss": r} for epoch, r in enumerate(adapted.r) if epoch > 0],
         provenance={
-            **before.provenance,
+            **adapted.made,
             "dataset": fingerprint,
             "adapted_from": before.run_id,
             "adapted_layers": adapted.layers,
