@@ -186,7 +186,7 @@ def _run(
         write_result(result, folder)
         log.info("run %s %s", identifier, result.status)
         outcome = Outcome(result, publish())
-        if checkpoints is not None:
+        if checkpoints is not None and result.status != "failed":
             checkpoints.remove()
         return outcome
 
@@ -272,11 +272,14 @@ def _evaluate(
                     continue
             timed = "finished" not in first and network.stopped is None
             overlap = Overlap(config.overlap_passes, device) if config.overlap_passes else None
+            # First, so that no failure of what follows loses the network.
+            write_weights(folder / weights_of_seed(replica.seed), network.model, network.scale)
             reconstruction = evaluate(
                 replica, dataset, device, network, seed, timed=timed, overlap=overlap
             )
-            write_weights(folder / weights_of_seed(replica.seed), network.model, network.scale)
             first.setdefault(seed.status, reconstruction)
+        if seed.status == "diverged":
+            (folder / weights_of_seed(replica.seed)).unlink(missing_ok=True)
         if len(trained) > 1:
             log.info("seed %d %s", replica.seed, seed.status)
     result.conclude(seeds)

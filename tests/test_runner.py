@@ -174,6 +174,39 @@ def test_an_error_in_the_point_is_recorded(
     assert result.metrics == Metrics() and result.inference_time_s is None
 
 
+def test_a_network_whose_answer_is_no_number_is_not_kept(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: object) -> None:
+        raise DivergedError("a predicted patch is not finite")
+
+    monkeypatch.setattr(Predictor, "__call__", diverged)
+    outcome = run(tiny_config)
+    assert outcome.result.status == "diverged"
+    assert {path.name for path in outcome.folder.iterdir()} == {"result.json", "log.txt"}
+    assert not list(Path(tiny_config.output_dir, "checkpoints").iterdir())
+
+
+def test_a_failure_after_training_loses_no_network(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are there, and who runs it again trains no epoch."""
+
+    def full(*_: object) -> None:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fno_runner.score.evaluation.stitch", full)
+        failed = run(tiny_config)
+    assert failed.result.status == "failed" and len(failed.result.history) == 2
+    kept = load_file(failed.folder / "model-seed0.safetensors")
+    outcome = run(tiny_config)
+    assert outcome.result.provenance["resumed_epochs"] == 2 and outcome.result.metrics.pairs
+    weights = load_file(outcome.folder / "model.safetensors")
+    assert all((kept[name] == weight).all() for name, weight in weights.items())
+    assert not list(Path(tiny_config.output_dir, "checkpoints").iterdir())
+
+
 def test_an_empty_phase_is_called_collapsed(
     tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
