@@ -281,6 +281,9 @@ def test_an_unbelievable_checkpoint_is_kept_aside_and_training_starts_over(
     faults.count(f"checkpoints {kind}")
     assert f"kept as {interrupted}.{kind}-1" in caplog.text
     assert Path(f"{interrupted}.{kind}-1").exists()
+    (interrupted.parent / f".{interrupted.name}.begun").write_text("by a killed writer")
+    places.remove()
+    assert [path.name for path in interrupted.parent.iterdir()] == [f"{interrupted.name}.{kind}-1"]
 
 
 def test_a_checkpoint_of_another_network_is_foreign(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -204,8 +203,13 @@ class Checkpoints:
         return Checkpoint([self.folder / name for name in names], self.identity)
 
     def remove(self) -> None:
-        """The run has its record: nobody will go on from here."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """The run has its record: nobody will go on from here. What was set aside stays."""
+        ours = (*self.folder.glob("*.safetensors"), *self.folder.glob(".*"))
+        for path in ours:  # and the lock, and what a killed writer had begun
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 @contextmanager
