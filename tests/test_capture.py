@@ -14,6 +14,7 @@ from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset
 from fno_runner.train import checkpoint, rates, training
 from fno_runner.train.checkpoint import Checkpoints
+from fno_runner.train.progress import Epoch
 from fno_runner.train.streams import OnStreams
 from fno_runner.train.training import Trained, train
 from tests.cuda_graphs import StandIn
@@ -168,6 +169,47 @@ def test_where_memory_does_not_suffice_fewer_networks_train_at_once(
     limited = train(config, tiny, CPU, captured=True)
     assert [trained.at_once for trained in limited] == at_once
     assert ("networks at once from here on" in caplog.text) == (most < 5)
+    for ours, theirs in zip(limited, whole, strict=True):
+        assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_checkpoints_of_this_process_are_not_an_earlier_one_s(
+    earlier: int,
+    tiny: Dataset,
+    tiny_config: RunConfig,
+    tmp_path: Path,
+    gpu: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory runs out in the third epoch of two networks, some of which another process trained."""
+    monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
+    config = changed(tiny_config, replicates=2, epochs=3, train_patterns=48, batch_size=8)
+    whole = train(config, tiny, CPU, captured=True)
+    places = Checkpoints(tmp_path, "a")
+
+    def stop(entry: Epoch) -> None:
+        if entry["epoch"] == 1 + earlier:
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        train(config, tiny, CPU, captured=True, on_epoch=stop, checkpoints=places)
+    heard: list[object] = []
+
+    class Limited(OnStreams):
+        def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+            if len(heard) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return super().__call__(rows)
+
+    def hear(entry: Epoch) -> None:
+        heard.append(entry["epoch"])
+
+    monkeypatch.setattr(training, "OnStreams", Limited)
+    limited = train(config, tiny, CPU, captured=True, on_epoch=hear, checkpoints=places)
+    assert heard == [1, 2, 3]
+    assert [(trained.at_once, trained.resumed) for trained in limited] == [(1, earlier)] * 2
     for ours, theirs in zip(limited, whole, strict=True):
         assert_equal(ours, theirs)
 

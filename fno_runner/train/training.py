@@ -93,7 +93,8 @@ def train(
             many as memory allows. By default on a GPU; on a CPU one seed trains after the other.
         compiled: whether steps take compiled blocks. By default on a GPU, where that pays.
         cache: where what is compiled is kept; None: where PyTorch keeps it.
-        on_epoch: hears of the first seed's epochs only; of those before a checkpoint as well.
+        on_epoch: hears of the first seed's epochs only, once of each; of those before a checkpoint
+            as well.
         stop_asked: where it says so, every training ends with what it has reached. The epoch that
             it is in becomes the last line of its history, as far as it came.
         checkpoints: where they are left and taken up; None: nowhere.
@@ -105,6 +106,8 @@ def train(
     allow_tf32(config.precision == "tf32")
     configs = config.replicas()
     trained: list[Trained] = []
+    left: dict[int, int] = {}
+    on_epoch = on_epoch and _once(on_epoch)
 
     def train_the_rest(at_once: int) -> None:
         while len(trained) < len(configs):
@@ -120,6 +123,8 @@ def train(
                 blocks = None
                 if pays if compiled is None else compiled:
                     blocks = stack.enter_context(compiled_blocks(models, config.batch_size, cache))
+                if checkpoint:
+                    _resume(networks, checkpoint, left)
                 group = _train(networks, captured, report, hear, stop_asked, checkpoint)
                 how = None if blocks is None else blocks.compiled
                 trained.extend(replace(network, compiled=how) for network in group)
@@ -129,6 +134,32 @@ def train(
     most = len(configs) if captured else 1
     halve_until_it_fits(train_the_rest, most, "networks at once")
     return trained
+
+
+def _resume(networks: list[Network], checkpoint: Checkpoint, left: dict[int, int]) -> None:
+    """Bring networks to where their checkpoints stand.
+
+    Args:
+        left: seed -> the epochs that an earlier process trained; filled where a seed is new. What
+            is taken up after memory ran out is this process's own.
+    """
+    every = [network.progress for network in networks]
+    checkpoint.resume(every)
+    for network, progress in zip(networks, every, strict=True):
+        earlier = left.setdefault(network.config.seed, progress.resumed)
+        progress.resumed = min(progress.resumed, earlier)
+
+
+def _once(on_epoch: OnEpoch) -> OnEpoch:
+    """Tells of each epoch once, also where it is trained again for want of memory."""
+    told: set[float | None] = set()
+
+    def hear(entry: Epoch) -> None:
+        if entry["epoch"] not in told:
+            told.add(entry["epoch"])
+            on_epoch(entry)
+
+    return hear
 
 
 def _as_part(
@@ -158,8 +189,6 @@ def _train(
 ) -> list[Trained]:
     """Train networks that differ in their seeds, at once."""
     every = [network.progress for network in networks]
-    if checkpoint:
-        checkpoint.resume(every)
     if on_epoch is not None:
         for entry in every[0].history:
             on_epoch(entry)
