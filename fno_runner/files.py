@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import IO
 
 from fno_runner.errors import Kind, MachineError
+
+TAKEN = (EEXIST, ENOTEMPTY)
+"""What the system says where a folder that is not empty has the new name already."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -50,14 +54,28 @@ def set_aside(path: Path, kind: Kind) -> Path:
     Raises:
         MachineError: the disk refuses.
     """
-    number = 1
-    while (aside := path.with_name(f"{path.name}.{kind}-{number}")).exists():
-        number += 1
     try:
-        path.rename(aside)
+        return number_aside(path, path.with_name(f"{path.name}.{kind}"))
     except OSError as error:
         raise MachineError(f"cannot rename {path}: {error.strerror or error}") from error
-    return aside
+
+
+def number_aside(path: Path, name: Path) -> Path:
+    """Rename a file or folder to `<name>-<n>`, the first n that is free; the new name.
+
+    Raises:
+        OSError: the disk refuses, or `path` is not there.
+    """
+    number = 1
+    while True:
+        aside = name.with_name(f"{name.name}-{number}")
+        if not aside.exists():
+            try:
+                return path.rename(aside)
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
+        number += 1
 
 
 def make_folder(path: Path) -> Path:

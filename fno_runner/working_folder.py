@@ -8,13 +8,13 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from fno_runner.errors import MachineError
-from fno_runner.files import make_folder, write_text_atomically
+from fno_runner.files import TAKEN, make_folder, number_aside, write_text_atomically
 from fno_runner.process import ProcessIdentity
 from fno_runner.result import run_folder
 
@@ -30,7 +30,8 @@ MAX_BYTES = 4096
 def working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
     """A folder to work in, with a log; `publish` gives it its final name in one rename.
 
-    A run that is interrupted leaves no folder under its final name.
+    A run that is interrupted leaves no folder under its final name. A result that the disk does not
+    let be published stays where it is.
     """
     final = run_folder(output_dir, identifier)
     me = ProcessIdentity.of(psutil.Process())
@@ -42,18 +43,21 @@ def working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Ca
     handler = logging.FileHandler(folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
+    is_complete = False
 
     def publish() -> Path:
+        nonlocal is_complete
         now = folder.stat() if folder.exists() else None
         if now is None or (now.st_dev, now.st_ino) != (made.st_dev, made.st_ino):
             # What was written before is gone, and what came after would be half a run.
             raise MachineError(f"{folder}: vanished while the run was in progress")
-        if final.exists():
-            attic = make_folder(output_dir / "superseded")
-            number = len(list(attic.glob(f"{identifier}-*"))) + 1
-            final.rename(attic / f"{identifier}-{number}")
-        (folder / OWNER).unlink(missing_ok=True)
-        folder.rename(final)
+        is_complete = True
+        try:
+            (folder / OWNER).unlink(missing_ok=True)
+            _give_name(folder, final, output_dir / "superseded" / identifier)
+        except OSError as error:
+            reason = error.strerror or error
+            raise MachineError(f"{folder}: holds the result; cannot rename it: {reason}") from error
         return final
 
     try:
@@ -61,8 +65,27 @@ def working_folder(output_dir: Path, identifier: str) -> Iterator[tuple[Path, Ca
     finally:
         log.removeHandler(handler)
         handler.close()
-        if folder.exists():
+        if folder.exists() and not is_complete:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _give_name(folder: Path, final: Path, superseded: Path) -> None:
+    """Rename a folder to its final name; what has that name becomes `<superseded>-<n>`.
+
+    Other processes may do so with the same run at the same moment: each result stays.
+    """
+    while True:
+        if final.exists():
+            make_folder(superseded.parent)
+            with suppress(FileNotFoundError):  # another process was sooner
+                number_aside(final, superseded)
+        try:
+            folder.rename(final)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+        else:
+            return
 
 
 def _remove_remains(folder: Path) -> None:

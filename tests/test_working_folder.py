@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from dataclasses import replace
+from errno import EIO
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fno_runner.errors import MachineError
 from fno_runner.process import ProcessIdentity
 from fno_runner.working_folder import OWNER, working_folder
 
@@ -39,6 +42,54 @@ def test_it_becomes_the_runs_folder_and_keeps_what_was_there(tmp_path: Path) -> 
     assert sorted(path.name for path in final.iterdir()) == ["log.txt", "result.json"]
     assert (final / "result.json").read_text() == "second"
     assert (tmp_path / "superseded" / f"{RUN}-1" / "result.json").read_text() == "first"
+
+
+def publish_one(study: Path, content: str) -> Path:
+    with working_folder(study, RUN) as (folder, publish):
+        (folder / "result.json").write_text(content)
+        return publish()
+
+
+def test_what_was_there_gets_the_first_free_number(tmp_path: Path) -> None:
+    """Also where somebody has removed some of what was kept."""
+    for content in "abc":
+        publish_one(tmp_path, content)
+    shutil.rmtree(tmp_path / "superseded" / f"{RUN}-1")
+    assert (publish_one(tmp_path, "d") / "result.json").read_text() == "d"
+    publish_one(tmp_path, "e")
+    kept = {path.name[-1]: (path / "result.json").read_text()
+            for path in (tmp_path / "superseded").iterdir()}  # fmt: skip
+    assert kept == {"1": "c", "2": "b", "3": "d"}
+
+
+def test_processes_that_publish_a_run_at_once_lose_no_result(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from fno_runner.working_folder import working_folder\n"
+        "for number in range(100):\n"
+        "    with working_folder(Path(sys.argv[1]), sys.argv[2]) as (folder, publish):\n"
+        "        (folder / 'result.json').write_text(f'{sys.argv[3]} {number}')\n"
+        "        publish()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), RUN]
+    processes = [subprocess.Popen([*command, str(who)]) for who in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    results = [path.read_text() for path in tmp_path.rglob("result.json")]
+    assert set(results) == {f"{who} {number}" for who in range(3) for number in range(100)}
+    assert len(results) == 300 and not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_result_that_cannot_be_published_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        raise OSError(EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(MachineError, match="holds the result; cannot rename it: Input/output"):
+        publish_one(tmp_path, "a")
+    (left,) = (tmp_path / "runs").iterdir()
+    assert (left / "result.json").read_text() == "a"
 
 
 def test_remains_are_judged_by_the_process_and_not_by_its_pid(tmp_path: Path) -> None:
