@@ -196,6 +196,10 @@ def test_a_network_trained_before_the_scan_reconstructs_it(
     took = result.timing["overlap_time_s"]
     assert took is not None and result.inference_time_s is not None
     assert 0 < took < result.inference_time_s
+    p90 = result.timing["inference_time_p90_s"]
+    rate = result.timing["inference_patterns_per_s"]
+    assert p90 is not None and rate is not None and p90 >= result.inference_time_s
+    assert rate * result.inference_time_s == pytest.approx(len(load_dataset(before_the_scan).test))
     done = python_m(
         "fno_runner.reconstruct", str(outcome.folder), str(scan_npz), "-o", str(tmp_path / "out")
     )

@@ -14,7 +14,14 @@ from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.predictor import Predictor
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.score import timing
-from fno_runner.score.timing import Times, is_enough, repeat_timed, timed_predict
+from fno_runner.score.timing import (
+    Times,
+    Timing,
+    is_enough,
+    lengthen_pass,
+    repeat_timed,
+    timed_predict,
+)
 
 CPU = torch.device("cpu")
 
@@ -88,3 +95,15 @@ def test_latency_is_one_pattern_and_a_pass_is_all_after_warm_up(
     monkeypatch.setattr(timing, "make_predictor", spy)
     timed_predict(model, tiny.test.take(np.arange(40)), 0.5, CPU, 16)
     assert passes == 2 * [(16, 16)] + 100 * [(40, 16)] + 2 * [(1, 1)] + 100 * [(1, 1)]
+
+
+def test_what_follows_a_pass_is_in_all_its_times() -> None:
+    timing: Timing = {
+        "inference_time_s": 0.1, "inference_time_p90_s": 0.15, "inference_time_iqr_s": 0.02,
+        "inference_patterns_per_s": 800.0, "latency_s": 0.01,
+    }  # fmt: skip
+    lengthen_pass(timing, 0.3)
+    assert timing == pytest.approx({
+        "inference_time_s": 0.4, "inference_time_p90_s": 0.45, "inference_time_iqr_s": 0.02,
+        "inference_patterns_per_s": 200.0, "latency_s": 0.01,
+    })  # fmt: skip

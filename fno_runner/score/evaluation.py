@@ -19,7 +19,7 @@ from fno_runner.reconstruct.stitching import Improve, stitch
 from fno_runner.result import ErrorInfo, Metrics, Pair, RingCurves, SeedResult
 from fno_runner.score.frc import as_curves
 from fno_runner.score.metrics import RELATIVE, mean_over_objects, ring_curves, score, score_each
-from fno_runner.score.timing import Timing, timed_predict
+from fno_runner.score.timing import Timing, lengthen_pass, timed_predict
 from fno_runner.score.without_truth import add_halves, correlate_halves, score_without_truth
 from fno_runner.train.training import Trained
 
@@ -53,7 +53,7 @@ def evaluate(
 
     Args:
         overlap: what improves each stitched object. Its time for one is timing's overlap_time_s and
-            part of inference_time_s, as without it there is no such object.
+            part of a pass's times and throughput, as without it there is no such object.
 
     Raises:
         DivergedError: the training, a prediction or a metric is not finite.
@@ -71,7 +71,7 @@ def evaluate(
         }
         timing["overlap_time_s"] = overlap.seconds[0]
         if "inference_time_s" in timing:
-            timing["inference_time_s"] += overlap.seconds[0]
+            lengthen_pass(timing, overlap.seconds[0])
     of_objects: list[dict[str, Pair]] = []
     curves: dict[str, RingCurves] = {}
     if isinstance(dataset.geometry, Freeform) and dataset.reference_kind != "truth":

@@ -126,6 +126,14 @@ def timed_predict(
     return patches, timing
 
 
+def lengthen_pass(timing: Timing, seconds: float) -> None:
+    """Add the time [s] of what is done once after a pass over an object's patterns."""
+    before = timing["inference_time_s"]
+    timing["inference_time_s"] += seconds
+    timing["inference_time_p90_s"] += seconds
+    timing["inference_patterns_per_s"] *= before / timing["inference_time_s"]
+
+
 def repeat_timed(
     work: Callable[[], T], device: torch.device, enough: Enough = ENOUGH
 ) -> tuple[T, Times]:
