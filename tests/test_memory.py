@@ -68,6 +68,32 @@ def test_inference_halves_its_slices_until_they_fit(tiny_config: RunConfig) -> N
     assert result.metrics.pairs["ssim"]
 
 
+LAY = """
+import numpy as np
+from fno_runner.provenance import kernel_says
+from fno_runner.reconstruct.stitching import Canvas
+
+def peak():
+    return int(kernel_says("self/status", "VmHWM").split()[0])
+
+patches = np.ones((1000, 64, 64), np.complex64)
+probe = np.ones((4, 64, 64), np.complex64)
+positions = np.full((1000, 2), 40.25, np.float32)
+canvas = Canvas((80, 80))
+canvas.add(patches[:16], positions[:16], probe)
+before = peak()
+canvas.add(patches, positions, probe)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_stitching_takes_no_memory_for_each_frame() -> None:
+    """The probe of a thousand frames, moved to each, would be 125 MiB, and its steps as much."""
+    done = subprocess.run([sys.executable, "-c", LAY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 16 * 1024
+
+
 def test_it_halves_down_to_one_and_then_gives_up() -> None:
     tried: list[int] = []
 

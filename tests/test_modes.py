@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from fno_runner.batches import Inputs
-from fno_runner.config import N, RunConfig
+from fno_runner.config import N, RunConfig, centre
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.data.scan import load_scan
-from fno_runner.physics import amplitude_of, far_field, local_probe, object_update
+from fno_runner.physics import amplitude_of, far_field, local_probe, object_update, shift_probe
 from fno_runner.reconstruct.inference import predicted_amplitude
-from fno_runner.reconstruct.stitching import Canvas
+from fno_runner.reconstruct.stitching import LIT, Canvas, lights
 from fno_runner.reconstructor import Reconstructor, input_scale_factor
 from fno_runner.score.floors import iterate
 from fno_runner.train.network import build_model
@@ -127,3 +127,20 @@ def test_a_patch_weighs_by_the_light_of_all_modes() -> None:
     np.testing.assert_allclose(canvas.mean(), 0.5, atol=1e-5)
     np.testing.assert_allclose(canvas.weight[:, 0], 1, atol=1e-4)
     np.testing.assert_allclose(canvas.weight[:, -1], 4, atol=1e-4)
+
+
+@pytest.mark.parametrize("modes", [0, 1, 4])
+@pytest.mark.parametrize("count", [1, LIT, 5 * LIT + 3])
+def test_light_in_slices_is_that_of_all_at_once(modes: int, count: int) -> None:
+    """Bit for bit; no mode stands for a probe without that axis."""
+    rng = np.random.default_rng(0)
+    parts = rng.normal(size=(2, modes or 1, N, N))
+    probe = (parts[0] + 1j * parts[1]).astype(np.complex64)
+    positions = rng.uniform(N, 2 * N, (count, 2)).astype(np.float32)
+    corner = np.rint(positions - centre(N))
+    moved = shift_probe(torch.from_numpy(probe), torch.from_numpy(positions - centre(N) - corner))
+    expected = moved.abs().square().sum(1).numpy()
+    made = list(lights(positions, probe if modes else probe[0]))
+    np.testing.assert_array_equal([light for light, _ in made], expected)
+    windows = [(row.start, col.start, row.stop, col.stop) for _, (row, col) in made]
+    np.testing.assert_array_equal(windows, np.hstack([corner, corner + N]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +13,10 @@ from jaxtyping import Bool, Complex64, Float, Float32
 from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.physics import shift_probe
+from fno_runner.reconstruct.predictor import slices
 
+LIT = 16
+"""Positions whose probe is computed at a time."""
 COVERED = 0.1
 """A pixel of a free scan counts as seen above this share of the median illumination."""
 
@@ -94,6 +98,25 @@ def average(
     return obj if improve is None else improve(obj, seen, patterns), seen
 
 
+def lights(
+    positions: Float32[np.ndarray, "b 2"], probe: Complex64[np.ndarray, "*m n n"]
+) -> Iterator[tuple[Float32[np.ndarray, "n n"], tuple[slice, slice]]]:
+    """Of each position in turn: the probe's intensity there, and the pixels that it falls on.
+
+    The probe is moved by the sub-pixel remainder, of `LIT` positions at a time: of all at once it
+    would take far more memory than their patterns do.
+    """
+    size = probe.shape[-1]
+    first = positions - centre(size)
+    corner = np.rint(first)
+    for rows in slices(len(positions), LIT):
+        remainder = torch.from_numpy(first[rows] - corner[rows])
+        light = shift_probe(torch.from_numpy(probe), remainder).abs().square()
+        intensity = (light if light.ndim == 3 else light.sum(1)).numpy()  # (B, N, N)
+        for of_one, (row, col) in zip(intensity, corner[rows].astype(int), strict=True):
+            yield of_one, (slice(row, row + size), slice(col, col + size))
+
+
 class Canvas:
     """Patches laid over each other, weighted by the intensity of each one's probe.
 
@@ -114,14 +137,7 @@ class Canvas:
         probe: Complex64[np.ndarray, "*m n n"],
     ) -> None:
         """Lay patches whose centres are at `positions` [px] of the canvas."""
-        size = patches.shape[-1]
-        first = positions - centre(size)
-        corner = np.rint(first)
-        remainder = torch.from_numpy(first - corner)
-        light = shift_probe(torch.from_numpy(probe), remainder).abs().square()
-        intensity = (light if light.ndim == 3 else light.sum(1)).numpy()  # (B, N, N)
-        for patch, light, (row, col) in zip(patches, intensity, corner.astype(int), strict=True):
-            window = slice(row, row + size), slice(col, col + size)
+        for patch, (light, window) in zip(patches, lights(positions, probe), strict=True):
             self.total[window] += light * patch
             self.weight[window] += light
 

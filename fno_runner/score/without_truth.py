@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Complex64
 
-from fno_runner.config import centre
 from fno_runner.data.dataset import Dataset, Freeform
-from fno_runner.physics import poisson_deviance, shift_probe
+from fno_runner.physics import poisson_deviance
 from fno_runner.reconstruct.inference import predicted_amplitude
-from fno_runner.reconstruct.stitching import Improve, average
+from fno_runner.reconstruct.stitching import Improve, average, cut, lights
 from fno_runner.result import Metrics, Pair
 from fno_runner.score.frc import RingCorrelation, ring_correlation
 from fno_runner.score.metrics import align, crop_to, r_factor
@@ -115,15 +114,10 @@ def from_object(
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
     stitched, seen = average(patches[train], test.take(train), dataset.geometry.shape, improve)
-    size = test.size
-    first = test.positions - centre(size)
-    corner = np.rint(first)
-    light = shift_probe(torch.from_numpy(test.probe), torch.from_numpy(first - corner))
-    light = light.abs().square()
-    intensity = (light if light.ndim == 3 else light.sum(1)).numpy()
-    windows = [(slice(r, r + size), slice(c, c + size)) for r, c in corner.astype(int)]
-    of_object = np.stack([stitched[window] for window in windows])
-    lit = np.array([(i * seen[w]).sum() / i.sum() for i, w in zip(intensity, windows, strict=True)])
+    of_object = cut(stitched, test.positions, test.size)
+    lit = np.array(
+        [(light * seen[w]).sum() / light.sum() for light, w in lights(test.positions, test.probe)]
+    )
     return predicted_amplitude(of_object, test, infer_batch_size), lit >= KNOWN
 
 
