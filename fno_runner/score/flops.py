@@ -53,8 +53,6 @@ class OperationCounter(TorchDispatchMode):
         aten = torch.ops.aten
         ours = {
             aten._fft_c2c: _c2c,
-            aten._fft_r2c: _r2c,
-            aten._fft_c2r: _c2r,
             aten.baddbmm_: _added_product,
         }
         self.total = 0
@@ -79,8 +77,7 @@ def fft_flops(shape: Sequence[int], dim: Sequence[int]) -> float:
     """5 N log₂ N for each complex FFT of N points over `dim`, of all in a tensor of this shape.
 
     The radix-2 Cooley–Tukey count by which FFTs are compared, whatever their algorithm: Frigo &
-    Johnson, The Design and Implementation of FFTW3, Proc. IEEE 93, 216 (2005). Half of it for
-    real data.
+    Johnson, The Design and Implementation of FFTW3, Proc. IEEE 93, 216 (2005).
     """
     points = math.prod(shape[d] for d in dim)
     return 5 * math.prod(shape) * math.log2(points)
@@ -92,11 +89,3 @@ def _added_product(_: Any, first: Sequence[int], second: Sequence[int], **__: An
 
 def _c2c(shape: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:
     return round(fft_flops(shape, dim))
-
-
-def _r2c(shape: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:
-    return round(fft_flops(shape, dim) / 2)
-
-
-def _c2r(_: Any, dim: Sequence[int], *__: Any, out_shape: Sequence[int], **___: Any) -> int:
-    return round(fft_flops(out_shape, dim) / 2)
