@@ -39,14 +39,14 @@ def make_model(precision: str = "float32", **options: Any) -> Reconstructor:
 
 
 def overlapping(model: Reconstructor, patterns: Patterns, size: int) -> OverlappedPredictor:
-    return OverlappedPredictor(model, patterns.probe, 0.5, size, CPU)
+    return OverlappedPredictor(model, patterns.probe, 0.5, size)
 
 
 def on_stand_in(
     model: Reconstructor, probe: Any, scale: float, _: object, size: int
 ) -> OverlappedPredictor:
     """As `make_predictor`, whatever the device."""
-    return OverlappedPredictor(model, probe, scale, size, CPU)
+    return OverlappedPredictor(model, probe, scale, size)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])

@@ -7,7 +7,6 @@ import logging
 import math
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -22,7 +21,6 @@ from fno_runner.data.dataset import Patterns
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out, patterns_of, probe_of
 from fno_runner.data.source import Hints
-from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
 from fno_runner.files import make_folder
 from fno_runner.physics import LOSSES
@@ -138,8 +136,8 @@ def _train(
 
 def _misfit(network: Reconstructor, patterns: Patterns, prepared: Prepared) -> float:
     """R of a network's own answers."""
-    work = partial(predict, network, patterns, prepared.scale, prepared.device)
-    patches, size = halve_until_it_fits(work, prepared.infer_batch_size)
+    size = prepared.infer_batch_size
+    patches = predict(network, patterns, prepared.scale, prepared.device, size)
     return r_factor(predicted_amplitude(patches, patterns, size), patterns.amplitude)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Complex64, Float32
 
 from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
-from fno_runner.device import allow_tf32
+from fno_runner.device import allow_tf32, halve_until_it_fits
 from fno_runner.physics import amplitude_of, local_probe, subpixel_remainder
 from fno_runner.reconstruct.overlapped import OverlappedPredictor
 from fno_runner.reconstruct.predictor import Predictor, slices
@@ -34,9 +34,7 @@ def make_predictor(
     It may be used for many sets of patterns, as long as the probe is the same.
     """
     allow_tf32(model.precision == "tf32")
-    if device.type == "cpu":
-        return Predictor(model, probe, scale, slice_size)
-    return OverlappedPredictor(model, probe, scale, slice_size, device)
+    return predictor_for(device)(model, probe, scale, slice_size)
 
 
 def predict(
@@ -48,11 +46,19 @@ def predict(
 ) -> Complex64[np.ndarray, "b n n"]:
     """The object patch of every pattern, complex64 (B, N, N), in one pass.
 
+    Where memory runs out, again with half the slice.
+
     Raises:
         DivergedError: a prediction is not a finite number.
+        RuntimeError: not even one pattern at a time fits into memory.
     """
-    slice_size = min(infer_batch_size, len(patterns))
-    return make_predictor(model, patterns.probe, scale, device, slice_size)(patterns)
+
+    def one_pass(slice_size: int) -> Complex64[np.ndarray, "b n n"]:
+        size = min(slice_size, len(patterns))
+        return make_predictor(model, patterns.probe, scale, device, size)(patterns)
+
+    patches, _ = halve_until_it_fits(one_pass, infer_batch_size)
+    return patches
 
 
 @torch.inference_mode()

@@ -63,9 +63,9 @@ class OverlappedPredictor(Predictor):
         probe: Complex64[np.ndarray, "*m n n"],
         scale: float,
         slice_size: int,
-        device: torch.device,
     ) -> None:
         super().__init__(model, probe, scale, slice_size)
+        device = next(model.parameters()).device
         if model.product_type != torch.float32:
             # Cast once, and not by autocast in every slice.
             self._model = deepcopy(self._model)

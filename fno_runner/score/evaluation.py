@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from jaxtyping import Complex64
 
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform
-from fno_runner.device import halve_until_it_fits
 from fno_runner.errors import DivergedError
 from fno_runner.reconstruct.inference import predict
 from fno_runner.reconstruct.stitching import Improve, stitch
@@ -103,19 +101,14 @@ def _predict_test(
     config: RunConfig, dataset: Dataset, device: torch.device, trained: Trained, *, timed: bool
 ) -> tuple[Complex64[np.ndarray, "b n n"], Timing]:
     """The patches of all test objects. Timed is the pass over the first one's."""
-    network = partial(predict, trained.model)
+    model, scale = trained.model, trained.scale
     test, first = dataset.test, dataset.of_first_object
     if not timed:
-        patches, _ = halve_until_it_fits(
-            partial(network, test, trained.scale, device), config.infer_batch_size
-        )
-        return patches, {}
-    patches, timing = timed_predict(
-        trained.model, first, trained.scale, device, config.infer_batch_size
-    )
+        return predict(model, test, scale, device, config.infer_batch_size), {}
+    patches, timing = timed_predict(model, first, scale, device, config.infer_batch_size)
     if len(first) < len(test):
         others = test.take(np.arange(len(first), len(test)))
-        rest = network(others, trained.scale, device, int(timing["infer_batch_size"]))
+        rest = predict(model, others, scale, device, int(timing["infer_batch_size"]))
         patches = np.concatenate([patches, rest])
     return patches, timing
 
@@ -129,8 +122,8 @@ def _validate(
 ) -> dict[str, Pair]:
     """The metrics of the validation object, reconstructed and scored as the test object is."""
     assert validation.reference is not None
-    network = (trained.model, validation.test, trained.scale, device)
-    patches, _ = halve_until_it_fits(partial(predict, *network), config.infer_batch_size)
+    size = config.infer_batch_size
+    patches = predict(trained.model, validation.test, trained.scale, device, size)
     objects, mask = stitch(patches, validation, overlap)
     return dict(score(objects, validation.reference, mask))
 
