@@ -47,7 +47,8 @@ environment: WANDB_DIR (a default for STUDY), WANDB_ENTITY and WANDB_PROJECT (wh
 say where it belongs), WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT (how long to wait, in seconds).
 
 exit status: 0 the server has all · 1 it has not, or --dry-run found something to send · 2 bad
-input, or the server does not answer · 3 this disk cannot be used · 128 + signal when stopped
+input, or the server does not answer · 3 this disk, or a setting here, cannot be used · 128 + signal
+when stopped
 """
 
 

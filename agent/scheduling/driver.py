@@ -38,6 +38,8 @@ MAX_STOPS = 3
 """A point whose run was stopped so often, and not by its driver, has failed."""
 NO_MACHINE = MachineError.exit_status
 """The exit status of a run that found this machine, not its point, unfit."""
+UNUSABLE = UserError.exit_status
+"""That of a run which cannot use its input: the values of its point, or the data here."""
 
 
 class Driver:
@@ -234,7 +236,7 @@ class Driver:
                 self._forget(process)
             elif record is not None:
                 self._settle(process, record)
-            elif status == NO_MACHINE:
+            elif status == NO_MACHINE or (status == UNUSABLE and _has_lost_its_data(process)):
                 self._blame(process)
             elif status - 128 in SIGNALS and self._stopped[name] + 1 < MAX_STOPS:
                 # It was stopped, by somebody else than this driver.
@@ -367,3 +369,11 @@ def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
 
 def _name(point: Point) -> str:
     return run_id(load_config(point))
+
+
+def _has_lost_its_data(process: Child) -> bool:
+    """Whether the files that a point is named after are gone, or others than when it was named."""
+    try:
+        return _name(process.point) != process.run_id
+    except (UserError, OSError):
+        return True
