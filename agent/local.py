@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import optuna
-import sqlalchemy
 from rich.console import Console
 from rich.table import Table
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
-from agent.scheduling.driver import Driver, named_grid, statuses
+from agent.scheduling.driver import Driver
+from agent.scheduling.grid import named_grid, statuses
 from agent.scheduling.per_gpu import points_per_gpu
-from agent.scheduling.queue import Queue, check_storage, open_queue
+from agent.scheduling.queue import Queue, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
+from agent.scheduling.storage import FAILURES, check_storage, first_line
 from agent.study.folder import STUDIES, check_study, open_study
 from agent.study.retimes import runs_of
 from agent.study.sweepfile import Point, Sweep, point_name, read_sweep, values_in_words
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep; the exit status."""
     try:
         return _main(_parser().parse_args(argv))
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise MachineError(f"the queue's storage failed: {_first_line(error)}") from None
+    except FAILURES as error:
+        raise MachineError(f"the queue's storage failed: {first_line(error)}") from None
 
 
 def _main(args: argparse.Namespace) -> int:
@@ -210,11 +210,6 @@ def _count(known: Mapping[str, str], grid: Mapping[str, Point] | None) -> Counte
 def _stopped(counts: Counter[str]) -> str:
     """What is said of points that were stopped on purpose, where there are such."""
     return f"{counts['stopped']} stopped, " if counts["stopped"] else ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from agent.scheduling.journal import JOURNAL
-from agent.scheduling.queue import Queue, Ticket, check_storage, open_queue
+from agent.scheduling.queue import Queue, Ticket, open_queue
+from agent.scheduling.storage import check_storage
 from agent.study.sweepfile import Point, Sweep, parse_sweep
 from fno_runner.errors import MachineError, UserError
 

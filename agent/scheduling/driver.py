@@ -15,16 +15,15 @@ from agent.scheduling import child
 from agent.scheduling.child import Child
 from agent.scheduling.claims import BEAT_S
 from agent.scheduling.display import Display
+from agent.scheduling.grid import has_lost_its_data, name_of, statuses
 from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, Ticket
 from agent.scheduling.slots import MAX_BREAKS, MAX_UNFIT, Slot
-from agent.study.records import one_line, read_record, read_records, row
-from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
+from agent.study.records import one_line, read_record, row
+from agent.study.sweepfile import Metric, Point, Sweep, point_name
 from fno_runner.cli import lines_to, refuse
-from fno_runner.config import load_config
 from fno_runner.errors import GPU_FAILED, MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
-from fno_runner.identity import run_id
 from fno_runner.result import RECORD, SETTLED, RunResult, run_folder
 from fno_runner.stop import SIGNALS, heard
 
@@ -82,8 +81,8 @@ class Driver:
         self._owed: set[str] = set()
         self.ended: dict[str, str] = {}
         """run_id -> status, of the points that this driver ran."""
-        self._broken: list[str] = []
-        """Why slots were given up, as the last of their runs said it."""
+        self._broken: str | None = None
+        """Why the last slot that was given up was."""
 
     def run(
         self,
@@ -126,7 +125,7 @@ class Driver:
         """The exit status of work that a signal or an unfit machine ended; None for other work."""
         if self._signals:
             return 128 + self._signals[0]
-        return refuse(MachineError(self._broken[-1])) if self._broken else None
+        return None if self._broken is None else refuse(MachineError(self._broken))
 
     def _has_room(self) -> bool:
         used = len(self._running) + len(self.ended)
@@ -178,7 +177,7 @@ class Driver:
 
     def _draw(self) -> Ticket | None:
         done = statuses(self._folder, self._queue)
-        ticket = self._queue.draw(self._sweep.parameters, _name, done)
+        ticket = self._queue.draw(self._sweep.parameters, name_of, done)
         if ticket is None:
             self._ask_again = math.inf
             self._display.note("the sampler finds no point that is new")
@@ -236,7 +235,9 @@ class Driver:
                 self._forget(process)
             elif record is not None:
                 self._settle(process, record)
-            elif status == NO_MACHINE or (status == UNUSABLE and _has_lost_its_data(process)):
+            elif status == NO_MACHINE or (
+                status == UNUSABLE and has_lost_its_data(name, process.point)
+            ):
                 self._blame(process)
             elif status - 128 in SIGNALS and self._stopped[name] + 1 < MAX_STOPS:
                 # It was stopped, by somebody else than this driver.
@@ -288,7 +289,7 @@ class Driver:
             self._display.note(f"{slot.name}: {reason}; the point goes back")
         else:
             self._free.remove(slot)
-            self._broken.append(reason)
+            self._broken = reason
             self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
 
     def _forget(self, process: Child) -> None:
@@ -331,49 +332,3 @@ class Driver:
                 self._settle(process, record)
             else:
                 self._give_back(process)
-
-
-def named_grid(sweep: Sweep) -> dict[str, Point]:
-    """run_id -> point of a grid, in its order.
-
-    Raises:
-        UserError: a data file that a point names cannot be read, or two points are the same run.
-    """
-    named: dict[str, Point] = {}
-    for point in points(sweep):
-        identifier = _name(point)
-        if identifier in named:
-            twin = named[identifier]
-            keys = ", ".join(key for key in point if point[key] != twin[key])
-            raise UserError(f"{keys}: swept, but decides no result: its points are the same run")
-        named[identifier] = point
-    return named
-
-
-def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
-    """run_id -> status of every point of a study that has a record.
-
-    A record that cannot be read counts as failed; one that is not believed is none. Where drivers
-    do not share a disk, the queue's word counts for the records that lie elsewhere.
-    """
-    records = read_records(folder)
-    unread = [rejected for rejected in records.rejected if rejected.kind is None]
-    known = {rejected.path.parent.name: "failed" for rejected in unread}
-    known |= {result.run_id: result.status for result in records.results}
-    if queue is not None and not queue.shares_records:
-        for identifier, status in queue.outcomes().items():
-            if known.get(identifier) != "finished":
-                known[identifier] = status
-    return known
-
-
-def _name(point: Point) -> str:
-    return run_id(load_config(point))
-
-
-def _has_lost_its_data(process: Child) -> bool:
-    """Whether the files that a point is named after are gone, or others than when it was named."""
-    try:
-        return _name(process.point) != process.run_id
-    except (UserError, OSError):
-        return True

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import optuna
 import psutil
-import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agent.scheduling.claims import SILENT_S, Claims
 from agent.scheduling.journal import JOURNAL, JournalLock
 from agent.scheduling.listener import Listener
+from agent.scheduling.storage import answering, check_storage, open_database
 from agent.study.sweepfile import INT_UNIFORM, LOG_UNIFORM, Point, Range, Sweep, Value
-from fno_runner.errors import MachineError, UserError
+from fno_runner.errors import MachineError
 from fno_runner.process import ProcessIdentity
 
 CLAIMS = "claims"
@@ -296,7 +296,8 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
     """
     claims = Claims(folder / CLAIMS)
     if url is not None:
-        return _open_database(check_storage(url), sweep, claims)
+        with answering(database := check_storage(url)):
+            return Queue(open_database(database), sweep, claims, shares_records=False)
     path = folder / JOURNAL
     try:
         backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
@@ -308,50 +309,6 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
             f"{path}: damaged; remove it and start again (finished points are kept: their "
             "records are not in it)"
         ) from None
-
-
-def check_storage(url: str) -> sqlalchemy.URL:
-    """A storage's URL, with the driver that is installed for it.
-
-    Raises:
-        UserError: one line that says what is allowed; it never shows a password.
-    """
-    try:
-        parsed = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        # The URL itself stays out of the line: it may hold a password.
-        raise UserError(
-            "--storage: not a URL; allowed is postgresql://USER@HOST/DATABASE"
-        ) from None
-    kind = parsed.drivername.split("+")[0]
-    if kind == "sqlite":
-        raise UserError(
-            "--storage: SQLite hands points out twice when several workers ask at once; leave "
-            "--storage out (a journal in the study's folder), or use postgresql://USER@HOST/DATABASE"
-        )
-    if kind not in ("postgresql", "postgres"):
-        raise UserError(
-            f"--storage: '{kind}' is not known; allowed is postgresql://USER@HOST/DATABASE"
-        )
-    return parsed.set(drivername="postgresql+psycopg")
-
-
-def _open_database(url: sqlalchemy.URL, sweep: Sweep, claims: Claims) -> Queue:
-    shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
-    try:
-        storage = RDBStorage(
-            url.render_as_string(hide_password=False),
-            # A connection that died while a point was running is replaced, not used.
-            engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
-        )
-        return Queue(storage, sweep, claims, shares_records=False)
-    except ImportError:
-        raise UserError(
-            "--storage postgresql:// needs psycopg: pip install '.[postgresql]'"
-        ) from None
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()
-        raise MachineError(f"{shown}: no answer: {cause[0] if cause else error!r}") from None
 
 
 def _suggest(trial: Trial, key: str, values: tuple[Value, ...] | Range) -> Value:
