@@ -107,6 +107,7 @@ class Driver:
             heard(self._signals.append),
         ):
             try:
+                self._retries = retry_failed
                 self._look(retry_failed)
                 while not self._signals:
                     self._beat()
@@ -193,18 +194,19 @@ class Driver:
     def _wanted(self, retry_failed: bool) -> dict[str, Point]:
         assert self._grid is not None
         known = statuses(self._folder, self._queue)
-        settled = set(SETTLED) if retry_failed else set(known.values())
         return {
             i: point
             for i, point in self._grid.items()
-            if known.get(i) not in settled or i in self._owed
+            if i not in known or (known[i] not in SETTLED and (retry_failed or i in self._owed))
         }
 
     def _start(self, ticket: Ticket) -> None:
         slot = self._free[0]
         variables = {**self._variables, **slot.variables}
         try:
-            self._set_aside(ticket.run_id)
+            if self._is_answered(ticket):
+                self._queue.give_back(ticket)
+                return
             process = child.start(self._folder, ticket.run_id, ticket.point, variables)
         except BaseException:
             self._queue.give_back(ticket)
@@ -215,16 +217,23 @@ class Driver:
         self._queue.started(ticket, process.process.pid)
         self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
 
-    def _set_aside(self, run_id: str) -> None:
-        """Keep a record that is not believed, under another name: the point is run again."""
+    def _is_answered(self, ticket: Ticket) -> bool:
+        """Whether a point has the record that it was queued for: by another, or by an earlier call.
+
+        A record that is not believed is kept under another name, and the point is run again.
+        """
+        run_id = ticket.run_id
         path = run_folder(self._folder, run_id) / RECORD
         try:
-            read_record(path, run_id)
+            status = read_record(path, run_id).status
         except UnbelievableError as error:
             aside = set_aside(path, error.kind)
             self._display.note(f"{run_id}: {RECORD} is not believed ({error}): now {aside.name}")
+            return False
         except OSError:  # there is none
-            return
+            return False
+        asked = self._retries or run_id in self._owed or self._queue.is_of_another(ticket)
+        return status in SETTLED or not asked
 
     def _collect(self) -> None:
         """See which runs have ended, and how."""

@@ -53,6 +53,7 @@ class Queue:
     point: the point's run_id.
     after: how many trials there were when it was queued. An attempt of a later number at the same
         point has answered what this one was queued for, so this one is void.
+    by: the driver that queued it.
     worker, child: the driver that took it, and the run's process (`ProcessIdentity`).
     beat: where drivers share no folder, changes as long as the worker lives.
     outcome: the status of the record that the attempt left.
@@ -96,7 +97,8 @@ class Queue:
         live = {_point(trial) for trial in trials if trial.state in LIVE}
         new = {run_id: point for run_id, point in wanted().items() if run_id not in live}
         for run_id, point in new.items():
-            self._study.enqueue_trial(point, user_attrs={"point": run_id, "after": len(trials)})
+            told = {"point": run_id, "after": len(trials), "by": self._me}
+            self._study.enqueue_trial(point, user_attrs=told)
         return len(new)
 
     def take(self, known: Mapping[str, Point]) -> Ticket | None:
@@ -122,6 +124,13 @@ class Queue:
                     continue  # handed out twice: it is the other one's to end
             self._fail(trial)
         return None
+
+    def is_of_another(self, ticket: Ticket) -> bool:
+        """Whether another driver queued a point, which still waits for it as far as is known."""
+        by = ProcessIdentity.read(ticket.trial.user_attrs.get("by"))
+        if by is None or by.as_mapping() == self._me:
+            return False
+        return not by.is_here or by.process() is not None
 
     def draw(
         self,
