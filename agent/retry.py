@@ -130,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         """All runs of the sweep, there and here, that count."""
         merged, records = with_records_here(server.runs(place), [folder.name])
         told = prefer_retimed(merged.table, [STUDIES / name for name in records])[0]
+        if "superseded" not in told:  # there is no run yet
+            return told
         return told[~told["superseded"].astype(bool)].reset_index(drop=True)
 
     settling = settling_of(args, sweep, counted)
