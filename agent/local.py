@@ -56,9 +56,9 @@ environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the
 among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's
 folder; python -m agent.sync sends what lies there).
 
-exit status: 0 every point finished (with --limit: every one of them; with --settle: the choice is
-settled) · 1 some did not, or it is not · 2 bad input · 3 this machine cannot run them · 128 +
-signal when stopped
+exit status: 0 every point finished (with --limit: every one of them; with --settle: every point has
+its record, and the choice is settled) · 1 some did not, or it is not · 2 bad input · 3 this machine
+cannot run them · 128 + signal when stopped
 """
 
 
@@ -110,7 +110,8 @@ def _main(args: argparse.Namespace) -> int:
     if (status := driver.early_end()) is not None:
         return status
     if settling is not None:
-        return 0 if settling.is_settled else 1
+        is_recorded = (grid or {}).keys() <= statuses(folder).keys()
+        return 0 if settling.is_settled and is_recorded else 1
     of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) <= set(SETTLED)
     return 0 if everything or of_limit else 1
 

@@ -62,8 +62,8 @@ class Driver:
             slots: where to run points, one at a time in each.
             limit: start at most so many points, or all there are.
             given: the environment that the runs inherit.
-            more: what to run once none of the grid's points runs here any more: asked again and
-                again with the run_ids that are under way, until it has no more.
+            more: what to run once none of the grid's points runs any more, here or elsewhere: asked
+                again and again with the run_ids that are under way, until it has no more.
         """
         self._folder, self._sweep = folder, sweep
         self._grid = None if grid is None else dict(grid)
@@ -113,9 +113,12 @@ class Driver:
                     self._beat()
                     watch()
                     self._collect()
+                    waits = bool(self._running) or self._may_get_more()
+                    if not waits and self._grid is not None:
+                        self._ask_again = -math.inf  # the last look is after what was waited for
                     while self._has_room() and not self._signals and (ticket := self._next()):
                         self._start(ticket)
-                    if not self._running and not self._may_get_more():
+                    if not waits and not self._running:
                         break
                     time.sleep(POLL_S if self._running else IDLE_S)
             finally:
@@ -133,8 +136,15 @@ class Driver:
         return bool(self._free) and (self._limit is None or used < self._limit)
 
     def _may_get_more(self) -> bool:
-        """Whether a driver on another host may turn out dead, whose points nobody else would do."""
-        return self._grid is not None and self._has_room() and self._queue.is_unsure()
+        """Whether to wait for other drivers.
+
+        One on another host may turn out dead, whose points nobody else would do. And what comes
+        after the grid begins when it is done.
+        """
+        if self._grid is None or not self._has_room():
+            return False
+        grid_runs = self._asked & self._queue.running_elsewhere().keys()
+        return self._queue.is_unsure() or (self._more is not None and bool(grid_runs))
 
     def _beat(self) -> None:
         """Say now and then that this driver lives, and stop what others have taken from it."""
@@ -167,9 +177,10 @@ class Driver:
     def _take_more(self, more: Callable[[Collection[str]], Mapping[str, Point]]) -> Ticket | None:
         """A point beyond the grid; None where there is none, or the grid is not done."""
         here = {process.run_id for process in self._running}
-        if self._grid is None or here & self._asked:
+        under_way = here | self._queue.running_elsewhere().keys()
+        if self._grid is None or under_way & self._asked:
             return None
-        wanted = more(here | self._queue.running_elsewhere().keys())
+        wanted = more(under_way)
         new = {name: point for name, point in wanted.items() if name not in self._grid}
         self._grid |= wanted
         self._display.grow(len(new))
