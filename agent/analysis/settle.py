@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ class Settling:
     """Which seeds a sweep's study still needs.
 
     Every call looks at what is recorded: whoever records it, and however often this is begun again.
+    Series of data that were replaced since are left alone: no run can be added to them.
     """
 
     def __init__(
@@ -72,14 +73,15 @@ class Settling:
             raise UserError("--settle: the sweep has one configuration: there is nothing to choose")
         self._sweep, self._options, self._target = sweep, options, target
         self._most, self._runs = most_seeds, runs
+        self._names: dict[str, str] = {}
         self.standings: list[Standing] = []
         """Of each series, at the last look."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether every choice had the probability at the last look."""
-        sure = [standing.probability >= self._target for standing in self.standings]
-        return bool(sure) and all(sure)
+        """Whether there was a choice at the last look, and every one had the probability."""
+        chosen = [standing for standing in self.standings if not standing.why_not]
+        return bool(chosen) and all(each.probability >= self._target for each in chosen)
 
     def describe(self, added: Collection[str]) -> list[str]:
         """How sure each choice is now, a line each, and what it took.
@@ -113,6 +115,8 @@ class Settling:
         self.standings = []
         wanted: dict[str, Point] = {}
         for name, rows in comparable(table):
+            if not self._is_of_now(table, rows, replicated):
+                continue
             runs = table.iloc[rows].reset_index(drop=True)
             configs = configurations(runs)
             choice = choose_by(runs[runs["status"] == "finished"])
@@ -125,9 +129,38 @@ class Settling:
             self.standings.append(Standing(name, label, probability, ""))
             if not wanted and not probability >= self._target:
                 keys = words(runs, CONFIGURATION)
-                own = {k: replicated[r] for k, r in zip(keys, rows, strict=True) if r in replicated}
+                own = {
+                    k: replicated[r][0] for k, r in zip(keys, rows, strict=True) if r in replicated
+                }
                 wanted = self._next(configs, recommendation, own, under_way)
         return wanted
+
+    def _is_of_now(
+        self,
+        table: pd.DataFrame,
+        rows: Sequence[int],
+        replicated: Mapping[int, tuple[_Replicated, Point]],
+    ) -> bool:
+        """Whether a series has a run, of a point or an added seed, that would have its name now."""
+        names, seeds = cells(table, "run_id"), cells(table, "seed")
+        for row in rows:
+            if row not in replicated:
+                continue
+            config, point = replicated[row]
+            added = [config.with_seed(seeds[row])] if isinstance(seeds[row], int) else []
+            try:
+                if any(names[row] == self._name(each) for each in (point, *added)):
+                    return True
+            except UserError:  # the data are on another machine, where the runs were made
+                return True
+        return False
+
+    def _name(self, point: Point) -> str:
+        """A point's run_id, made once: it reads the data's fingerprint."""
+        key = str(sorted(point.items()))
+        if key not in self._names:
+            self._names[key] = run_id(load_config(point))
+        return self._names[key]
 
     def _next(
         self,
@@ -158,7 +191,7 @@ class Settling:
             seeds[row] |= self._seeds_under_way(config, under_way)
         # Of so many seeds at least one is free, as the configuration has fewer.
         another = config.with_seed(min(set(range(self._most)) - seeds[row]))
-        return {run_id(load_config(another)): another}
+        return {self._name(another): another}
 
     def _seeds_under_way(self, of: _Replicated, under_way: Collection[str]) -> set[int]:
         """Seeds that somebody has begun and not yet recorded, of those that settling gives."""
@@ -167,7 +200,7 @@ class Settling:
         return {
             seed
             for seed in set(range(self._most)) - of.seeds
-            if run_id(load_config(of.with_seed(seed))) in under_way
+            if self._name(of.with_seed(seed)) in under_way
         }
 
 
@@ -186,20 +219,20 @@ class _Replicated:
         return {**self.point, "seed": seed}
 
 
-def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
-    """The grid's configuration of each row of a table of runs that is one of a point of it."""
+def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, tuple[_Replicated, Point]]:
+    """The grid's configuration, and point, of each row of a table that is a run of a point."""
     told = words(table, (*CONFIGURATION, "data_seed"))
     recorded: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
     for key, seed in zip(told, cells(table, "seed"), strict=True):
         if isinstance(seed, int):
             recorded[key].add(seed)
     of_point: dict[str, _Replicated] = {}
-    of_row: dict[int, _Replicated] = {}
+    of_row: dict[int, tuple[_Replicated, Point]] = {}
     for attempt in attempts(sweep, table):
         alone = {k: v for k, v in attempt.point.items() if k not in ("seed", "replicates")}
         config = of_point.setdefault(str(sorted(alone.items())), _Replicated(alone, set()))
         config.seeds.update(replica.seed for replica in load_config(attempt.point).replicas())
         for row in attempt.rows:
             config.seeds.update(recorded[told[row]])
-            of_row[row] = config
+            of_row[row] = config, attempt.point
     return of_row
