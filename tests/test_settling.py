@@ -79,6 +79,27 @@ def test_two_data_seeds_are_two_series_and_each_is_settled_with_its_own() -> Non
     assert counts.max() == MOST
 
 
+def test_no_probability_is_told_before_the_most_promising_have_a_second_seed() -> None:
+    """However clear the choice seems with the first pair of seeds: nothing is known of scatter."""
+    widths = (4, 8, 12, 16, 24, 64)
+
+    def clear(width: int, seed: int) -> RunResult:
+        record = result(width=width, seed=seed)
+        record.metrics.pairs["ssim"] = (0.9, width / 100 + 0.001 * seed)
+        return record
+
+    runs = [clear(width, 0) for width in widths]
+    adding = settling(runs, 0.9, width={"values": list(widths)})
+    asked: list[tuple[int, int]] = []
+    while wanted := adding.more(()):
+        assert not adding.is_settled
+        config = load_config(*wanted.values())
+        asked.append((config.width, config.seed))
+        runs.append(clear(*asked[-1]))
+    assert asked == [(width, 1) for width in (64, 24, 16, 12, 8)]
+    assert adding.is_settled
+
+
 def test_a_series_without_a_choice_does_not_hold_up_the_others() -> None:
     """Of data_seed 6 every run collapsed: no seed can change that, and none is asked for."""
     widths = (8, 64)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from agent.analysis.allocation import next_seed
+from agent.analysis.allocation import next_second, next_seed
 from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
 from agent.analysis.recommendation import Recommendation, choose_by, recommend
 from agent.analysis.series import comparable
 from agent.study.coverage import attempts
-from agent.study.quality import cells, numbers, words
+from agent.study.quality import Array, Counts, Mask, cells, numbers, words
 from agent.study.sweepfile import Point, Sweep, points
 from fno_runner.config import load_config
 from fno_runner.errors import UserError
@@ -28,7 +28,7 @@ class Standing:
     """How sure the choice of a series is.
 
     why_not: why there is no choice; empty where there is one.
-    probability: that `choice` is it; NaN where no configuration has two seeds yet.
+    probability: that `choice` is it; NaN where too few configurations have two seeds yet.
     """
 
     series: str
@@ -98,7 +98,7 @@ class Settling:
             if standing.why_not:
                 lines.append(f"{name}no choice: {standing.why_not}")
             elif math.isnan(standing.probability):
-                lines.append(f"{name}{standing.choice} so far; no configuration has two seeds")
+                lines.append(f"{name}{standing.choice} so far; too few have a second seed")
             else:
                 sure = f"{100 * standing.probability:.0f} % sure"
                 lines.append(f"{name}{standing.choice} is the choice, {sure}")
@@ -124,15 +124,16 @@ class Settling:
             if isinstance(recommendation, str):
                 self.standings.append(Standing(name, "", math.nan, recommendation))
                 continue
-            probability = float(recommendation.probability[recommendation.config])
+            keys = words(runs, CONFIGURATION)
+            own = {k: replicated[r][0] for k, r in zip(keys, rows, strict=True) if r in replicated}
+            contest = self._contest(configs, recommendation, own)
             label = str(configs.table["configuration"][recommendation.config])
-            self.standings.append(Standing(name, label, probability, ""))
-            if not wanted and not probability >= self._target:
-                keys = words(runs, CONFIGURATION)
-                own = {
-                    k: replicated[r][0] for k, r in zip(keys, rows, strict=True) if r in replicated
-                }
-                wanted = self._next(configs, recommendation, own, under_way)
+            told = math.nan
+            if next_second(*contest.standing(self._most)) is None:
+                told = float(recommendation.probability[recommendation.config])
+            self.standings.append(Standing(name, label, told, ""))
+            if not wanted and not told >= self._target:
+                wanted = self._next(contest, under_way)
         return wanted
 
     def _is_of_now(
@@ -162,13 +163,12 @@ class Settling:
             self._names[key] = run_id(load_config(point))
         return self._names[key]
 
-    def _next(
+    def _contest(
         self,
         configs: Configurations,
         recommendation: Recommendation,
-        replicated: dict[tuple[str, ...], _Replicated],
-        under_way: Collection[str],
-    ) -> dict[str, Point]:
+        replicated: Mapping[tuple[str, ...], _Replicated],
+    ) -> _Contest:
         candidates = [replicated.get(key) for key in words(configs.table, CONFIGURATION)]
         seeds = [set() if c is None else set(c.seeds) for c in candidates]
         by = recommendation.choice.by
@@ -176,11 +176,13 @@ class Settling:
         with np.errstate(invalid="ignore", divide="ignore"):
             value = gain - recommendation.price * np.log2(configs.means[self._options.cost].mean)
         value[~recommendation.candidates] = math.nan
+        return _Contest(candidates, seeds, recommendation.probability, value)
+
+    def _next(self, contest: _Contest, under_way: Collection[str]) -> dict[str, Point]:
+        candidates, seeds = contest.candidates, contest.seeds
         looked_at: set[int] = set()
         while True:
-            counts = np.array([len(some) for some in seeds])
-            may = np.array([c is not None for c in candidates]) & (counts < self._most)
-            row = next_seed(recommendation.probability, value, counts, may)
+            row = next_seed(*contest.standing(self._most))
             config = None if row is None else candidates[row]
             if row is None or config is None:
                 return {}
@@ -217,6 +219,25 @@ class _Replicated:
 
     def with_seed(self, seed: int) -> Point:
         return {**self.point, "seed": seed}
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """The configurations of a series: those of the grid, or None, with the seeds of each.
+
+    probability, value: as of `next_seed`.
+    """
+
+    candidates: list[_Replicated | None]
+    seeds: list[set[int]]
+    probability: Array
+    value: Array
+
+    def standing(self, most: int) -> tuple[Array, Array, Counts, Mask]:
+        """The arguments of `next_seed`; none may have more seeds than `most`."""
+        counts = np.array([len(some) for some in self.seeds])
+        may = np.array([c is not None for c in self.candidates]) & (counts < most)
+        return self.probability, self.value, counts, may
 
 
 def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, tuple[_Replicated, Point]]:
