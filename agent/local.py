@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
 from agent.scheduling.driver import Driver
@@ -134,15 +135,15 @@ def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
 def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point] | None) -> None:
     """What `--dry-run` shows; nothing is written."""
     if grid is None:
-        table = Table(title=f"{sweep.name}: {sweep.method} search", title_justify="left")
+        table = _titled(f"{sweep.name}: {sweep.method} search")
         for column in ("key", "takes"):
             table.add_column(column)
         for key, values in sorted(sweep.parameters.items()):
-            table.add_row(key, values_in_words(values))
+            table.add_row(key, Text(values_in_words(values)))
         console.print(table)
         return
     known = statuses(folder)
-    table = Table(title=f"{sweep.name}: {len(grid)} points", title_justify="left")
+    table = _titled(f"{sweep.name}: {len(grid)} points")
     table.add_column("#", justify="right")
     for column in ("point", "run_id", "state"):
         table.add_column(column, no_wrap=column != "point")
@@ -150,7 +151,8 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         state = known.get(identifier, "missing")
         colour = {"finished": "green", "stopped": "yellow", "missing": "default"}.get(state, "red")
         shown = "done" if state == "finished" else state
-        table.add_row(str(number), point_name(sweep, point), identifier, f"[{colour}]{shown}[/]")
+        name = Text(point_name(sweep, point))
+        table.add_row(str(number), name, identifier, Text(shown, style=colour))
     console.print(table)
     counts = _count(known, grid)
     missing = len(grid) - counts.total()
@@ -158,6 +160,11 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         f"{counts['finished']} done, {_stopped(counts)}{counts['failed']} failed, "
         f"{missing} missing · study {folder}"
     )
+
+
+def _titled(title: str) -> Table:
+    """A table; what a sweep file says is no markup, whatever brackets it has."""
+    return Table(title=Text(title, style="table.title"), title_justify="left")
 
 
 def _recorded_with_64_px(folder: Path, grid: Mapping[str, Point]) -> int:
