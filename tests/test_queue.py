@@ -152,6 +152,26 @@ def test_a_sampler_draws_new_points_until_the_space_is_empty(tmp_path: Path, met
     assert all(point["width"] == 8 for point in seen)
 
 
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_drawn_point_that_was_given_back_is_drawn_first_and_by_one(
+    tmp_path: Path, method: str
+) -> None:
+    sweep = a_sweep(method, modes={"min": 1, "max": 64}, width={"values": [8, 16]})
+    first, second = a_queue(tmp_path, sweep), a_queue(tmp_path, sweep)
+    tickets = [first.draw(sweep.parameters, name, []) for _ in range(3)]
+    stopped, done, ended = (ticket for ticket in tickets if ticket is not None)
+    first.finish(done, "finished", 0.1)
+    first.finish(ended, "failed", None)
+    first.give_back(stopped)
+    again = second.draw(sweep.parameters, name, [])
+    assert again is not None and again.point == stopped.point
+    other = first.draw(sweep.parameters, name, [])
+    assert other is not None and other.point not in [stopped.point, done.point, ended.point]
+    second.give_back(again)
+    last = first.draw(sweep.parameters, name, [again.run_id])
+    assert last is not None and last.run_id != again.run_id, "it has its record from elsewhere"
+
+
 def test_drawn_values_stay_in_their_ranges(tmp_path: Path) -> None:
     sweep = a_sweep(
         "random",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,13 +138,16 @@ class Queue:
         name: Callable[[Point], str],
         done: Iterable[str],
     ) -> Ticket | None:
-        """A point that the sampler suggests; None where it finds none that is new.
+        """A point that was begun and not finished, else one that the sampler suggests.
+
+        None where it finds none that is new.
 
         Args:
             name: a point's run_id; a UserError of it ends the draw.
             done: run_ids that are not new.
         """
         done = set(done)
+        self._queue_interrupted(done)
         for _ in range(MAX_DRAWS):
             trial = self._study.ask()
             try:
@@ -160,6 +163,15 @@ class Queue:
                 return self._took(Ticket(run_id, point, trial))
             self._fail(trial)
         return None
+
+    def _queue_interrupted(self, done: Container[str]) -> None:
+        """Queue the drawn points again whose attempts have ended without a record."""
+        trials = self._trials()
+        over = {_point(t) for t in trials if t.state in LIVE or "outcome" in t.user_attrs}
+        left = {name: t.params for t in trials if (name := _point(t)) not in over}
+        for run_id, params in left.items():
+            if run_id is not None and run_id not in done:
+                self._study.enqueue_trial(params, user_attrs={"point": run_id})
 
     def started(self, ticket: Ticket, pid: int) -> None:
         """Note the run's process, so that it can be found should this driver die."""
