@@ -90,6 +90,8 @@ def _main(args: argparse.Namespace) -> int:
         )
     if args.dry_run:
         _list(console, sweep, folder, grid)
+        if args.storage is not None:
+            lines_to(console)("what other machines have done is in --storage, which is not read")
         return 0
     auto = partial(points_per_gpu, sweep, given=os.environ, say=lines_to(console))
     slots = asked_slots(args, os.environ, auto)
