@@ -57,9 +57,9 @@ environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the
 among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's
 folder; python -m agent.sync sends what lies there).
 
-exit status: 0 every point finished (with --limit: every one of them; with --settle: every point has
-its record, and the choice is settled) · 1 some did not, or it is not · 2 bad input · 3 this machine
-cannot run them · 128 + signal when stopped
+exit status: 0 every point finished (with --limit: every one of them, or all that there are; with
+--settle: every point has its record, and the choice is settled) · 1 some did not, or it is not · 2
+bad input · 3 this machine cannot run them · 128 + signal when stopped
 """
 
 
@@ -188,7 +188,7 @@ def _summary(
     queue: Queue,
     driver: Driver,
 ) -> bool:
-    """Say where the study stands; whether every point of its grid is finished."""
+    """Say where the study stands; whether every point that its sweep has is finished."""
     known = statuses(folder, queue) if grid is not None else dict(driver.ended)
     counts = _count(known, grid)
     words = [f"{counts['finished']} finished", f"{_stopped(counts)}{counts['failed']} failed"]
@@ -204,6 +204,9 @@ def _summary(
             words.append(f"{missing} missing")
         words[0] += f" of {len(grid)}"
         complete = counts["finished"] + counts["stopped"] == len(grid)
+    elif driver.is_exhausted:
+        whole = set(statuses(folder, queue).values())
+        complete = whole <= set(SETTLED) and not queue.running_elsewhere()
     lines_to(console)(f"{', '.join(words)} · study {folder}")
     return complete
 

@@ -81,6 +81,8 @@ class Driver:
         self._owed: set[str] = set()
         self.ended: dict[str, str] = {}
         """run_id -> status, of the points that this driver ran."""
+        self.is_exhausted = False
+        """Whether the sampler found no point that is new."""
         self._broken: str | None = None
         """Why the last slot that was given up was."""
 
@@ -191,7 +193,7 @@ class Driver:
         done = statuses(self._folder, self._queue)
         ticket = self._queue.draw(self._sweep.parameters, name_of, done)
         if ticket is None:
-            self._ask_again = math.inf
+            self._ask_again, self.is_exhausted = math.inf, True
             self._display.note("the sampler finds no point that is new")
         return ticket
 
