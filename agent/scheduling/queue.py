@@ -235,14 +235,16 @@ class Queue:
         }
 
     def running_elsewhere(self) -> dict[str, str]:
-        """run_id -> host, of the points that other drivers run now."""
-        return {
-            str(_point(trial)): str(trial.user_attrs["worker"]["host"])
-            for trial in self._trials()
-            if trial.state == TrialState.RUNNING
-            and _point(trial) is not None
-            and trial.user_attrs.get("worker", self._me) != self._me
-        }
+        """run_id -> host, of the points that other drivers run now, as far as is known."""
+        elsewhere = {}
+        for trial in self._trials():
+            worker = ProcessIdentity.read(trial.user_attrs.get("worker"))
+            if trial.state != TrialState.RUNNING or _point(trial) is None or worker is None:
+                continue
+            is_dead = worker.is_here and worker.process() is None
+            if not is_dead and worker.as_mapping() != self._me:
+                elsewhere[str(_point(trial))] = worker.host
+        return elsewhere
 
     def is_unsure(self) -> bool:
         """Whether a driver that has a point may yet turn out dead: nothing was heard of it so far.
