@@ -16,13 +16,12 @@ from typing import NoReturn
 
 import wandb
 
-from agent.server.client import Place
+from agent.server.client import Place, short
 from agent.server.run_folders import LocalRun, find_runs, hold, is_held
 from agent.server.server_copy import ServerCopies, ServerCopy
 from agent.server.tracker import PROJECT
 from agent.server.upload import complete, send
 from agent.study.folder import newest_study
-from agent.study.records import one_line
 from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError, UserError
 
@@ -160,7 +159,7 @@ def _deliver(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Outcomes)
             raise
         except (UserError, wandb.errors.Error) as error:
             for run in runs[start:]:
-                outcomes.add("failed", _name(run), one_line(str(error)))
+                outcomes.add("failed", _name(run), short(error))
             return
 
 
@@ -193,7 +192,7 @@ def _deliver_batch(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Out
             try:
                 complete(place, run, begun, rows)
             except (wandb.errors.Error, TimeoutError) as error:
-                said[run.id] = f"; {one_line(str(error))[:300]}"
+                said[run.id] = f"; {short(error)}"
         if parts:
             copies |= server.look(place, parts)
     for run in runs:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import wandb
 
+from agent.server.client import short
 from agent.server.run_folders import PICTURE, Address, hold, write_address
 from agent.server.stop_request import SWEEP_ID, is_of_a_sweep
 from agent.study.records import row
@@ -88,10 +89,10 @@ class Tracker:
             return start(None)
         except (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError) as error:
             # A login is this machine's, not the point's, which may be done on another one.
-            raise MachineError(f"Weights & Biases: {_line(error)}; {WAYS_OUT}") from error
+            raise MachineError(f"Weights & Biases: {short(error)}; {WAYS_OUT}") from error
         except wandb.errors.Error as error:
             print(
-                f"warning: Weights & Biases does not answer ({_line(error)}); this run is logged "
+                f"warning: Weights & Biases does not answer ({short(error)}); this run is logged "
                 f"offline; {_how_to_send()} sends it later",
                 file=sys.stderr,
             )
@@ -158,7 +159,7 @@ class Tracker:
     @staticmethod
     def _warn(error: Exception) -> None:
         print(
-            f"warning: Weights & Biases has not everything ({_line(error)}); the local record "
+            f"warning: Weights & Biases has not everything ({short(error)}); the local record "
             f"is whole, {_how_to_send()} sends the rest later",
             file=sys.stderr,
         )
@@ -190,7 +191,7 @@ def hand_back(config: RunConfig) -> None:
             run.finish(exit_code=1)
             wandb.teardown()
     except Exception as error:  # a courtesy: why the run cannot begin is what counts
-        print(f"warning: the sweep did not get its point back ({_line(error)})", file=sys.stderr)
+        print(f"warning: the sweep did not get its point back ({short(error)})", file=sys.stderr)
 
 
 def introduction(config: RunConfig, run_id: str) -> dict[str, Any]:
@@ -278,7 +279,3 @@ def _seconds(variable: str, default: float) -> float:
 
 def _how_to_send() -> str:
     return f"`python -m agent.sync {os.environ['WANDB_DIR']}`"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
