@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from fno_runner.stop import StopSignals
+
+if __name__ == "__main__":
+    # The imports take a second, in which Ctrl-C would end in a traceback of theirs.
+    STARTING = StopSignals().__enter__()
+
 import argparse
 import io
 import os
@@ -228,4 +234,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    STARTING.release()
+    STARTING.close()
     sys.exit(main())

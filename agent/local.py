@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from fno_runner.stop import StopSignals
+
+if __name__ == "__main__":
+    # The imports take a second, in which Ctrl-C would end in a traceback of theirs.
+    STARTING = StopSignals().__enter__()
+
 import argparse
 import os
 import sys
@@ -10,16 +16,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import optuna
-import sqlalchemy
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
-from agent.scheduling.driver import Driver, named_grid, statuses
+from agent.scheduling.driver import Driver
+from agent.scheduling.grid import named_grid, statuses
 from agent.scheduling.per_gpu import points_per_gpu
-from agent.scheduling.queue import Queue, check_storage, open_queue
+from agent.scheduling.queue import Queue, open_queue
 from agent.scheduling.slots import add_slot_options, asked_slots
+from agent.scheduling.storage import FAILURES, check_storage, first_line
 from agent.study.folder import STUDIES, check_study, open_study
 from agent.study.retimes import runs_of
 from agent.study.sweepfile import Point, Sweep, point_name, read_sweep, values_in_words
@@ -56,9 +63,9 @@ environment: CUDA_VISIBLE_DEVICES limits the GPUs; OMP_NUM_THREADS (default: the
 among the points that run at a time), WANDB_MODE (default: offline), WANDB_DIR (default: the study's
 folder; python -m agent.sync sends what lies there).
 
-exit status: 0 every point finished (with --limit: every one of them; with --settle: the choice is
-settled) · 1 some did not, or it is not · 2 bad input · 3 this machine cannot run them · 128 +
-signal when stopped
+exit status: 0 every point finished (with --limit: every one of them, or all that there are; with
+--settle: every point has its record, and the choice is settled) · 1 some did not, or it is not · 2
+bad input · 3 this machine cannot run them · 128 + signal when stopped
 """
 
 
@@ -67,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep; the exit status."""
     try:
         return _main(_parser().parse_args(argv))
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise MachineError(f"the queue's storage failed: {_first_line(error)}") from None
+    except FAILURES as error:
+        raise MachineError(f"the queue's storage failed: {first_line(error)}") from None
 
 
 def _main(args: argparse.Namespace) -> int:
@@ -89,6 +96,8 @@ def _main(args: argparse.Namespace) -> int:
         )
     if args.dry_run:
         _list(console, sweep, folder, grid)
+        if args.storage is not None:
+            lines_to(console)("what other machines have done is in --storage, which is not read")
         return 0
     auto = partial(points_per_gpu, sweep, given=os.environ, say=lines_to(console))
     slots = asked_slots(args, os.environ, auto)
@@ -110,7 +119,8 @@ def _main(args: argparse.Namespace) -> int:
     if (status := driver.early_end()) is not None:
         return status
     if settling is not None:
-        return 0 if settling.is_settled else 1
+        is_recorded = (grid or {}).keys() <= statuses(folder).keys()
+        return 0 if settling.is_settled and is_recorded else 1
     of_limit = args.limit == len(driver.ended) and set(driver.ended.values()) <= set(SETTLED)
     return 0 if everything or of_limit else 1
 
@@ -133,15 +143,15 @@ def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
 def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point] | None) -> None:
     """What `--dry-run` shows; nothing is written."""
     if grid is None:
-        table = Table(title=f"{sweep.name}: {sweep.method} search", title_justify="left")
+        table = _titled(f"{sweep.name}: {sweep.method} search")
         for column in ("key", "takes"):
             table.add_column(column)
         for key, values in sorted(sweep.parameters.items()):
-            table.add_row(key, values_in_words(values))
+            table.add_row(key, Text(values_in_words(values)))
         console.print(table)
         return
     known = statuses(folder)
-    table = Table(title=f"{sweep.name}: {len(grid)} points", title_justify="left")
+    table = _titled(f"{sweep.name}: {len(grid)} points")
     table.add_column("#", justify="right")
     for column in ("point", "run_id", "state"):
         table.add_column(column, no_wrap=column != "point")
@@ -149,7 +159,8 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         state = known.get(identifier, "missing")
         colour = {"finished": "green", "stopped": "yellow", "missing": "default"}.get(state, "red")
         shown = "done" if state == "finished" else state
-        table.add_row(str(number), point_name(sweep, point), identifier, f"[{colour}]{shown}[/]")
+        name = Text(point_name(sweep, point))
+        table.add_row(str(number), name, identifier, Text(shown, style=colour))
     console.print(table)
     counts = _count(known, grid)
     missing = len(grid) - counts.total()
@@ -157,6 +168,11 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         f"{counts['finished']} done, {_stopped(counts)}{counts['failed']} failed, "
         f"{missing} missing · study {folder}"
     )
+
+
+def _titled(title: str) -> Table:
+    """A table; what a sweep file says is no markup, whatever brackets it has."""
+    return Table(title=Text(title, style="table.title"), title_justify="left")
 
 
 def _recorded_with_64_px(folder: Path, grid: Mapping[str, Point]) -> int:
@@ -178,7 +194,7 @@ def _summary(
     queue: Queue,
     driver: Driver,
 ) -> bool:
-    """Say where the study stands; whether every point of its grid is finished."""
+    """Say where the study stands; whether every point that its sweep has is finished."""
     known = statuses(folder, queue) if grid is not None else dict(driver.ended)
     counts = _count(known, grid)
     words = [f"{counts['finished']} finished", f"{_stopped(counts)}{counts['failed']} failed"]
@@ -194,6 +210,9 @@ def _summary(
             words.append(f"{missing} missing")
         words[0] += f" of {len(grid)}"
         complete = counts["finished"] + counts["stopped"] == len(grid)
+    elif driver.is_exhausted:
+        whole = set(statuses(folder, queue).values())
+        complete = whole <= set(SETTLED) and not queue.running_elsewhere()
     lines_to(console)(f"{', '.join(words)} · study {folder}")
     return complete
 
@@ -210,11 +229,6 @@ def _count(known: Mapping[str, str], grid: Mapping[str, Point] | None) -> Counte
 def _stopped(counts: Counter[str]) -> str:
     """What is said of points that were stopped on purpose, where there are such."""
     return f"{counts['stopped']} stopped, " if counts["stopped"] else ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -239,4 +253,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    STARTING.release()
+    STARTING.close()
     sys.exit(main())

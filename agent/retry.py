@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
-from agent.scheduling.driver import Driver, named_grid
+from agent.scheduling.driver import Driver
+from agent.scheduling.grid import named_grid
 from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
@@ -129,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         """All runs of the sweep, there and here, that count."""
         merged, records = with_records_here(server.runs(place), [folder.name])
         told = prefer_retimed(merged.table, [STUDIES / name for name in records])[0]
+        if "superseded" not in told:  # there is no run yet
+            return told
         return told[~told["superseded"].astype(bool)].reset_index(drop=True)
 
     settling = settling_of(args, sweep, counted)

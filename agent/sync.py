@@ -16,13 +16,12 @@ from typing import NoReturn
 
 import wandb
 
-from agent.server.client import Place
+from agent.server.client import Place, short
 from agent.server.run_folders import LocalRun, find_runs, hold, is_held
 from agent.server.server_copy import ServerCopies, ServerCopy
 from agent.server.tracker import PROJECT
 from agent.server.upload import complete, send
 from agent.study.folder import newest_study
-from agent.study.records import one_line
 from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError, UserError
 
@@ -47,7 +46,8 @@ environment: WANDB_DIR (a default for STUDY), WANDB_ENTITY and WANDB_PROJECT (wh
 say where it belongs), WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT (how long to wait, in seconds).
 
 exit status: 0 the server has all · 1 it has not, or --dry-run found something to send · 2 bad
-input, or the server does not answer · 3 this disk cannot be used · 128 + signal when stopped
+input, or the server does not answer · 3 this disk, or a setting here, cannot be used · 128 + signal
+when stopped
 """
 
 
@@ -159,7 +159,7 @@ def _deliver(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Outcomes)
             raise
         except (UserError, wandb.errors.Error) as error:
             for run in runs[start:]:
-                outcomes.add("failed", _name(run), one_line(str(error)))
+                outcomes.add("failed", _name(run), short(error))
             return
 
 
@@ -192,7 +192,7 @@ def _deliver_batch(project: ProjectRuns, runs: Sequence[LocalRun], outcomes: Out
             try:
                 complete(place, run, begun, rows)
             except (wandb.errors.Error, TimeoutError) as error:
-                said[run.id] = f"; {one_line(str(error))[:300]}"
+                said[run.id] = f"; {short(error)}"
         if parts:
             copies |= server.look(place, parts)
     for run in runs:

@@ -50,9 +50,12 @@ if what == "random":
 if what == "slow":
     time.sleep(random.random() * 1.5)
 times = pathlib.Path(starts).read_text().count(record["run_id"])
-if what in ("1", "3") or (what == "busy once" and times % 2):
+if what == "data gone":
+    pathlib.Path(record["config"]["train_npz"]).unlink(missing_ok=True)
+    sys.exit(2)
+if what in ("1", "2", "3") or (what == "busy once" and times % 2):
     print("error: no such device", file=sys.stderr)
-    sys.exit(int(what) if what in ("1", "3") else 3)
+    sys.exit(3 if what == "busy once" else int(what))
 if what.startswith("breaks the card"):
     busy = times > 2 and what.endswith("then is busy")
     error = "no such device" if busy else "the GPU failed: CUDA error: unspecified launch failure"

@@ -301,7 +301,7 @@ def test_the_choice_is_asked_for_on_the_command_line(
     )
     for options, line in (
         (["--price=0.1", "--tolerance=0.1"], "give one of them"),
-        (["--price=1"], "a doubling of the cost cannot bring 1"),
+        (["--price=1"], "allowed is a number ≥ 0 and < 1"),
         (["--price=-1"], "allowed is a number ≥ 0"),
         (["--at-least=ssim_fase=0.9"], "unknown column 'ssim_fase'; did you mean 'ssim_phase'?"),
         (["--at-most=latency_s"], "allowed is latency_s=NUMBER"),

@@ -136,18 +136,6 @@ def test_a_dry_run_lists_the_points_and_writes_nothing(
     assert sorted((p, p.stat().st_mtime_ns) for p in bench.folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("method", ["random", "bayes"])
-def test_a_search_runs_as_many_points_as_its_limit(bench: Bench, method: str) -> None:
-    bench.write(SWEEP.replace("values: [8, 16, 24, 32]", "min: 8, max: 64"), method)
-    assert bench.run() == 2
-    assert not bench.study.exists()
-    assert bench.run("--limit=3", "--workers=2") == 0
-    assert len(bench.records()) == 3
-    assert bench.run("--limit=1") == 0
-    assert len(bench.records()) == 4
-    assert bench.run("--dry-run") == 0
-
-
 def test_two_drivers_at_once_share_the_points(bench: Bench) -> None:
     bench.write(SWEEP.replace("[8, 16, 24, 32]", str(list(range(1, 13)))))
     drivers = [bench.start("--workers=2") for _ in range(2)]

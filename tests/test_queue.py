@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from agent.scheduling.journal import JOURNAL
-from agent.scheduling.queue import Queue, Ticket, check_storage, open_queue
+from agent.scheduling.queue import Queue, Ticket, open_queue
+from agent.scheduling.storage import check_storage
 from agent.study.sweepfile import Point, Sweep, parse_sweep
 from fno_runner.errors import MachineError, UserError
 
@@ -119,11 +120,10 @@ def test_the_point_of_a_dead_driver_is_free_again_and_its_run_is_stopped(tmp_pat
     run = int(driver.stdout)
     assert psutil.pid_exists(run)
     queue = a_queue(tmp_path)
-    assert list(queue.running_elsewhere()) == ["0" * 12]
+    assert queue.running_elsewhere() == {}, "nobody runs it, though nobody has taken it up yet"
     assert queue.reclaim() == ["0" * 12]
     assert not psutil.pid_exists(run) or psutil.Process(run).status() == psutil.STATUS_ZOMBIE
     assert queue.reclaim() == []
-    assert queue.running_elsewhere() == {}
     assert queue.offer(lambda: GRID) == 1
     assert sorted(ticket.run_id for ticket in drain(queue)) == list(GRID)
 
@@ -149,6 +149,26 @@ def test_a_sampler_draws_new_points_until_the_space_is_empty(tmp_path: Path, met
         queue.finish(ticket, "finished", 0.1)
     assert sorted(point["modes"] for point in seen) == [1, 3]  # type: ignore[type-var]
     assert all(point["width"] == 8 for point in seen)
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_drawn_point_that_was_given_back_is_drawn_first_and_by_one(
+    tmp_path: Path, method: str
+) -> None:
+    sweep = a_sweep(method, modes={"min": 1, "max": 64}, width={"values": [8, 16]})
+    first, second = a_queue(tmp_path, sweep), a_queue(tmp_path, sweep)
+    tickets = [first.draw(sweep.parameters, name, []) for _ in range(3)]
+    stopped, done, ended = (ticket for ticket in tickets if ticket is not None)
+    first.finish(done, "finished", 0.1)
+    first.finish(ended, "failed", None)
+    first.give_back(stopped)
+    again = second.draw(sweep.parameters, name, [])
+    assert again is not None and again.point == stopped.point
+    other = first.draw(sweep.parameters, name, [])
+    assert other is not None and other.point not in [stopped.point, done.point, ended.point]
+    second.give_back(again)
+    last = first.draw(sweep.parameters, name, [again.run_id])
+    assert last is not None and last.run_id != again.run_id, "it has its record from elsewhere"
 
 
 def test_drawn_values_stay_in_their_ranges(tmp_path: Path) -> None:

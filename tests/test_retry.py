@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,28 @@ def test_seeds_that_settle_the_choice_run_as_runs_of_the_sweep(
         assert sorted((run.config["width"], run.config["seed"]) for run in done) == [
             (3, 0), (3, 1), (4, 0), (4, 1)
         ]  # fmt: skip
+
+
+def test_a_choice_is_asked_for_where_nothing_has_run_yet(
+    two_points: dict[str, Any], tmp_path: Path
+) -> None:
+    """Neither the server nor this disk has a run: listed, and stopped in the first point."""
+    with WandbBackend() as backend:
+        sweep = backend.add_sweep(two_points, PROJECT)
+        env = {**backend.environment(tmp_path), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+        env.pop("WANDB_DIR")
+        listed = retry(env, tmp_path, sweep.path, "--settle=0.9")
+        assert (listed.returncode, listed.stderr) == (1, "") and "0 seeds added" in listed.stdout
+        command = [sys.executable, "-m", "agent.retry", sweep.path, "--run", "--settle=0.9"]
+        process = subprocess.Popen(
+            command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        while not list(tmp_path.glob(f"{STUDIES}/*/logs/*.log")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0].decode()
+        assert process.returncode == 130 and "Traceback" not in output, output
 
 
 def test_what_runs_now_or_was_not_sent_is_not_run_again(tmp_path: Path) -> None:

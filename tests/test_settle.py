@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.export import export
+from agent.scheduling.driver import IDLE_S
 from fno_runner.result import RunResult
 from tests.bench import SWEEP, Bench, is_alive
 
@@ -69,6 +71,29 @@ def test_two_drivers_settle_one_study_and_no_seed_runs_twice(bench: Bench) -> No
     run_ids = [run_id for run_id, _ in bench.starts()]
     assert len(run_ids) == len(set(run_ids)) > 4, outputs
     assert max(seeds(bench).values()) <= 6, outputs
+
+
+def test_seeds_wait_for_the_points_that_another_driver_runs(bench: Bench) -> None:
+    busy = bench.start("--limit=1", w4="sleep")
+    bench.wait_for_starts(1)
+    settles = bench.start("--settle=0.9", "--most-seeds=40")
+    bench.wait_for_starts(4)
+    time.sleep(2 * IDLE_S)
+    assert len(bench.starts()) == 4 and settles.poll() is None
+    busy.terminate()
+    busy.communicate(timeout=30)
+    output = settles.communicate(timeout=120)[0]
+    assert settles.returncode == 0 and seeds(bench)[4] >= 1, output
+
+
+def test_a_sure_choice_of_an_incomplete_grid_is_not_settled(bench: Bench) -> None:
+    assert bench.run("--settle=0.9", "--most-seeds=40") == 0
+    for width in (4, 8):
+        for path in bench.study.glob("runs/*/result.json"):
+            if RunResult.model_validate_json(path.read_bytes()).config["width"] == width:
+                path.unlink()
+    assert bench.run("--settle=0.9", "--most-seeds=40", "--limit=1") == 1
+    assert bench.run("--settle=0.9", "--most-seeds=40") == 0
 
 
 def test_a_seed_that_fails_is_not_tried_for_ever(bench: Bench) -> None:

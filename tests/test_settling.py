@@ -20,11 +20,11 @@ from tests.studies import result
 MOST = 4
 
 
-def settling(runs: list[RunResult], **parameters: Any) -> Settling:
+def settling(runs: list[RunResult], target: float = 0.999999, **parameters: Any) -> Settling:
     """Of a sweep whose networks are too alike to be told apart."""
     swept = {"width": {"values": [31, 32, 33]}, **parameters}
     sweep = parse_sweep({"method": "grid", "parameters": swept}, "")
-    return Settling(sweep, ChoiceOptions(price=0.0), 0.999999, MOST, lambda: table(runs))
+    return Settling(sweep, ChoiceOptions(price=0.0), target, MOST, lambda: table(runs))
 
 
 def ran(config: RunConfig, **changes: Any) -> RunResult:
@@ -77,6 +77,53 @@ def test_two_data_seeds_are_two_series_and_each_is_settled_with_its_own() -> Non
     assert {point["data_seed"] for point in asked} == {5, 6}
     counts = table(runs).groupby(["width", "data_seed"])["seed"].nunique()
     assert counts.max() == MOST
+
+
+def test_no_probability_is_told_before_the_most_promising_have_a_second_seed() -> None:
+    """However clear the choice seems with the first pair of seeds: nothing is known of scatter."""
+    widths = (4, 8, 12, 16, 24, 64)
+
+    def clear(width: int, seed: int) -> RunResult:
+        record = result(width=width, seed=seed)
+        record.metrics.pairs["ssim"] = (0.9, width / 100 + 0.001 * seed)
+        return record
+
+    runs = [clear(width, 0) for width in widths]
+    adding = settling(runs, 0.9, width={"values": list(widths)})
+    asked: list[tuple[int, int]] = []
+    while wanted := adding.more(()):
+        assert not adding.is_settled
+        config = load_config(*wanted.values())
+        asked.append((config.width, config.seed))
+        runs.append(clear(*asked[-1]))
+    assert asked == [(width, 1) for width in (64, 24, 16, 12, 8)]
+    assert adding.is_settled
+
+
+def test_a_series_without_a_choice_does_not_hold_up_the_others() -> None:
+    """Of data_seed 6 every run collapsed: no seed can change that, and none is asked for."""
+    widths = (8, 64)
+    swept: dict[str, Any] = {"width": {"values": [8, 64]}, "data_seed": {"values": [5, 6]}}
+    runs = [ran(RunConfig(width=w, data_seed=5, seed=s)) for w in widths for s in range(3)]
+    collapsed = [ran(RunConfig(width=w, data_seed=6), status="collapsed") for w in widths]
+    both = settling([*runs, *collapsed], 0.01, **swept)
+    assert both.more(()) == {} and both.is_settled and len(both.standings) == 2
+    unsure = settling([*runs, *collapsed], **swept)
+    assert unsure.more(()) and not unsure.is_settled
+    none = settling(collapsed, 0.01, **swept)
+    assert none.more(()) == {} and not none.is_settled
+
+
+def test_records_of_replaced_data_ask_for_no_seed_and_need_none() -> None:
+    """They are the first series, with one seed each, and under names that no point has now."""
+    before = [
+        ran(RunConfig(width=w), run_id=f"{w:012x}", provenance={"dataset": "replaced"})
+        for w in (31, 32, 33)
+    ]
+    runs = [ran(RunConfig(width=w, seed=s)) for w in (31, 32, 33) for s in range(MOST)]
+    adding = settling(before + runs, 0.01)
+    assert adding.more(()) == {} and adding.is_settled
+    assert len(adding.standings) == 1
 
 
 def test_runs_under_way_count_whatever_their_seed() -> None:

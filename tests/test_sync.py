@@ -5,7 +5,9 @@ The runs here are invented, so that none takes a training; client, processes and
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.server.run_folders import is_held
+from agent.server.run_folders import hold, is_held
 from tests.wandb_backend import API_KEY, Fault, Run, WandbBackend
 
 EPOCHS = 3
@@ -282,3 +284,22 @@ def test_killed_in_the_middle_it_is_started_again(box: Box, number: signal.Signa
         assert "result.json" not in box.backend.run().files
     assert box.sync()[-1].startswith("sent 1 run,")
     check_whole(box, box.backend.run())
+
+
+def test_whether_a_run_is_held_is_seen_on_a_read_only_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_held(tmp_path)
+    descriptor = hold(tmp_path)
+    assert descriptor is not None
+    of_system = os.open
+
+    def read_only(path: Path, flags: int, *mode: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return of_system(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert is_held(tmp_path)
+    os.close(descriptor)
+    assert not is_held(tmp_path)

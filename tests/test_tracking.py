@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.server.tracker import summary
+from agent.server.tracker import Tracker, summary
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
+from fno_runner.errors import MachineError
 from fno_runner.identity import run_id
 from fno_runner.result import ErrorInfo, RunResult
 from tests.commands import python_m
@@ -101,11 +102,20 @@ def test_the_record_is_the_same_whatever_becomes_of_its_mirror(
 
 def test_without_a_key_the_ways_out_are_named(tiny_config: RunConfig, tmp_path: Path) -> None:
     env = environment(HOME=str(tmp_path), WANDB_BASE_URL="http://127.0.0.1:9")
-    done = run_agent(tiny_config, env, status=2)
+    done = run_agent(tiny_config, env, status=3)
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: Weights & Biases: ")
     assert all(way in line for way in ("wandb login", "WANDB_MODE=offline", "WANDB_MODE=disabled"))
     assert not list(Path(tiny_config.output_dir).rglob("result.json"))
+
+
+def test_a_time_limit_that_is_none_is_the_machines_fault(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The point is not to blame, and is not recorded as failed."""
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "soon")
+    with pytest.raises(MachineError, match="WANDB_FINISH_TIMEOUT='soon': allowed is a number"):
+        Tracker(tiny_config, "0" * 12)
 
 
 def test_data_that_cannot_be_used_cost_no_tracked_run(

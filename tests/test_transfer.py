@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agent import transfer
-from agent.scheduling.driver import named_grid
+from agent.scheduling.grid import named_grid
 from agent.study.sweepfile import Metric, read_sweep
 from agent.transfer import Transfer, kendall_tau, main, tau_interval, verdict
 from fno_runner.config import load_config

@@ -11,6 +11,20 @@ FIRST = 5
 configurations, before anything is said of probabilities."""
 
 
+def next_second(probability: Array, value: Array, counts: Counts, may: Mask) -> int | None:
+    """The configuration to get its second seed before any probability is told; None once none is.
+
+    The scatter of one or two pairs of seeds makes a choice look sure that is not. Arguments as of
+    `next_seed`.
+    """
+    if np.isfinite(probability).any() and np.maximum(counts - 1, 0).sum() >= FIRST:
+        return None
+    valued = np.flatnonzero(np.isfinite(value))
+    first = valued[np.argsort(-value[valued], kind="stable")][:FIRST]
+    lacking = first[may[first] & (counts[first] < 2)]
+    return int(lacking[0]) if lacking.size else None
+
+
 def next_seed(probability: Array, value: Array, counts: Counts, may: Mask) -> int | None:
     """The configuration whose next seed tells most about the choice; None where none may help.
 
@@ -24,13 +38,9 @@ def next_seed(probability: Array, value: Array, counts: Counts, may: Mask) -> in
         counts: seeds so far, those under way included (k,).
         may: which configurations may have another seed (k,).
     """
+    if (second := next_second(probability, value, counts, may)) is not None:
+        return second
     known = np.isfinite(probability)
-    if not known.any() or np.maximum(counts - 1, 0).sum() < FIRST:
-        valued = np.flatnonzero(np.isfinite(value))
-        first = valued[np.argsort(-value[valued], kind="stable")][:FIRST]
-        lacking = first[may[first] & (counts[first] < 2)]
-        if lacking.size:
-            return int(lacking[0])
     p = np.nan_to_num(probability)
     odds = np.divide(p, 1 - p, out=np.zeros_like(p), where=p < 1)
     share = p * (1 + odds.sum() - odds) / 2

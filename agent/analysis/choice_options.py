@@ -24,6 +24,8 @@ COST = "model_params"
 MOST_SEEDS = 10
 
 NOT_NEGATIVE = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
+# No quality that a choice is made by reaches further.
+PRICE = number_where(lambda number: 0 <= number < 1, "a number ≥ 0 and < 1")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class ChoiceOptions:
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
     """The options of the price and of what is paid."""
     add = parser.add_argument_group("the choice").add_argument
-    add("--price", type=NOT_NEGATIVE, metavar="X",
+    add("--price", type=PRICE, metavar="X",
         help="what a doubling of the cost must bring, in the quality's unit: 0 chooses the best, a "
         "high price the frugal one (default: 0.01 in phase SSIM, 0.001 in R)")  # fmt: skip
     add("--cost", choices=[cost.column for cost in COSTS], default=COST,
@@ -133,7 +135,7 @@ def add_settle_options(parser: argparse.ArgumentParser) -> None:
     add("--settle", type=probability, metavar="P",
         help="when the grid is done, add seeds where they would change the choice, until it is the "
         "right one with probability P, such as 0.9")  # fmt: skip
-    add("--most-seeds", type=count_of(), default=MOST_SEEDS, metavar="K",
+    add("--most-seeds", type=count_of(), metavar="K",
         help=f"with --settle: at most K seeds a configuration (default: {MOST_SEEDS})")  # fmt: skip
 
 
@@ -143,11 +145,20 @@ def settling_of(
     """What adds seeds to a sweep's grid, if the options ask for it; arguments as of `Settling`.
 
     Raises:
-        UserError: the sweep has no choice to settle.
+        UserError: the sweep has no choice to settle, or none is to be settled and there are options
+            of it.
     """
     if args.settle is None:
+        given = {
+            "--most-seeds": args.most_seeds is not None,
+            "--price": args.price is not None,
+            "--cost": args.cost != COST,
+            "--allow-collapse": args.allow_collapse,
+        }
+        if idle := [option for option, is_given in given.items() if is_given]:
+            raise UserError(f"{', '.join(idle)}: only with --settle P")
         return None
     # It takes seconds to import, and few ask for it.
     from agent.analysis.settle import Settling
 
-    return Settling(sweep, choice_options(args), args.settle, args.most_seeds, runs)
+    return Settling(sweep, choice_options(args), args.settle, args.most_seeds or MOST_SEEDS, runs)

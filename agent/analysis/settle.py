@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from agent.analysis.allocation import next_seed
+from agent.analysis.allocation import next_second, next_seed
 from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
 from agent.analysis.recommendation import Recommendation, choose_by, recommend
 from agent.analysis.series import comparable
 from agent.study.coverage import attempts
-from agent.study.quality import cells, numbers, words
+from agent.study.quality import Array, Counts, Mask, cells, numbers, words
 from agent.study.sweepfile import Point, Sweep, points
 from fno_runner.config import load_config
 from fno_runner.errors import UserError
@@ -28,7 +28,7 @@ class Standing:
     """How sure the choice of a series is.
 
     why_not: why there is no choice; empty where there is one.
-    probability: that `choice` is it; NaN where no configuration has two seeds yet.
+    probability: that `choice` is it; NaN where too few configurations have two seeds yet.
     """
 
     series: str
@@ -41,6 +41,7 @@ class Settling:
     """Which seeds a sweep's study still needs.
 
     Every call looks at what is recorded: whoever records it, and however often this is begun again.
+    Series of data that were replaced since are left alone: no run can be added to them.
     """
 
     def __init__(
@@ -72,14 +73,15 @@ class Settling:
             raise UserError("--settle: the sweep has one configuration: there is nothing to choose")
         self._sweep, self._options, self._target = sweep, options, target
         self._most, self._runs = most_seeds, runs
+        self._names: dict[str, str] = {}
         self.standings: list[Standing] = []
         """Of each series, at the last look."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether every choice had the probability at the last look."""
-        sure = [standing.probability >= self._target for standing in self.standings]
-        return bool(sure) and all(sure)
+        """Whether there was a choice at the last look, and every one had the probability."""
+        chosen = [standing for standing in self.standings if not standing.why_not]
+        return bool(chosen) and all(each.probability >= self._target for each in chosen)
 
     def describe(self, added: Collection[str]) -> list[str]:
         """How sure each choice is now, a line each, and what it took.
@@ -96,7 +98,7 @@ class Settling:
             if standing.why_not:
                 lines.append(f"{name}no choice: {standing.why_not}")
             elif math.isnan(standing.probability):
-                lines.append(f"{name}{standing.choice} so far; no configuration has two seeds")
+                lines.append(f"{name}{standing.choice} so far; too few have a second seed")
             else:
                 sure = f"{100 * standing.probability:.0f} % sure"
                 lines.append(f"{name}{standing.choice} is the choice, {sure}")
@@ -113,6 +115,8 @@ class Settling:
         self.standings = []
         wanted: dict[str, Point] = {}
         for name, rows in comparable(table):
+            if not self._is_of_now(table, rows, replicated):
+                continue
             runs = table.iloc[rows].reset_index(drop=True)
             configs = configurations(runs)
             choice = choose_by(runs[runs["status"] == "finished"])
@@ -120,22 +124,51 @@ class Settling:
             if isinstance(recommendation, str):
                 self.standings.append(Standing(name, "", math.nan, recommendation))
                 continue
-            probability = float(recommendation.probability[recommendation.config])
+            keys = words(runs, CONFIGURATION)
+            own = {k: replicated[r][0] for k, r in zip(keys, rows, strict=True) if r in replicated}
+            contest = self._contest(configs, recommendation, own)
             label = str(configs.table["configuration"][recommendation.config])
-            self.standings.append(Standing(name, label, probability, ""))
-            if not wanted and not probability >= self._target:
-                keys = words(runs, CONFIGURATION)
-                own = {k: replicated[r] for k, r in zip(keys, rows, strict=True) if r in replicated}
-                wanted = self._next(configs, recommendation, own, under_way)
+            told = math.nan
+            if next_second(*contest.standing(self._most)) is None:
+                told = float(recommendation.probability[recommendation.config])
+            self.standings.append(Standing(name, label, told, ""))
+            if not wanted and not told >= self._target:
+                wanted = self._next(contest, under_way)
         return wanted
 
-    def _next(
+    def _is_of_now(
+        self,
+        table: pd.DataFrame,
+        rows: Sequence[int],
+        replicated: Mapping[int, tuple[_Replicated, Point]],
+    ) -> bool:
+        """Whether a series has a run, of a point or an added seed, that would have its name now."""
+        names, seeds = cells(table, "run_id"), cells(table, "seed")
+        for row in rows:
+            if row not in replicated:
+                continue
+            config, point = replicated[row]
+            added = [config.with_seed(seeds[row])] if isinstance(seeds[row], int) else []
+            try:
+                if any(names[row] == self._name(each) for each in (point, *added)):
+                    return True
+            except UserError:  # the data are on another machine, where the runs were made
+                return True
+        return False
+
+    def _name(self, point: Point) -> str:
+        """A point's run_id, made once: it reads the data's fingerprint."""
+        key = str(sorted(point.items()))
+        if key not in self._names:
+            self._names[key] = run_id(load_config(point))
+        return self._names[key]
+
+    def _contest(
         self,
         configs: Configurations,
         recommendation: Recommendation,
-        replicated: dict[tuple[str, ...], _Replicated],
-        under_way: Collection[str],
-    ) -> dict[str, Point]:
+        replicated: Mapping[tuple[str, ...], _Replicated],
+    ) -> _Contest:
         candidates = [replicated.get(key) for key in words(configs.table, CONFIGURATION)]
         seeds = [set() if c is None else set(c.seeds) for c in candidates]
         by = recommendation.choice.by
@@ -143,11 +176,13 @@ class Settling:
         with np.errstate(invalid="ignore", divide="ignore"):
             value = gain - recommendation.price * np.log2(configs.means[self._options.cost].mean)
         value[~recommendation.candidates] = math.nan
+        return _Contest(candidates, seeds, recommendation.probability, value)
+
+    def _next(self, contest: _Contest, under_way: Collection[str]) -> dict[str, Point]:
+        candidates, seeds = contest.candidates, contest.seeds
         looked_at: set[int] = set()
         while True:
-            counts = np.array([len(some) for some in seeds])
-            may = np.array([c is not None for c in candidates]) & (counts < self._most)
-            row = next_seed(recommendation.probability, value, counts, may)
+            row = next_seed(*contest.standing(self._most))
             config = None if row is None else candidates[row]
             if row is None or config is None:
                 return {}
@@ -158,7 +193,7 @@ class Settling:
             seeds[row] |= self._seeds_under_way(config, under_way)
         # Of so many seeds at least one is free, as the configuration has fewer.
         another = config.with_seed(min(set(range(self._most)) - seeds[row]))
-        return {run_id(load_config(another)): another}
+        return {self._name(another): another}
 
     def _seeds_under_way(self, of: _Replicated, under_way: Collection[str]) -> set[int]:
         """Seeds that somebody has begun and not yet recorded, of those that settling gives."""
@@ -167,7 +202,7 @@ class Settling:
         return {
             seed
             for seed in set(range(self._most)) - of.seeds
-            if run_id(load_config(of.with_seed(seed))) in under_way
+            if self._name(of.with_seed(seed)) in under_way
         }
 
 
@@ -186,20 +221,39 @@ class _Replicated:
         return {**self.point, "seed": seed}
 
 
-def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, _Replicated]:
-    """The grid's configuration of each row of a table of runs that is one of a point of it."""
+@dataclass(frozen=True)
+class _Contest:
+    """The configurations of a series: those of the grid, or None, with the seeds of each.
+
+    probability, value: as of `next_seed`.
+    """
+
+    candidates: list[_Replicated | None]
+    seeds: list[set[int]]
+    probability: Array
+    value: Array
+
+    def standing(self, most: int) -> tuple[Array, Array, Counts, Mask]:
+        """The arguments of `next_seed`; none may have more seeds than `most`."""
+        counts = np.array([len(some) for some in self.seeds])
+        may = np.array([c is not None for c in self.candidates]) & (counts < most)
+        return self.probability, self.value, counts, may
+
+
+def _replicated(sweep: Sweep, table: pd.DataFrame) -> dict[int, tuple[_Replicated, Point]]:
+    """The grid's configuration, and point, of each row of a table that is a run of a point."""
     told = words(table, (*CONFIGURATION, "data_seed"))
     recorded: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
     for key, seed in zip(told, cells(table, "seed"), strict=True):
         if isinstance(seed, int):
             recorded[key].add(seed)
     of_point: dict[str, _Replicated] = {}
-    of_row: dict[int, _Replicated] = {}
+    of_row: dict[int, tuple[_Replicated, Point]] = {}
     for attempt in attempts(sweep, table):
         alone = {k: v for k, v in attempt.point.items() if k not in ("seed", "replicates")}
         config = of_point.setdefault(str(sorted(alone.items())), _Replicated(alone, set()))
         config.seeds.update(replica.seed for replica in load_config(attempt.point).replicas())
         for row in attempt.rows:
             config.seeds.update(recorded[told[row]])
-            of_row[row] = config
+            of_row[row] = config, attempt.point
     return of_row

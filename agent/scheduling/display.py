@@ -75,7 +75,7 @@ class Display:
         self._print(escape(line))
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, emoji=False, highlight=False, soft_wrap=True)
 
     def _refresh(self) -> None:
         words = [f"{len(self._running)} running"]

@@ -15,16 +15,15 @@ from agent.scheduling import child
 from agent.scheduling.child import Child
 from agent.scheduling.claims import BEAT_S
 from agent.scheduling.display import Display
+from agent.scheduling.grid import has_lost_its_data, name_of, statuses
 from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, Ticket
 from agent.scheduling.slots import MAX_BREAKS, MAX_UNFIT, Slot
-from agent.study.records import one_line, read_record, read_records, row
-from agent.study.sweepfile import Metric, Point, Sweep, point_name, points
+from agent.study.records import one_line, read_record, row
+from agent.study.sweepfile import Metric, Point, Sweep, point_name
 from fno_runner.cli import lines_to, refuse
-from fno_runner.config import load_config
 from fno_runner.errors import GPU_FAILED, MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
-from fno_runner.identity import run_id
 from fno_runner.result import RECORD, SETTLED, RunResult, run_folder
 from fno_runner.stop import SIGNALS, heard
 
@@ -38,6 +37,8 @@ MAX_STOPS = 3
 """A point whose run was stopped so often, and not by its driver, has failed."""
 NO_MACHINE = MachineError.exit_status
 """The exit status of a run that found this machine, not its point, unfit."""
+UNUSABLE = UserError.exit_status
+"""That of a run which cannot use its input: the values of its point, or the data here."""
 
 
 class Driver:
@@ -61,8 +62,8 @@ class Driver:
             slots: where to run points, one at a time in each.
             limit: start at most so many points, or all there are.
             given: the environment that the runs inherit.
-            more: what to run once none of the grid's points runs here any more: asked again and
-                again with the run_ids that are under way, until it has no more.
+            more: what to run once none of the grid's points runs any more, here or elsewhere: asked
+                again and again with the run_ids that are under way, until it has no more.
         """
         self._folder, self._sweep = folder, sweep
         self._grid = None if grid is None else dict(grid)
@@ -80,8 +81,10 @@ class Driver:
         self._owed: set[str] = set()
         self.ended: dict[str, str] = {}
         """run_id -> status, of the points that this driver ran."""
-        self._broken: list[str] = []
-        """Why slots were given up, as the last of their runs said it."""
+        self.is_exhausted = False
+        """Whether the sampler found no point that is new."""
+        self._broken: str | None = None
+        """Why the last slot that was given up was."""
 
     def run(
         self,
@@ -106,14 +109,18 @@ class Driver:
             heard(self._signals.append),
         ):
             try:
+                self._retries = retry_failed
                 self._look(retry_failed)
                 while not self._signals:
                     self._beat()
                     watch()
                     self._collect()
+                    waits = bool(self._running) or self._may_get_more()
+                    if not waits and self._grid is not None:
+                        self._ask_again = -math.inf  # the last look is after what was waited for
                     while self._has_room() and not self._signals and (ticket := self._next()):
                         self._start(ticket)
-                    if not self._running and not self._may_get_more():
+                    if not waits and not self._running:
                         break
                     time.sleep(POLL_S if self._running else IDLE_S)
             finally:
@@ -124,15 +131,22 @@ class Driver:
         """The exit status of work that a signal or an unfit machine ended; None for other work."""
         if self._signals:
             return 128 + self._signals[0]
-        return refuse(MachineError(self._broken[-1])) if self._broken else None
+        return None if self._broken is None else refuse(MachineError(self._broken))
 
     def _has_room(self) -> bool:
         used = len(self._running) + len(self.ended)
         return bool(self._free) and (self._limit is None or used < self._limit)
 
     def _may_get_more(self) -> bool:
-        """Whether a driver on another host may turn out dead, whose points nobody else would do."""
-        return self._grid is not None and self._has_room() and self._queue.is_unsure()
+        """Whether to wait for other drivers.
+
+        One on another host may turn out dead, whose points nobody else would do. And what comes
+        after the grid begins when it is done.
+        """
+        if self._grid is None or not self._has_room():
+            return False
+        grid_runs = self._asked & self._queue.running_elsewhere().keys()
+        return self._queue.is_unsure() or (self._more is not None and bool(grid_runs))
 
     def _beat(self) -> None:
         """Say now and then that this driver lives, and stop what others have taken from it."""
@@ -165,9 +179,10 @@ class Driver:
     def _take_more(self, more: Callable[[Collection[str]], Mapping[str, Point]]) -> Ticket | None:
         """A point beyond the grid; None where there is none, or the grid is not done."""
         here = {process.run_id for process in self._running}
-        if self._grid is None or here & self._asked:
+        under_way = here | self._queue.running_elsewhere().keys()
+        if self._grid is None or under_way & self._asked:
             return None
-        wanted = more(here | self._queue.running_elsewhere().keys())
+        wanted = more(under_way)
         new = {name: point for name, point in wanted.items() if name not in self._grid}
         self._grid |= wanted
         self._display.grow(len(new))
@@ -176,9 +191,9 @@ class Driver:
 
     def _draw(self) -> Ticket | None:
         done = statuses(self._folder, self._queue)
-        ticket = self._queue.draw(self._sweep.parameters, _name, done)
+        ticket = self._queue.draw(self._sweep.parameters, name_of, done)
         if ticket is None:
-            self._ask_again = math.inf
+            self._ask_again, self.is_exhausted = math.inf, True
             self._display.note("the sampler finds no point that is new")
         return ticket
 
@@ -192,18 +207,19 @@ class Driver:
     def _wanted(self, retry_failed: bool) -> dict[str, Point]:
         assert self._grid is not None
         known = statuses(self._folder, self._queue)
-        settled = set(SETTLED) if retry_failed else set(known.values())
         return {
             i: point
             for i, point in self._grid.items()
-            if known.get(i) not in settled or i in self._owed
+            if i not in known or (known[i] not in SETTLED and (retry_failed or i in self._owed))
         }
 
     def _start(self, ticket: Ticket) -> None:
         slot = self._free[0]
         variables = {**self._variables, **slot.variables}
         try:
-            self._set_aside(ticket.run_id)
+            if self._is_answered(ticket):
+                self._queue.give_back(ticket)
+                return
             process = child.start(self._folder, ticket.run_id, ticket.point, variables)
         except BaseException:
             self._queue.give_back(ticket)
@@ -214,16 +230,23 @@ class Driver:
         self._queue.started(ticket, process.process.pid)
         self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
 
-    def _set_aside(self, run_id: str) -> None:
-        """Keep a record that is not believed, under another name: the point is run again."""
+    def _is_answered(self, ticket: Ticket) -> bool:
+        """Whether a point has the record that it was queued for: by another, or by an earlier call.
+
+        A record that is not believed is kept under another name, and the point is run again.
+        """
+        run_id = ticket.run_id
         path = run_folder(self._folder, run_id) / RECORD
         try:
-            read_record(path, run_id)
+            status = read_record(path, run_id).status
         except UnbelievableError as error:
             aside = set_aside(path, error.kind)
             self._display.note(f"{run_id}: {RECORD} is not believed ({error}): now {aside.name}")
+            return False
         except OSError:  # there is none
-            return
+            return False
+        asked = self._retries or run_id in self._owed or self._queue.is_of_another(ticket)
+        return status in SETTLED or not asked
 
     def _collect(self) -> None:
         """See which runs have ended, and how."""
@@ -234,7 +257,9 @@ class Driver:
                 self._forget(process)
             elif record is not None:
                 self._settle(process, record)
-            elif status == NO_MACHINE:
+            elif status == NO_MACHINE or (
+                status == UNUSABLE and has_lost_its_data(name, process.point)
+            ):
                 self._blame(process)
             elif status - 128 in SIGNALS and self._stopped[name] + 1 < MAX_STOPS:
                 # It was stopped, by somebody else than this driver.
@@ -286,7 +311,7 @@ class Driver:
             self._display.note(f"{slot.name}: {reason}; the point goes back")
         else:
             self._free.remove(slot)
-            self._broken.append(reason)
+            self._broken = reason
             self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
 
     def _forget(self, process: Child) -> None:
@@ -329,41 +354,3 @@ class Driver:
                 self._settle(process, record)
             else:
                 self._give_back(process)
-
-
-def named_grid(sweep: Sweep) -> dict[str, Point]:
-    """run_id -> point of a grid, in its order.
-
-    Raises:
-        UserError: a data file that a point names cannot be read, or two points are the same run.
-    """
-    named: dict[str, Point] = {}
-    for point in points(sweep):
-        identifier = _name(point)
-        if identifier in named:
-            twin = named[identifier]
-            keys = ", ".join(key for key in point if point[key] != twin[key])
-            raise UserError(f"{keys}: swept, but decides no result: its points are the same run")
-        named[identifier] = point
-    return named
-
-
-def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
-    """run_id -> status of every point of a study that has a record.
-
-    A record that cannot be read counts as failed; one that is not believed is none. Where drivers
-    do not share a disk, the queue's word counts for the records that lie elsewhere.
-    """
-    records = read_records(folder)
-    unread = [rejected for rejected in records.rejected if rejected.kind is None]
-    known = {rejected.path.parent.name: "failed" for rejected in unread}
-    known |= {result.run_id: result.status for result in records.results}
-    if queue is not None and not queue.shares_records:
-        for identifier, status in queue.outcomes().items():
-            if known.get(identifier) != "finished":
-                known[identifier] = status
-    return known
-
-
-def _name(point: Point) -> str:
-    return run_id(load_config(point))

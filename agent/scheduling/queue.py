@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 import psutil
-import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agent.scheduling.claims import SILENT_S, Claims
 from agent.scheduling.journal import JOURNAL, JournalLock
 from agent.scheduling.listener import Listener
+from agent.scheduling.storage import answering, check_storage, open_database
 from agent.study.sweepfile import INT_UNIFORM, LOG_UNIFORM, Point, Range, Sweep, Value
-from fno_runner.errors import MachineError, UserError
+from fno_runner.errors import MachineError
 from fno_runner.process import ProcessIdentity
 
 CLAIMS = "claims"
@@ -53,6 +53,7 @@ class Queue:
     point: the point's run_id.
     after: how many trials there were when it was queued. An attempt of a later number at the same
         point has answered what this one was queued for, so this one is void.
+    by: the driver that queued it.
     worker, child: the driver that took it, and the run's process (`ProcessIdentity`).
     beat: where drivers share no folder, changes as long as the worker lives.
     outcome: the status of the record that the attempt left.
@@ -96,7 +97,8 @@ class Queue:
         live = {_point(trial) for trial in trials if trial.state in LIVE}
         new = {run_id: point for run_id, point in wanted().items() if run_id not in live}
         for run_id, point in new.items():
-            self._study.enqueue_trial(point, user_attrs={"point": run_id, "after": len(trials)})
+            told = {"point": run_id, "after": len(trials), "by": self._me}
+            self._study.enqueue_trial(point, user_attrs=told)
         return len(new)
 
     def take(self, known: Mapping[str, Point]) -> Ticket | None:
@@ -123,19 +125,29 @@ class Queue:
             self._fail(trial)
         return None
 
+    def is_of_another(self, ticket: Ticket) -> bool:
+        """Whether another driver queued a point, which still waits for it as far as is known."""
+        by = ProcessIdentity.read(ticket.trial.user_attrs.get("by"))
+        if by is None or by.as_mapping() == self._me:
+            return False
+        return not by.is_here or by.process() is not None
+
     def draw(
         self,
         parameters: Mapping[str, tuple[Value, ...] | Range],
         name: Callable[[Point], str],
         done: Iterable[str],
     ) -> Ticket | None:
-        """A point that the sampler suggests; None where it finds none that is new.
+        """A point that was begun and not finished, else one that the sampler suggests.
+
+        None where it finds none that is new.
 
         Args:
             name: a point's run_id; a UserError of it ends the draw.
             done: run_ids that are not new.
         """
         done = set(done)
+        self._queue_interrupted(done)
         for _ in range(MAX_DRAWS):
             trial = self._study.ask()
             try:
@@ -151,6 +163,15 @@ class Queue:
                 return self._took(Ticket(run_id, point, trial))
             self._fail(trial)
         return None
+
+    def _queue_interrupted(self, done: Container[str]) -> None:
+        """Queue the drawn points again whose attempts have ended without a record."""
+        trials = self._trials()
+        over = {_point(t) for t in trials if t.state in LIVE or "outcome" in t.user_attrs}
+        left = {name: t.params for t in trials if (name := _point(t)) not in over}
+        for run_id, params in left.items():
+            if run_id is not None and run_id not in done:
+                self._study.enqueue_trial(params, user_attrs={"point": run_id})
 
     def started(self, ticket: Ticket, pid: int) -> None:
         """Note the run's process, so that it can be found should this driver die."""
@@ -214,14 +235,16 @@ class Queue:
         }
 
     def running_elsewhere(self) -> dict[str, str]:
-        """run_id -> host, of the points that other drivers run now."""
-        return {
-            str(_point(trial)): str(trial.user_attrs["worker"]["host"])
-            for trial in self._trials()
-            if trial.state == TrialState.RUNNING
-            and _point(trial) is not None
-            and trial.user_attrs.get("worker", self._me) != self._me
-        }
+        """run_id -> host, of the points that other drivers run now, as far as is known."""
+        elsewhere = {}
+        for trial in self._trials():
+            worker = ProcessIdentity.read(trial.user_attrs.get("worker"))
+            if trial.state != TrialState.RUNNING or _point(trial) is None or worker is None:
+                continue
+            is_dead = worker.is_here and worker.process() is None
+            if not is_dead and worker.as_mapping() != self._me:
+                elsewhere[str(_point(trial))] = worker.host
+        return elsewhere
 
     def is_unsure(self) -> bool:
         """Whether a driver that has a point may yet turn out dead: nothing was heard of it so far.
@@ -296,7 +319,8 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
     """
     claims = Claims(folder / CLAIMS)
     if url is not None:
-        return _open_database(check_storage(url), sweep, claims)
+        with answering(database := check_storage(url)):
+            return Queue(open_database(database), sweep, claims, shares_records=False)
     path = folder / JOURNAL
     try:
         backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
@@ -308,50 +332,6 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
             f"{path}: damaged; remove it and start again (finished points are kept: their "
             "records are not in it)"
         ) from None
-
-
-def check_storage(url: str) -> sqlalchemy.URL:
-    """A storage's URL, with the driver that is installed for it.
-
-    Raises:
-        UserError: one line that says what is allowed; it never shows a password.
-    """
-    try:
-        parsed = sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        # The URL itself stays out of the line: it may hold a password.
-        raise UserError(
-            "--storage: not a URL; allowed is postgresql://USER@HOST/DATABASE"
-        ) from None
-    kind = parsed.drivername.split("+")[0]
-    if kind == "sqlite":
-        raise UserError(
-            "--storage: SQLite hands points out twice when several workers ask at once; leave "
-            "--storage out (a journal in the study's folder), or use postgresql://USER@HOST/DATABASE"
-        )
-    if kind not in ("postgresql", "postgres"):
-        raise UserError(
-            f"--storage: '{kind}' is not known; allowed is postgresql://USER@HOST/DATABASE"
-        )
-    return parsed.set(drivername="postgresql+psycopg")
-
-
-def _open_database(url: sqlalchemy.URL, sweep: Sweep, claims: Claims) -> Queue:
-    shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
-    try:
-        storage = RDBStorage(
-            url.render_as_string(hide_password=False),
-            # A connection that died while a point was running is replaced, not used.
-            engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
-        )
-        return Queue(storage, sweep, claims, shares_records=False)
-    except ImportError:
-        raise UserError(
-            "--storage postgresql:// needs psycopg: pip install '.[postgresql]'"
-        ) from None
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()
-        raise MachineError(f"{shown}: no answer: {cause[0] if cause else error!r}") from None
 
 
 def _suggest(trial: Trial, key: str, values: tuple[Value, ...] | Range) -> Value:

@@ -27,6 +27,9 @@ RETRIES = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_max_seconds": 30}
 """How often and how long the client asks a server that is away: for hours, by itself, and a program
 that would end waits for it."""
 
+MAX_REASON = 300
+"""A longer reason is cut [characters]."""
+
 NAME = r"[A-Za-z0-9_.-]+"
 PLACE = re.compile(rf"({NAME})/({NAME}(?: {NAME})*)(?:/({NAME}))?")
 
@@ -214,5 +217,10 @@ def in_one_line(what: str) -> Iterator[None]:
         elif any(words in said for words in ("refused", "did not respond", "giving up")):
             reason = f"the server does not answer ({said.rsplit(': ', 1)[-1][:120]})"
         else:
-            reason = said[:300] or type(error).__name__
+            reason = short(error)
         raise UserError(f"{what}: {reason}") from None
+
+
+def short(error: object) -> str:
+    """What an error says, as one line that is not long; its kind where it says nothing."""
+    return one_line(str(error))[:MAX_REASON] or type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from agent.server.client import ServerRun
+from agent.server.client import ServerRun, short
 from agent.study.folder import STUDIES, server_study
 from agent.study.records import (
     COLUMNS,
@@ -57,8 +57,6 @@ NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 TIMING = re.compile(r"(timing_|infer|latency_|flops_).+|threads|tf32|timed_beside|.+_(s|bytes)")
 """Keys of a summary that say how long something took, and how that was found."""
-MAX_REASON = 300
-"""A longer reason is cut [characters]."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,7 @@ def _outcome(run: ServerRun) -> tuple[dict[str, Cell], str, str]:
     try:
         cells = _believed(run.summary)
     except ValueError as error:
-        return {}, REJECTED, _reason(error)
+        return {}, REJECTED, short(error)
     if cells["status"] == "finished":
         missing = [key for key in ("model_params", "inference_time_s") if cells.get(key) is None]
         if cells.get("ssim_phase") is None and cells.get("r_held_out") is None:
@@ -279,7 +277,7 @@ def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
             for key in RunConfig.model_fields
             if isinstance(given.get(key), str | int | float)
         }
-        return readable, _reason(f"config: {error}")
+        return readable, short(f"config: {error}")
     # Paths are not logged, and their defaults would be guesses.
     return {k: _cell(v) if k not in PATHS or k in given else None for k, v in config.items()}, ""
 
@@ -316,7 +314,3 @@ def _cell(value: str | int | float | None) -> Cell:
     if isinstance(value, str):
         return None if value in NOT_FINITE else one_line(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _reason(error: object) -> str:
-    return one_line(str(error))[:MAX_REASON]

@@ -154,11 +154,21 @@ def hold(folder: Path) -> int | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether somebody sends the run of this folder now; nothing is written."""
-    if not (folder / HOLD).exists():
+    """Whether somebody sends the run of this folder now; nothing is written.
+
+    Raises:
+        MachineError: the folder cannot be read.
+    """
+    try:
+        descriptor = os.open(folder / HOLD, os.O_RDONLY)  # the disk may be read-only
+    except FileNotFoundError:
         return False
-    descriptor = hold(folder)
-    if descriptor is None:
+    except OSError as error:
+        raise MachineError(f"cannot read {folder}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    os.close(descriptor)
+    finally:
+        os.close(descriptor)
     return False

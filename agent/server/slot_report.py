@@ -27,12 +27,14 @@ class SlotReport:
     """What the runs of a slot have told.
 
     recorded: how many points have their record.
+    handed_back: how many runs found the machine unfit.
     unfit: the messages of the last runs in a row that found the machine unfit.
     broke: how often the card failed under each run_id.
     proven: whether another point was recorded since one was last blamed for that.
     """
 
     recorded: int
+    handed_back: int
     unfit: tuple[str, ...]
     broke: Counter[str]
     proven: bool
@@ -66,6 +68,7 @@ def read_report(path: Path) -> SlotReport:
     except OSError:
         lines = []
     unfit: list[str] = []
+    handed_back = 0
     broke: Counter[str] = Counter()
     proven, before = False, ""
     for line in lines:
@@ -74,10 +77,11 @@ def read_report(path: Path) -> SlotReport:
             broke[rest] += 1
         else:
             unfit = [*unfit, rest] if word == UNFIT else []
+            handed_back += word == UNFIT
         if word == RECORDED:  # a run that broke the card was recorded only as it was to blame
             proven = before != BROKE
         before = word
-    return SlotReport(lines.count(RECORDED), tuple(unfit), broke, proven)
+    return SlotReport(lines.count(RECORDED), handed_back, tuple(unfit), broke, proven)
 
 
 def _tell(line: str) -> None:

@@ -76,7 +76,7 @@ class Supervisor:
         self._heard = 0.0
         self._deadline: float | None = None
         self._told: set[int] = set()
-        self._deaths = self._recorded_before = 0
+        self._deaths = self._recorded_before = self._handed_back_before = 0
         self.ending: Ending | None = None
         """None while the slot is at work."""
 
@@ -125,7 +125,9 @@ class Supervisor:
             _signal(self._left_behind(), signal.SIGKILL)
 
     def _start(self) -> None:
-        count = () if self._count is None else ("--count", str(self._count - self.recorded))
+        report = read_report(self._report)
+        count = () if self._count is None else ("--count", str(self._count - report.recorded))
+        self._handed_back_before = report.handed_back
         try:
             self._agent = subprocess.Popen(
                 stop_with_parent.command(
@@ -206,6 +208,10 @@ class Supervisor:
         if status == 0 and self._count is not None and report.unfit:
             # To the agent they counted; they were handed back.
             return Ending(UNFIT, f"its last run could not begin here: {last}")
+        handed_back = report.handed_back - self._handed_back_before
+        if status == 0 and self._count is not None and handed_back:
+            # Those it counted as well: another agent takes what is left of the slot's points.
+            return None
         if status == 0:
             return Ending(AT_END, "the server has no more points for it")
         self._deaths = 1 if report.recorded > self._recorded_before else self._deaths + 1

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import wandb
 
+from agent.server.client import short
 from agent.server.run_folders import PICTURE, Address, hold, write_address
 from agent.server.stop_request import SWEEP_ID, is_of_a_sweep
 from agent.study.records import row
 from fno_runner.config import PATHS, RunConfig
-from fno_runner.errors import UserError
+from fno_runner.errors import MachineError, UserError
 from fno_runner.result import RECORD, SETTLED, RunResult
 
 if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server needs none
@@ -51,7 +52,7 @@ class Tracker:
             on_stop: called, in a thread of the client's, when somebody at the server stops the run.
 
         Raises:
-            UserError: Weights & Biases is online and cannot be used; says the ways out.
+            MachineError: Weights & Biases is online and cannot be used; says the ways out.
         """
         self._config = config
         self._lost: Exception | None = None
@@ -87,10 +88,11 @@ class Tracker:
         try:
             return start(None)
         except (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError) as error:
-            raise UserError(f"Weights & Biases: {_line(error)}; {WAYS_OUT}") from error
+            # A login is this machine's, not the point's, which may be done on another one.
+            raise MachineError(f"Weights & Biases: {short(error)}; {WAYS_OUT}") from error
         except wandb.errors.Error as error:
             print(
-                f"warning: Weights & Biases does not answer ({_line(error)}); this run is logged "
+                f"warning: Weights & Biases does not answer ({short(error)}); this run is logged "
                 f"offline; {_how_to_send()} sends it later",
                 file=sys.stderr,
             )
@@ -157,7 +159,7 @@ class Tracker:
     @staticmethod
     def _warn(error: Exception) -> None:
         print(
-            f"warning: Weights & Biases has not everything ({_line(error)}); the local record "
+            f"warning: Weights & Biases has not everything ({short(error)}); the local record "
             f"is whole, {_how_to_send()} sends the rest later",
             file=sys.stderr,
         )
@@ -189,7 +191,7 @@ def hand_back(config: RunConfig) -> None:
             run.finish(exit_code=1)
             wandb.teardown()
     except Exception as error:  # a courtesy: why the run cannot begin is what counts
-        print(f"warning: the sweep did not get its point back ({_line(error)})", file=sys.stderr)
+        print(f"warning: the sweep did not get its point back ({short(error)})", file=sys.stderr)
 
 
 def introduction(config: RunConfig, run_id: str) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def client_settings(**more: Any) -> wandb.Settings:
     """How the client behaves in every run, whoever sends it.
 
     Raises:
-        UserError: a time limit in the environment is not one.
+        MachineError: a time limit in the environment is not one.
     """
     settings: dict[str, Any] = {
         "console": "off",  # the run's own log.txt has it
@@ -225,7 +227,7 @@ def finish_wait() -> float:
     """How long the end of a run may take [s].
 
     Raises:
-        UserError: WANDB_FINISH_TIMEOUT is no time.
+        MachineError: WANDB_FINISH_TIMEOUT is no time.
     """
     return _seconds("WANDB_FINISH_TIMEOUT", FINISH_WAIT_S)
 
@@ -272,12 +274,8 @@ def _seconds(variable: str, default: float) -> float:
             return seconds
     except ValueError:
         pass
-    raise UserError(f"{variable}={text!r}: allowed is a number of seconds > 0")
+    raise MachineError(f"{variable}={text!r}: allowed is a number of seconds > 0")
 
 
 def _how_to_send() -> str:
     return f"`python -m agent.sync {os.environ['WANDB_DIR']}`"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -225,7 +225,7 @@ def _parse(loaded: object, default_name: str) -> Sweep:
         raise UserError(f"{given}; known are {', '.join(METHODS)}")
     name = top.get("name", default_name)
     if not isinstance(name, str) or not name.strip():
-        raise UserError(f"name: {_shown(name)} is not a text")
+        raise UserError(f"name: {_shown(name)} is not a text (a number in quotes is one)")
     written = _mapping(top.get("parameters"), "parameters")
     if not written:
         raise UserError("parameters: no parameter is given")
@@ -244,7 +244,7 @@ def _parameter(key: str, entry: object, method: str) -> Values:
         raise UserError("output_dir: not for a sweep file; every run goes into the study's folder")
     if key not in RunConfig.model_fields:
         raise UserError(f"unknown parameter '{key}'{suggestion(key, RunConfig.model_fields)}")
-    options = _mapping(entry, f"{key}: a parameter")
+    options = _mapping(entry, f"{key}: a parameter", "{value: …}, {values: […]}, {min: …, max: …}")
     if "parameters" in options:
         raise UserError(f"{key}: nested 'parameters' are not read; the runner's keys are flat")
     _check_keys(options, ("value", "values", "min", "max", "distribution"), f"{key}: ")
@@ -271,18 +271,20 @@ def _parameter(key: str, entry: object, method: str) -> Values:
 
 
 def _range(key: str, low: object, high: object, distribution: object) -> Range:
+    field = RunConfig.model_fields[key]
+    types = value_types(field)
+    if choices(field) is not None or str in types:
+        raise UserError(f"{key}: takes 'values', each {allowed(field)}, not 'min' and 'max'")
     for bound in (low, high):
+        if isinstance(bound, str):  # says what the key takes, and how to write 1e-3
+            load_config({key: bound})
         if isinstance(bound, bool) or not isinstance(bound, int | float):
             raise UserError(f"{key}: {_shown(bound)} is not a number, as 'min' and 'max' are")
         _scalar(key, bound)
     assert isinstance(low, int | float) and isinstance(high, int | float)
     if not low < high:
         raise UserError(f"{key}: min {low} is not below max {high}")
-    field = RunConfig.model_fields[key]
-    if choices(field) is not None:
-        raise UserError(f"{key}: takes 'values' out of {allowed(field)}, not 'min' and 'max'")
-    types = value_types(field)
-    takes_integers = not any(kind in (float, str) for kind in types)
+    takes_integers = float not in types
     both_integers = isinstance(low, int) and isinstance(high, int)
     if distribution is None:
         distribution = INT_UNIFORM if both_integers else UNIFORM
@@ -303,7 +305,7 @@ def _range(key: str, low: object, high: object, distribution: object) -> Range:
 def _metric(entry: object) -> Metric | None:
     if entry is None:
         return None
-    options = _mapping(entry, "metric")
+    options = _mapping(entry, "metric", "{name: ssim_phase, goal: maximize}")
     _check_keys(options, ("name", "goal"), "metric: ")
     name, goal = options.get("name"), options.get("goal")
     if not isinstance(name, str) or name not in QUANTITIES:
@@ -342,10 +344,10 @@ def _ends(values: Values) -> tuple[Value, ...]:
     return (values.low, values.high) if isinstance(values, Range) else values
 
 
-def _mapping(value: object, what: str) -> dict[str, Any]:
+def _mapping(value: object, what: str, takes: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         missing = "missing" if value is None else f"{_shown(value)}, not a mapping"
-        raise UserError(f"{what}: {missing}")
+        raise UserError(f"{what}: {missing}" + (f"; allowed is {takes}" if takes else ""))
     for key in value:
         if not isinstance(key, str):
             raise UserError(f"{what}: key {_shown(key)} is not a text")
