@@ -19,6 +19,7 @@ from scipy.stats import bootstrap, kendalltau, rankdata
 from agent import local
 from agent.analysis.configurations import CONFIGURATION, configurations
 from agent.analysis.means import CONFIDENCE
+from agent.scheduling.grid import named_grid
 from agent.scheduling.slots import add_slot_options, slot_words
 from agent.study.csv_files import as_csv
 from agent.study.quality import numbers, words
@@ -90,12 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     on_scan = {"scan": str(args.scan.resolve()), **given}
     folder: Path = make_folder(args.folder or ROOT / f"{sweep.study_id}-{args.scan.stem}")
     measures = (_metric(args.metric, "scan"), _metric(args.scan_metric, "validation"))
+    # Both are checked before the first one trains.
+    asked = {
+        name: _with(sweep, name, on, measure, size)
+        for name, on, measure in zip(("simulated", "scan"), ({}, on_scan), measures, strict=True)
+    }
     studies = []
-    for name, on, measure in zip(("simulated", "scan"), ({}, on_scan), measures, strict=True):
+    for name, mapping in asked.items():
         studies.append(folder / name)
         file = folder / f"{name}.yaml"
-        asked = _with(sweep, name, on, measure, size)
-        write_text_atomically(file, json.dumps(asked, indent=1) + "\n")
+        write_text_atomically(file, json.dumps(mapping, indent=1) + "\n")
         status = local.main([str(file), "--study", str(studies[-1]), *slot_words(args)])
         if status > 1:  # 1: some points failed, which the others can still be compared without
             return status
@@ -213,7 +218,11 @@ def _ranks(values: Array, metric: Metric) -> npt.NDArray[np.int_]:
 def _with(
     sweep: Sweep, name: str, on: dict[str, str], metric: Metric, size: int
 ) -> dict[str, object]:
-    """The sweep on one kind of data, as its file would have it, patterns of one size in both."""
+    """The sweep on one kind of data, as its file would have it, patterns of one size in both.
+
+    Raises:
+        UserError: it is no grid that can be run there.
+    """
     mapping = sweep.as_mapping()
     parameters = dict(mapping["parameters"])
     parameters |= {key: {"value": value} for key, value in on.items()}
@@ -225,7 +234,7 @@ def _with(
         "metric": metric.as_mapping(),
         "parameters": parameters,
     }
-    parse_sweep(changed, name)
+    named_grid(parse_sweep(changed, name))
     return changed
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from agent.analysis.allocation import next_seed
+from agent.analysis.allocation import next_second, next_seed
 from agent.analysis.means import Means, known, means
 from agent.analysis.price import Price
 from agent.analysis.probabilities import choice_probabilities
@@ -145,9 +145,10 @@ def settled(
         best = int(np.argmax(np.nan_to_num(probability)))
         reached = bool(np.nan_to_num(probability)[best] >= target)
         value = quality.mean - price * np.log2(parameters())
-        row = None if reached else next_seed(
-            probability, value, quality.counts, quality.counts < most_seeds
-        )  # fmt: skip
+        known = probability, value, quality.counts, quality.counts < most_seeds
+        row = next_second(*known)
+        if row is None and not reached:
+            row = next_seed(*known)
         if row is None:
             runs = int(np.isfinite(values).sum())
             return runs, reached, best == true_choice(truth, price)

@@ -60,7 +60,9 @@ def in_a_line(error: UserError | OSError) -> str:
 
 def lines_to(console: Console) -> Callable[[str], None]:
     """What prints a line there as it is: not wrapped, no part of it coloured or read as markup."""
-    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return functools.partial(
+        console.print, emoji=False, highlight=False, markup=False, soft_wrap=True
+    )
 
 
 class Parser(argparse.ArgumentParser):

@@ -51,3 +51,15 @@ def test_brackets_of_a_sweep_file_are_no_markup(
     assert method == "grid" or "[/y]" in out
     assert bench.run("--limit=4") == 0
     assert "a [/x] b: study" in capsys.readouterr().out
+
+
+def test_a_key_that_a_scan_knows_nothing_of_is_not_swept(
+    bench: Bench, scan_npz: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All its points would be the same training; simulated data have it."""
+    photons = SWEEP + "  nphotons: {values: [1.0e+8, 1.0e+9]}\n"
+    bench.write(photons, "grid")
+    assert bench.run("--dry-run") == 0
+    bench.write(f"{photons}  scan: {{value: {scan_npz}}}\n", "grid")
+    assert bench.run("--dry-run") == 2
+    assert "nphotons: swept, but no effect" in capsys.readouterr().err

@@ -123,6 +123,7 @@ def test_a_grid_is_run_twice_and_compared(
     [
         (SWEEP.replace("grid", "random"), [], "only a grid can be run twice"),
         (SWEEP + "  scan: {value: other.npz}\n", [], "has a 'scan' already"),
+        (SWEEP + "  nphotons: {values: [1.0e+8, 1.0e+9]}\n", [], "nphotons: swept, but no effect"),
         (SWEEP + "  data_seed: {values: [0, 1]}\n", [], "sweeps data_seed"),
         (SWEEP + "  bin: {value: 2}\n", [], "bin=2: sums pixels of a scan"),
         (SWEEP, ["--metric", "beauty"], "metric 'beauty' is not known"),

@@ -33,10 +33,14 @@ def named_grid(sweep: Sweep) -> dict[str, Point]:
     """run_id -> point of a grid, in its order.
 
     Raises:
-        UserError: a data file that a point names cannot be read, or two points are the same run.
+        UserError: a data file that a point names cannot be read, two points are the same run, or a
+            swept key changes nothing about a point's data.
     """
     named: dict[str, Point] = {}
     for point in points(sweep):
+        if idle := [key for key in load_config(point).without_effect if key in sweep.swept]:
+            raise UserError(f"{', '.join(idle)}: swept, but no effect on data that are not "
+                            "simulated so: its points would be equal trainings")  # fmt: skip
         identifier = name_of(point)
         if identifier in named:
             twin = named[identifier]
