@@ -13,6 +13,7 @@ import pytest
 from fno_runner.apply import watch_file
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.data.source import Hints
+from tests.scans import simulate_scan, write_cxi
 from tests.test_watch import drained, marked
 
 FRAMES = 30
@@ -21,6 +22,7 @@ FRAMES = 30
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_file, "CLOSED_S", 0.0)
+    monkeypatch.setattr(watch_file, "UNCHANGED_S", 0.0)
     monkeypatch.setattr(watch_file, "EMPTY_S", 0.3)
 
 
@@ -79,3 +81,15 @@ def test_a_scan_that_ends_at_the_origin_is_whole_when_its_file_is_closed(tmp_pat
         assert drained(source, 3) == list(range(1, FRAMES))
     assert drained(source, 6) == [FRAMES]
     assert source.complete
+
+
+@pytest.mark.parametrize("readings", [FRAMES, FRAMES + 1])
+def test_a_monitor_that_is_ahead_of_the_frames_is_used(readings: int, tmp_path: Path) -> None:
+    path = write_cxi(tmp_path / "scan.cxi", simulate_scan(frames=FRAMES))
+    monitor = np.linspace(1, 2, readings)
+    with h5py.File(path, "a") as file:
+        name = "entry_1/instrument_1/monitor_1/data"
+        file.create_dataset(name, data=monitor, maxshape=(None,))
+    (piece,) = GrowingFile(path, Hints()).poll()
+    assert piece.measured.monitor is not None and len(piece) == FRAMES
+    np.testing.assert_array_equal(piece.measured.monitor, monitor[:FRAMES])

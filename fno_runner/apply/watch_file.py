@@ -185,7 +185,9 @@ class GrowingFile(Arrivals):
                 if not live.asked or live.usable == live.cut:
                     raise
             else:
-                if measured.frames.shape[0] == len(measured.positions) == live.usable:
+                # Arrays that are ahead of the others are as long as these only once they are cut.
+                count = measured.frames.shape[0]
+                if count == len(measured.positions) == live.usable == live.cut:
                     break
             live.cut = live.usable
         else:
