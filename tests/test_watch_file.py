@@ -13,6 +13,8 @@ import pytest
 from fno_runner.apply import watch_file
 from fno_runner.apply.watch_file import GrowingFile
 from fno_runner.data.source import Hints
+from fno_runner.errors import UserError
+from tests.layouts import LAYOUTS
 from tests.scans import simulate_scan, write_cxi
 from tests.test_watch import drained, marked
 
@@ -93,3 +95,23 @@ def test_a_monitor_that_is_ahead_of_the_frames_is_used(readings: int, tmp_path: 
     (piece,) = GrowingFile(path, Hints()).poll()
     assert piece.measured.monitor is not None and len(piece) == FRAMES
     np.testing.assert_array_equal(piece.measured.monitor, monitor[:FRAMES])
+
+
+@pytest.mark.parametrize(
+    ("name", "frames_in"),
+    [
+        ("ptyd: scan.ptyd", None),
+        ("pty-chi pair: other_para.hdf5", "other_dp.hdf5"),
+        ("ptychodus product: product.h5", "diffraction.h5"),
+        ("raw NPZ: scan.mat", None),
+    ],
+)
+def test_a_file_that_cannot_grow_is_refused(
+    name: str, frames_in: str | None, tmp_path: Path
+) -> None:
+    path = LAYOUTS[name].write(tmp_path, simulate_scan())
+    with pytest.raises(UserError) as refused:
+        list(GrowingFile(path, Hints()).poll())
+    assert str(refused.value).startswith(str(path))
+    if frames_in is not None:
+        assert str(path.with_name(frames_in)) in str(refused.value)

@@ -161,15 +161,19 @@ class GrowingFile(Arrivals):
                 except UserError as error:
                     self.waits_for = str(error)
                 else:
-                    self._check_growth(source.live)
+                    self._check_growth(source, measured)
                 yield measured
 
-    def _check_growth(self, live: _LiveHdf5) -> None:
+    def _check_growth(self, source: _LiveSource, measured: Measured) -> None:
         """
         Raises:
-            UserError: the file has fewer frames than it had.
+            UserError: the file's frames cannot get more, or are less than they were.
         """
-        stored = min(live.asked.values())
+        if not isinstance(measured.frames, Section):
+            raise UserError(
+                f"{self.path}: cannot be watched: {source.why_it_cannot_grow(measured)}"
+            )
+        stored = min(source.live.asked.values())
         if stored < (before := max(self._taken, self._stored)):
             raise UserError(f"{self.path}: has {stored} frames, and had {before} before")
         self._stored = stored
@@ -185,6 +189,8 @@ class GrowingFile(Arrivals):
                 if not live.asked or live.usable == live.cut:
                     raise
             else:
+                if not isinstance(measured.frames, Section):
+                    return measured  # which is told
                 # Arrays that are ahead of the others are as long as these only once they are cut.
                 count = measured.frames.shape[0]
                 if count == len(measured.positions) == live.usable == live.cut:
@@ -216,16 +222,8 @@ def _is_written(path: Path) -> bool:
 
 
 def _section(measured: Measured) -> Section:
-    """A file's frames so far.
-
-    Raises:
-        UserError: they are not stored one after the other.
-    """
-    if not isinstance(measured.frames, Section):
-        raise UserError(
-            f"{measured.path}: '{measured.frames_name}' is not (frames, rows, columns) in the "
-            f"order of arrival; such a file can only be read when it is whole"
-        )
+    """A file's frames so far, which `_check_growth` has seen."""
+    assert isinstance(measured.frames, Section)
     return measured.frames
 
 
@@ -370,3 +368,12 @@ class _LiveSource(Source):
         self._open.callback(self.live.close)
         self._files[path] = self.live
         return self.live
+
+    def why_it_cannot_grow(self, measured: Measured) -> str:
+        """What is wrong with frames that are no `Section`, in words."""
+        name = measured.frames_name
+        why = f"'{name}' is not (frames, rows, columns) in the order of arrival"
+        for path in self._files:
+            if path != self.path:
+                why = f"its frames are in another file, {path}"
+        return f"{why}; such a file can only be read when it is whole"
