@@ -16,12 +16,21 @@ from fno_runner.cli import Parser, number_where
 from fno_runner.config import BINNINGS
 from fno_runner.data.frames import Outline
 from fno_runner.data.source import Hints
+from fno_runner.data.units import OBJECT_PIXEL
 
 log = logging.getLogger("fno_runner")
 
 AnyScan = TypeVar("AnyScan", bound=Outline)
 
 positive = number_where(lambda number: 0 < number < math.inf, "a number > 0")
+"""The type of such an option."""
+NM = 1e-9
+"""[m]"""
+SHORTEST, LONGEST = (bound / NM for bound in OBJECT_PIXEL)
+pixel_width = number_where(
+    lambda number: SHORTEST <= number <= LONGEST,
+    f"a width in nm, {SHORTEST:g} … {LONGEST:g}",
+)
 """The type of such an option."""
 
 FILES = """\
@@ -45,7 +54,7 @@ def add_scan_options(parser: Parser) -> None:
     add("--probe", type=Path, metavar="PATH",
         help="take this file's probe (a scan, object.npz, product.h5), or that of this model's "
         "training [the scan's]")  # fmt: skip
-    add("--pixel-size", type=positive, metavar="NM",
+    add("--pixel-size", type=pixel_width, metavar="NM",
         help="of the object [what the scan tells]")  # fmt: skip
     add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
         "[as in the training; 1]")  # fmt: skip
@@ -66,7 +75,7 @@ def as_told(given: argparse.Namespace, scan: AnyScan) -> AnyScan:
     for remark in scan.remarks:
         log.warning("%s: %s", given.scan, remark)
     if given.pixel_size is not None:
-        scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
+        scan = replace(scan, pixel_size=given.pixel_size * NM)
     if given.probe is not None:
         scan = replace(scan, probe=other_probe(given.probe, scan))
     return scan
