@@ -41,8 +41,8 @@ class GrowingFile(Arrivals):
     """An HDF5 file of any format that is read, whose frames and positions get longer (SWMR).
 
     Usable are as many frames as the shortest of the arrays has that the format's reader asks for.
-    Positions may be there from the start: their number is then that of the frames to come. Lists of
-    full length that are filled during the scan are as long as what is written in them.
+    Positions may be there from the start: their number is then that of the frames to come. Lists
+    that have their length before their content are as long as what is written in them.
     """
 
     def __init__(self, path: Path, hints: Hints) -> None:
@@ -264,8 +264,8 @@ class _LiveHdf5(Hdf5File):
     """An HDF5 file whose growing arrays look as if they all had `cut` entries.
 
     asked: the length of each growing array that was asked for, and of the frames.
-    written: the length of each list that is filled while it has its length already, and how many
-        entries it has up to the last one that is written.
+    written: the length of each list that was asked for, and how many entries it has up to the last
+        one that is written.
     declared: how many entries there will be, as a list of its full length says from the start.
     """
 
@@ -302,10 +302,7 @@ class _LiveHdf5(Hdf5File):
         dataset = self._find(name)
         if not self._in_writing or not _is_list(dataset) or values.dtype.kind not in "fiu":
             return
-        fill = dataset.fillvalue
-        if dataset.maxshape[0] != dataset.shape[0] and fill == 0:
-            return  # its length says it
-        something = (values != fill) & (values == values)
+        something = (values != dataset.fillvalue) & (values == values)
         rows = np.flatnonzero(something.reshape(len(values), -1).any(axis=1))
         if len(rows):
             self.written[name] = len(values), int(rows[-1]) + 1
