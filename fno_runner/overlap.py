@@ -10,13 +10,7 @@ from jaxtyping import Bool, Complex64
 
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.scan import scan_of
-from fno_runner.reconstruct.inference import predicted_amplitude
-from fno_runner.reconstruct.stitching import cut
-from fno_runner.scan.iterative import reconstruct
-from fno_runner.score.metrics import r_factor
-
-SLICE = 128
-"""Patterns whose R is computed at a time."""
+from fno_runner.scan.iterative import r_of_object, reconstruct
 
 
 @dataclass
@@ -61,12 +55,7 @@ class Overlap:
         # The fit scales the probe to the counts and leaves the object near 1.
         brighter = np.linalg.norm(fit.probe) / np.linalg.norm(scan.probe)
         better = (fit.obj * brighter).astype(np.complex64)
-        self.r_before.append(_r_of(obj, patterns))
-        self.r_after.append(_r_of(better, patterns))
+        self.r_before.append(r_of_object(obj, patterns))
+        self.r_after.append(r_of_object(better, patterns))
         self.seconds.append(fit.seconds)
         return better
-
-
-def _r_of(obj: Complex64[np.ndarray, "h w"], patterns: Patterns) -> float:
-    patches = cut(obj, patterns.positions, patterns.size)
-    return r_factor(predicted_amplitude(patches, patterns, SLICE), patterns.amplitude)

@@ -22,6 +22,7 @@ from fno_runner.export_model import main
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.runner import run
 from tests.scans import Simulated, simulate_scan, write_raw
+from tests.test_apply import untrained
 
 PACKAGES = Path(onnxruntime.__file__).parents[1]
 ALONE = "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -130,6 +131,22 @@ def test_an_exported_model_is_a_model(exported: Path, tmp_path: Path) -> None:
     scan_file = exported.with_name("s.npz")
     assert reconstruct([str(exported), str(scan_file), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "object.npz").is_file()
+
+
+def test_a_network_adapted_under_another_files_probe_is_exported(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    """The scan's own file has none: the check takes the one that the adapted network keeps."""
+    bare = write_raw(tmp_path / "bare.npz", scan, probeGuess=None, objectGuess=None)
+    lit = write_raw(tmp_path / "lit.npz", scan, objectGuess=None)
+    out = tmp_path / "out"
+    options = ["--adapt=1", f"--probe={lit}", f"--output={out}", "--device=cpu"]
+    assert reconstruct([str(untrained(tmp_path)), str(bare), *options]) == 0
+    model = tmp_path / "model"
+    assert main([str(out / "network"), "--format=pt2", f"--output={model}"]) == 0
+    found, kept = (find_model(path).training_probe() for path in (model, out / "network"))
+    assert found is not None and kept is not None
+    np.testing.assert_array_equal(found, kept)
 
 
 def test_the_card_says_what_it_is_of(exported: Path) -> None:

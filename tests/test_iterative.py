@@ -228,6 +228,23 @@ def test_probe_writes_what_training_reads_and_overwrites_nothing(
     assert output.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["fit.png", "fit.v2", "fit.npz", "fit"])
+def test_the_picture_of_a_fit_overwrites_nothing(name: str, raw: Path, tmp_path: Path) -> None:
+    """Neither the fit, whatever it is called, nor a picture that is there."""
+    before = {"fit.png", "fit.v2.png", "fit.png.png"} - {name}
+    for foreign in before:
+        (tmp_path / foreign).write_text("mine")
+    options = ["probe", str(raw), "--iterations=1", "--output"]
+    assert main([*options, str(tmp_path / name)]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+    output = tmp_path / "free" / name
+    assert main([*options, str(output)]) == 0
+    assert read_array(output, "probeGuess").shape == (N, N)
+    (picture,) = (path for path in output.parent.iterdir() if path != output)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_probe_is_found_for_a_scan_without_one(simulated: Simulated, tmp_path: Path) -> None:
     path = write_raw(tmp_path / "s.npz", simulated, probeGuess=None, objectGuess=None)
     assert main(["probe", str(path), "--iterations", "3"]) == 0

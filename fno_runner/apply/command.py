@@ -67,6 +67,19 @@ R = Σ|predicted − measured| / Σ measured amplitude, over all frames.
 Exit status: 0 done; 1 a prediction is no number; 2 unusable input; 3 this machine cannot do it."""
 
 
+WAIT_S, IDLE_S = 60.0, 30.0
+"""Of a scan that is watched: for its first frame, and without a new one [s]."""
+GOES_WITH = {
+    **dict.fromkeys(("wait", "idle", "frames", "serve"), ("watch",)),
+    **dict.fromkeys(("refine_probe", "refine_positions"), ("refine",)),
+    "adapt_layers": ("adapt",),
+    "compare": ("refine", "adapt"),
+}
+"""An option -> those of which one has to be there, as it says nothing without them."""
+WHOLE = ("refine", "adapt")
+"""Options for which all frames have to be there; so have those that go with them."""
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
@@ -149,7 +162,7 @@ def _watch(given: argparse.Namespace, model: TrainedModel) -> int:
         prepared = _prepared(given, model, Stream.of(scan))
         return Opening(recording, scan, prepared, [piece.key for piece in pieces])
 
-    limits = Limits(given.wait, given.idle, given.frames)
+    limits = Limits(given.wait or WAIT_S, given.idle or IDLE_S, given.frames)
     title = f"{given.scan.name}, by {model.name}"
     warm_up(model, pick_device(given.device))
     source = arrivals(given.scan, hints_of(given))
@@ -177,7 +190,7 @@ def _prepared(given: argparse.Namespace, model: TrainedModel, stream: Stream) ->
 
 def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
     """Train the network on, and say what came of it."""
-    adapted = adapt(prepared, given.adapt, given.adapt_layers)
+    adapted = adapt(prepared, given.adapt, given.adapt_layers or "all")
     best = adapted.best
     log.info(
         "adapted: R of held-out frames %.4f, before %.4f; %s",
@@ -266,16 +279,16 @@ def _parser() -> Parser:
     add("--refine-positions", action="store_true", help="… of the positions, too")
     add("--adapt", type=count_of(10_000), metavar="EPOCHS",
         help="train the network on, without labels, on this scan; kept in OUT/network")  # fmt: skip
-    add("--adapt-layers", choices=("all", "last"), default="all",
+    add("--adapt-layers", choices=("all", "last"),
         help="which ones: all, or those after the Fourier blocks [all]")  # fmt: skip
     add("--compare", action="store_true",
         help="do the same without the network as well, and say what it saves")  # fmt: skip
     add("--watch", action="store_true", help="SCAN is still being written: an HDF5 file in SWMR "
         "mode, or a folder of files")  # fmt: skip
-    add("--wait", type=positive, default=60.0, metavar="S",
-        help="… for its first frame so long [60 s]")  # fmt: skip
-    add("--idle", type=positive, default=30.0, metavar="S",
-        help="… without a new frame, after which it has ended [30 s]")  # fmt: skip
+    add("--wait", type=positive, metavar="S",
+        help=f"… for its first frame so long [{WAIT_S:g} s]")  # fmt: skip
+    add("--idle", type=positive, metavar="S",
+        help=f"… without a new frame, after which it has ended [{IDLE_S:g} s]")  # fmt: skip
     add("--frames", type=count_of(), metavar="F", help="… it has so many [what it declares]")
     add("--serve", type=count_of(65535), metavar="PORT",
         help="… show the page to browsers of this machine, http://127.0.0.1:PORT")  # fmt: skip
@@ -289,9 +302,14 @@ def _check(given: argparse.Namespace) -> None:
     Raises:
         UserError: options that do not go together.
     """
-    whole = ("refine", "refine_probe", "refine_positions", "adapt", "compare")
-    for name in whole if given.watch else ("serve", "frames"):
-        if getattr(given, name):
-            option = f"--{name.replace('_', '-')}"
-            why = "needs a whole scan, not --watch" if given.watch else "goes with --watch"
-            raise UserError(f"{option} {why}")
+    for option, others in GOES_WITH.items():
+        needed = " or ".join(_named(other) for other in others)
+        if getattr(given, option) and not any(getattr(given, other) for other in others):
+            raise UserError(f"{_named(option)} goes with {needed}")
+    for option in WHOLE if given.watch else ():
+        if getattr(given, option):
+            raise UserError(f"{_named(option)} needs a whole scan, not --watch")
+
+
+def _named(option: str) -> str:
+    return f"--{option.replace('_', '-')}"

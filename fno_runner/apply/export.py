@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -20,6 +21,9 @@ from fno_runner.apply.portable import Portable
 from fno_runner.batches import Inputs, mask_of
 from fno_runner.data import load_dataset
 from fno_runner.data.dataset import Patterns
+from fno_runner.data.formats import read_scan
+from fno_runner.data.scan import patterns_of
+from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from fno_runner.files import write_atomically, write_text_atomically
 from fno_runner.reconstruct.inference import CPU
@@ -95,19 +99,35 @@ def export_model(
 
 
 def _patterns(model: TrainedModel) -> Patterns:
-    """Some of the patterns that the network was trained on, evenly.
+    """Some patterns of the data that the network was trained on, evenly.
 
     Raises:
         UserError: its data are not here any more.
     """
     try:
-        dataset = load_dataset(model.config)
+        there = _of_scan(model) if model.config.scan else load_dataset(model.config).train
     except UserError as error:
         raise UserError(
             f"{model.name}: its training data are needed for a check: {error}"
         ) from None
-    count = len(dataset.train)
-    return dataset.train.take(np.linspace(0, count - 1, min(PATTERNS, count)).astype(int))
+    count = len(there)
+    return there.take(np.linspace(0, count - 1, min(PATTERNS, count)).astype(int))
+
+
+def _of_scan(model: TrainedModel) -> Patterns:
+    """A scan's frames under the training's probe, which may have been another file's.
+
+    Raises:
+        UserError: the scan cannot be read, or neither it nor the run has a probe.
+    """
+    config = model.config
+    path = Path(str(config.scan))
+    scan = read_scan(path, Hints.of(config), config.patch_size, config.bin)
+    probe = model.training_probe()
+    probe = scan.probe if probe is None else probe
+    if probe is None:
+        raise UserError(f"{path}: has no probe, and the run kept none")
+    return patterns_of(replace(scan, probe=probe))
 
 
 def _real(

@@ -10,22 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from fno_runner.apply.model import find_model
+from fno_runner.apply.other_probe import other_probe
 from fno_runner.apply.outputs import new_folder
 from fno_runner.cli import Parser, number_where
 from fno_runner.config import BINNINGS
-from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Outline
 from fno_runner.data.source import Hints
-from fno_runner.errors import UserError
+from fno_runner.data.units import OBJECT_PIXEL
 
 log = logging.getLogger("fno_runner")
 
 AnyScan = TypeVar("AnyScan", bound=Outline)
 
 positive = number_where(lambda number: 0 < number < math.inf, "a number > 0")
+"""The type of such an option."""
+NM = 1e-9
+"""[m]"""
+SHORTEST, LONGEST = (bound / NM for bound in OBJECT_PIXEL)
+pixel_width = number_where(
+    lambda number: SHORTEST <= number <= LONGEST,
+    f"a width in nm, {SHORTEST:g} … {LONGEST:g}",
+)
 """The type of such an option."""
 
 FILES = """\
@@ -47,8 +52,9 @@ def add_scan_options(parser: Parser) -> None:
     add("--entry", metavar="NAME", help="which entry of the scan's file [the first]")
     add("-o", "--output", type=Path, metavar="OUT", help="folder [SCAN.reconstruction, new]")
     add("--probe", type=Path, metavar="PATH",
-        help="take this file's probe, or that of this model's training [the scan's]")  # fmt: skip
-    add("--pixel-size", type=positive, metavar="NM",
+        help="take this file's probe (a scan, object.npz, product.h5), or that of this model's "
+        "training [the scan's]")  # fmt: skip
+    add("--pixel-size", type=pixel_width, metavar="NM",
         help="of the object [what the scan tells]")  # fmt: skip
     add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
         "[as in the training; 1]")  # fmt: skip
@@ -68,10 +74,10 @@ def as_told(given: argparse.Namespace, scan: AnyScan) -> AnyScan:
     """
     for remark in scan.remarks:
         log.warning("%s: %s", given.scan, remark)
-    if given.probe is not None:
-        scan = replace(scan, probe=_probe(given.probe, scan.size))
     if given.pixel_size is not None:
-        scan = replace(scan, pixel_size=given.pixel_size * 1e-9)
+        scan = replace(scan, pixel_size=given.pixel_size * NM)
+    if given.probe is not None:
+        scan = replace(scan, probe=other_probe(given.probe, scan))
     return scan
 
 
@@ -100,17 +106,3 @@ def tell_left_out(names: Sequence[str]) -> None:
     if names:
         known = "no pixel size is known; --pixel-size tells it"
         log.warning("not written: %s (%s)", ", ".join(names), known)
-
-
-def _probe(path: Path, size: int) -> np.ndarray:
-    """The probe of another file, or the one that a model was trained with.
-
-    Raises:
-        UserError: there is none, or it is of another size.
-    """
-    probe = find_model(path).training_probe() if path.is_dir() else read_scan(path).probe
-    if probe is None:
-        raise UserError(f"{path}: has no probe")
-    if probe.shape[1:] != (size, size):
-        raise UserError(f"{path}: its probe has {probe.shape[1]} px, the frames have {size}")
-    return probe

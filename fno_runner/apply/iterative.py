@@ -27,9 +27,7 @@ from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import SIZES
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
-from fno_runner.data.scan import patterns_of
 from fno_runner.device import pick_device
-from fno_runner.reconstruct.stitching import Canvas, cut
 from fno_runner.scan.choice import Choice, choose
 from fno_runner.scan.iterative import Fit, reconstruct, residual
 from fno_runner.terminal import log_to_terminal
@@ -104,10 +102,6 @@ def _fit(given: argparse.Namespace, scan: Scan, device: torch.device) -> tuple[C
 def _product(
     given: argparse.Namespace, scan: Scan, choice: Choice, fit: Fit, device: torch.device
 ) -> Product:
-    fitted = replace(scan, probe=fit.probe, positions=fit.positions)
-    patterns = patterns_of(fitted)
-    canvas = Canvas(fit.obj.shape)
-    canvas.add(cut(fit.obj, patterns.positions, scan.size), patterns.positions, patterns.probe)
     told = {
         "iterative": {
             "light": given.light,
@@ -120,14 +114,8 @@ def _product(
         },
         "r": residual(fit, scan),
     }
-    return Product(
-        obj=fit.obj,
-        seen=canvas.seen(),
-        weight=canvas.weight,
-        scan=fitted,
-        title=f"{given.scan.name}, fitted without a network",
-        record=record_of_scan(scan, device, **told),
-    )
+    title = f"{given.scan.name}, fitted without a network"
+    return Product.of_fit(fit, scan, title, record_of_scan(scan, device, **told))
 
 
 def _parser() -> Parser:

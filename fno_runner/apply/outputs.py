@@ -30,6 +30,8 @@ CXI_VERSION = 160
 CXI_PIXEL_IS_INVALID = 0x00000001
 """Of Maia's specification, version 1.6: in the mask of an image."""
 OBJECT, PICTURE, RECONSTRUCTION = "object.npz", "object.png", "reconstruction.json"
+TIFF_LARGEST = 2**32 - 1
+"""Pixels a centimetre are a ratio of integers of 32 bits: smaller pixels are in the description."""
 METRIC = frozenset({"product.h5"})
 """Files that cannot be written without the pixel's size."""
 
@@ -231,8 +233,8 @@ def _write_tiff(which: int, what: str, product: Product, stream: IO[bytes]) -> N
     pixel_size = product.scan.pixel_size
     said = {"what": what, "title": product.title, "pixel_size_m": pixel_size}
     size: dict[str, Any] = {}
-    if pixel_size is not None:
-        per_cm = 1e-2 / pixel_size
+    per_cm = 0.0 if pixel_size is None else 1e-2 / pixel_size
+    if 0 < per_cm <= TIFF_LARGEST:
         size = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
     memory = io.BytesIO()  # tifffile wants a file that has a name, or none
     tifffile.imwrite(

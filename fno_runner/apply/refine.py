@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 
@@ -31,8 +30,8 @@ def refine(
         compare: fit as long from an object of 1 everywhere as well, for comparison.
 
     Returns:
-        the object, and the probe and positions where they were fitted; its record has R of the
-        whole fit, during each pass, and the same of the fit from vacuum.
+        the object, its light, and the probe and positions where they were fitted; its record has R
+        of the whole fit, during each pass, and the same of the fit from vacuum.
     """
     scan = prepared.stream.whole
     # As far as the frames reach; the fit keeps vacuum where no light told of the object.
@@ -57,9 +56,5 @@ def refine(
     fit, r = fitted("network", start)
     if compare:
         fitted("vacuum", None)
-    return replace(
-        product,
-        obj=fit.obj,
-        scan=replace(product.scan, probe=fit.probe, positions=fit.positions),
-        record=product.record | {"r_of_network": product.record["r"], "r": r, "refined": told},
-    )
+    record = product.record | {"r_of_network": product.record["r"], "r": r, "refined": told}
+    return Product.of_fit(fit, scan, product.title, record)

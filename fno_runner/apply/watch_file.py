@@ -1,6 +1,7 @@
 """Frames of an HDF5 file that is being written.
 
-Rows are taken once the file's arrays were at least so long at the poll before, and hold something.
+Rows are taken once the file's arrays were at least so long at the poll before, and hold something:
+frames and positions that are preallocated are waited for.
 A file in SWMR mode is read without its lock, as HDF5 allows. Any other is opened only when it has
 not changed for a while, so that a writer that opens it again and again never finds it in use.
 """
@@ -40,12 +41,13 @@ class GrowingFile(Arrivals):
     """An HDF5 file of any format that is read, whose frames and positions get longer (SWMR).
 
     Usable are as many frames as the shortest of the arrays has that the format's reader asks for.
-    Positions may be there from the start: their number is then that of the frames to come.
+    Positions may be there from the start: their number is then that of the frames to come. Lists
+    that have their length before their content are as long as what is written in them.
     """
 
     def __init__(self, path: Path, hints: Hints) -> None:
         super().__init__(path, hints)
-        self._taken = self._length = 0
+        self._taken = self._length = self._stored = 0
         self._empty_since: float | None = None
         self._state: tuple[int, ...] = ()
         self._changed = 0.0
@@ -87,8 +89,6 @@ class GrowingFile(Arrivals):
             if measured is None:
                 return
             length = measured.frames.shape[0]
-            if length < max(self._taken, self._length):
-                raise UserError(f"{self.path}: has {length} frames, and had {self._length} before")
             settled, self._length = (min(length, self._length) if swmr else length), length
             section = _section(measured)
             step = min(AT_ONCE, frames_a_block(section.shape, section.dtype))
@@ -160,23 +160,46 @@ class GrowingFile(Arrivals):
                     measured = self._read(source)
                 except UserError as error:
                     self.waits_for = str(error)
+                else:
+                    self._check_growth(source, measured)
                 yield measured
 
+    def _check_growth(self, source: _LiveSource, measured: Measured) -> None:
+        """
+        Raises:
+            UserError: the file's frames cannot get more, or are less than they were.
+        """
+        if not isinstance(measured.frames, Section):
+            raise UserError(
+                f"{self.path}: cannot be watched: {source.why_it_cannot_grow(measured)}"
+            )
+        stored = min(source.live.asked.values())
+        if stored < (before := max(self._taken, self._stored)):
+            raise UserError(f"{self.path}: has {stored} frames, and had {before} before")
+        self._stored = stored
+
     def _read(self, source: _LiveSource) -> Measured:
+        live = source.live
         for _ in range(8):
-            asked = source.live.asked
-            asked.clear()
+            live.asked.clear()
+            live.written.clear()
             try:
                 measured = recognise(source).read(source)
             except UserError:
-                if not asked or min(asked.values()) == source.live.cut:
+                if not live.asked or live.usable == live.cut:
                     raise
             else:
-                if measured.frames.shape[0] == len(measured.positions) == min(asked.values()):
+                if not isinstance(measured.frames, Section):
+                    return measured  # which is told
+                # Arrays that are ahead of the others are as long as these only once they are cut.
+                count = measured.frames.shape[0]
+                if count == len(measured.positions) == live.usable == live.cut:
                     break
-            source.live.cut = min(asked.values())
+            live.cut = live.usable
         else:
             raise UserError(f"{self.path}: its arrays do not get to one length")
+        if len(measured.positions) and not (np.ptp(measured.positions, axis=0) > 0).any():
+            raise UserError(f"{self.path}: all positions are the same: none may be written yet")
         order = measured.of_frame
         if order is not None and not np.array_equal(order, np.arange(len(order))):
             raise UserError(f"{self.path}: frames and positions are in different orders")
@@ -199,16 +222,8 @@ def _is_written(path: Path) -> bool:
 
 
 def _section(measured: Measured) -> Section:
-    """A file's frames so far.
-
-    Raises:
-        UserError: they are not stored one after the other.
-    """
-    if not isinstance(measured.frames, Section):
-        raise UserError(
-            f"{measured.path}: '{measured.frames_name}' is not (frames, rows, columns) in the "
-            f"order of arrival; such a file can only be read when it is whole"
-        )
+    """A file's frames so far, which `_check_growth` has seen."""
+    assert isinstance(measured.frames, Section)
     return measured.frames
 
 
@@ -249,23 +264,48 @@ class _LiveHdf5(Hdf5File):
     """An HDF5 file whose growing arrays look as if they all had `cut` entries.
 
     asked: the length of each growing array that was asked for, and of the frames.
+    written: the length of each list that was asked for, and how many entries it has up to the last
+        one that is written.
     declared: how many entries there will be, as a list of its full length says from the start.
     """
 
     def __init__(self, path: Path, *, swmr: bool = False) -> None:
         super().__init__(path, swmr=swmr)
+        self._in_writing = swmr
         self.cut: int | None = None
         self.asked: dict[str, int] = {}
+        self.written: dict[str, tuple[int, int]] = {}
         self.declared: int | None = None
 
     def shape(self, name: str) -> tuple[int, ...]:
         whole = super().shape(name)
         return (self._cut_to(name), *whole[1:]) if self._grows(name) else whole
 
+    @property
+    def usable(self) -> int:
+        """How many entries all arrays that were asked for have, and have written."""
+        shortest = min(self.asked.values())
+        lists = [count for length, count in self.written.values() if length >= shortest]
+        return min(shortest, *lists) if lists else shortest
+
     def read(self, name: str) -> np.ndarray:
-        if not self._grows(name):
-            return super().read(name)
-        return super().read(name)[: self._cut_to(name)]
+        values = super().read(name)
+        self._see_what_is_written(name, values)
+        return values[: self._cut_to(name)] if self._grows(name) else values
+
+    def _see_what_is_written(self, name: str, values: np.ndarray) -> None:
+        """Note up to where a list is written that has its length before its content.
+
+        Behind that all is what stands where nothing was written. Amid the list that is an entry
+        like any other, as a motor may be at 0; so it is where the whole list is nothing else.
+        """
+        dataset = self._find(name)
+        if not self._in_writing or not _is_list(dataset) or values.dtype.kind not in "fiu":
+            return
+        something = (values != dataset.fillvalue) & (values == values)
+        rows = np.flatnonzero(something.reshape(len(values), -1).any(axis=1))
+        if len(rows):
+            self.written[name] = len(values), int(rows[-1]) + 1
 
     def frames(self, name: str, *, last: bool = False) -> Frames:
         frames = super().frames(name, last=last)
@@ -298,11 +338,15 @@ class _LiveHdf5(Hdf5File):
         if most is None or most > length:
             self.asked[name] = int(length)
             return True
-        listed = dataset.ndim == 1 or (dataset.ndim == 2 and dataset.shape[1] in (2, 3))
-        if listed and self.cut is not None and length > max(self.cut, MIN_FRAMES):
+        if _is_list(dataset) and self.cut is not None and length > max(self.cut, MIN_FRAMES):
             self.declared = int(length)
             return True
         return False
+
+
+def _is_list(dataset: Any) -> bool:
+    """Whether a dataset may have a number, or a position, for each frame."""
+    return dataset.ndim == 1 or (dataset.ndim == 2 and dataset.shape[1] in (2, 3))
 
 
 class _LiveSource(Source):
@@ -321,3 +365,12 @@ class _LiveSource(Source):
         self._open.callback(self.live.close)
         self._files[path] = self.live
         return self.live
+
+    def why_it_cannot_grow(self, measured: Measured) -> str:
+        """What is wrong with frames that are no `Section`, in words."""
+        name = measured.frames_name
+        why = f"'{name}' is not (frames, rows, columns) in the order of arrival"
+        for path in self._files:
+            if path != self.path:
+                why = f"its frames are in another file, {path}"
+        return f"{why}; such a file can only be read when it is whole"

@@ -66,14 +66,15 @@ def _output(given: argparse.Namespace) -> Path | None:
     """Where to write, found out before any work; None where a picture can go nowhere by itself.
 
     Raises:
-        UserError: a fit is there already.
+        UserError: a fit, or a picture of its name, is there already.
         MachineError: the folder cannot be written to.
     """
     inspects = given.command == "inspect"
     beside = f"{given.file.stem}.{'png' if inspects else f'probe{given.modes}.npz'}"
     output: Path = given.output or given.file.with_name(beside)
-    if not inspects and output.exists():
-        raise UserError(f"{output}: is there already; --output names another file")
+    for path in () if inspects else (output, _picture(output)):
+        if path.exists():
+            raise UserError(f"{path}: is there already; --output names another file")
     if given.output is None and not given.file.exists():
         return output  # which reading it will say
     try:
@@ -86,6 +87,11 @@ def _output(given: argparse.Namespace) -> Path | None:
         print(f"note: no picture is drawn: {error}; --output names another place", file=sys.stderr)
         return None
     return output
+
+
+def _picture(output: Path) -> Path:
+    """What the fit that is written to this file is drawn in."""
+    return output.with_name(f"{output.name.removesuffix('.npz')}.png")
 
 
 def _inspect(given: argparse.Namespace, scan: Scan, picture: Path | None, console: Console) -> None:
@@ -160,7 +166,7 @@ def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console
         arrays["mask"] = scan.mask
     arrays |= raw_npz.numbers(scan.pixel_size, scan.energy, scan.distance)
     write_npz(output, arrays)
-    picture = output.with_suffix(".png")
+    picture = _picture(output)
     draw_fit(fit, scan, picture)
     console.print(f"written  {output}, {picture}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,7 +161,7 @@ def draw_fit(fit: Fit, scan: Scan, path: Path) -> None:
     """Object (amplitude; phase less its plane [rad]) where it was lit, and the probe's modes."""
     from matplotlib.figure import Figure
 
-    mask = covered(illumination(replace(scan, probe=fit.probe)))
+    mask = covered(illumination(fit.fitted(scan)))
     modulus = np.abs(np.concatenate(list(fit.probe), axis=1))
     (amplitude, _), (phase, _) = align(fit.obj, fit.obj, mask)
     figure = Figure(figsize=(13.5, 4.4), layout="constrained")

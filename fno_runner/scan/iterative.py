@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -12,9 +12,13 @@ import torch
 from jaxtyping import Bool, Complex64, Float64
 from torch import Tensor
 
+from fno_runner.data.dataset import Patterns
 from fno_runner.data.frames import Scan
+from fno_runner.data.scan import patterns_of
 from fno_runner.errors import UserError
-from fno_runner.physics import amplitude_of, local_probe, near_field
+from fno_runner.physics import near_field
+from fno_runner.reconstruct.inference import predicted_amplitude
+from fno_runner.reconstruct.stitching import cut
 from fno_runner.scan.descent import Descent, Sought
 from fno_runner.score.metrics import r_factor
 from fno_runner.train.schedule import one_cycle
@@ -31,6 +35,8 @@ MODE_REACH = 0.625
 """Further modes begin as the first times y or x over this share of the window."""
 DETERMINED = 16
 """With fewer frames there are hardly more counts than unknowns: many objects fit equally."""
+SLICE = 128
+"""Patterns whose R is computed at a time."""
 
 OnIteration = Callable[[int, int, float], None]
 """Called after a pass with its number, the number of all passes, and R during it."""
@@ -42,7 +48,7 @@ class Fit:
 
     obj: complex64 (H, W), near 1. probe: complex64 (M, N, N), modes that are orthogonal to each
         other, the strongest first, so that amplitudes are in the scan's units.
-    positions: float64 (F, 2) [px], as in `Scan`.
+    positions: float64 (F, 2) [px], as in `Scan`; all patches lie in `obj`.
     seconds: wall time [s]. r: one a pass, during it.
     """
 
@@ -51,6 +57,10 @@ class Fit:
     positions: Float64[np.ndarray, "f 2"]
     seconds: float
     r: tuple[float, ...]
+
+    def fitted(self, scan: Scan) -> Scan:
+        """The scan with this probe and these positions; its reference is the object they are of."""
+        return replace(scan, probe=self.probe, positions=self.positions, reference=self.obj)
 
 
 def reconstruct(
@@ -70,6 +80,7 @@ def reconstruct(
 
     It begins with an object of 1 everywhere, and with the scan's probe, or where it has none with
     what the mean pattern would be the far field of. The same input gives the same fit on a CPU.
+    Where positions are fitted, the object grows by vacuum as far as they have moved.
 
     Args:
         modes: how many incoherent ones the probe has.
@@ -79,6 +90,9 @@ def reconstruct(
             probe, in place of 1; where it is 0 nothing is known of it, and 1 stays.
         frames: fit to these only; by default to all.
         device: where to compute; by default the CPU.
+
+    Raises:
+        UserError: positions were fitted, and are no numbers any more: the fit diverged.
     """
     start = perf_counter()
     device = device or torch.device("cpu")
@@ -101,41 +115,55 @@ def reconstruct(
         history.append(descent.take_r())
         if on_iteration is not None:
             on_iteration(iteration, iterations, history[-1])
+    found, positions = descent.obj.cpu().numpy(), scan.positions
+    if fit_positions:
+        if not np.isfinite(positions := descent.positions()).all():
+            raise UserError(f"{scan.source}: the fit without a network diverged: positions are NaN")
+        found, positions = _grown(found, positions, scan.size)
     return Fit(
-        obj=descent.obj.cpu().numpy(),
+        obj=found,
         probe=orthogonal_modes((descent.probe * unit).cpu().numpy()),
-        positions=descent.positions() if fit_positions else scan.positions,
+        positions=positions,
         seconds=perf_counter() - start,
         r=tuple(history),
     )
 
 
-@torch.inference_mode()
 def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None) -> float:
     """R = Σ|predicted − measured| / Σ measured of a fit, on some frames or on all.
 
     Raises:
         UserError: it is no number: the fit diverged.
     """
-    chosen = np.arange(len(scan)) if frames is None else np.flatnonzero(frames)
-    size = scan.size
-    first = fit.positions[chosen] - size // 2
-    corner = np.rint(first).astype(int)
-    probe = torch.from_numpy(fit.probe)
-    probe = probe[0] if len(probe) == 1 else probe
-    predicted = []
-    for some in np.array_split(np.arange(len(chosen)), -(-len(chosen) // BATCH)):
-        patch = np.stack([fit.obj[r : r + size, c : c + size] for r, c in corner[some]])
-        shift = torch.from_numpy((first - corner)[some].astype(np.float32))[:, None]
-        waves = torch.from_numpy(patch)[:, None]
-        predicted.append(amplitude_of(waves, local_probe(probe, shift))[:, 0].numpy())
-    amplitude = np.concatenate(predicted)
-    if scan.mask is not None:
-        amplitude *= scan.mask
-    r = r_factor(amplitude, scan.amplitude[chosen])
+    patterns = patterns_of(fit.fitted(scan))
+    r = r_of_object(fit.obj, patterns if frames is None else patterns.take(frames))
     if not math.isfinite(r):
         raise UserError(f"{scan.source}: the fit without a network diverged: R is {r}")
     return r
+
+
+def r_of_object(obj: Complex64[np.ndarray, "h w"], patterns: Patterns) -> float:
+    """R = Σ|predicted − measured| / Σ measured of patterns, as an object predicts them."""
+    predicted = np.empty_like(patterns.amplitude)
+    for first in range(0, len(patterns), SLICE):
+        rows = np.arange(first, min(first + SLICE, len(patterns)))
+        some = patterns.take(rows)
+        patches = cut(obj, some.positions, some.size)
+        predicted[rows] = predicted_amplitude(patches, some, SLICE)
+    return r_factor(predicted, patterns.amplitude)
+
+
+def _grown(
+    obj: Complex64[np.ndarray, "h w"], positions: Float64[np.ndarray, "f 2"], size: int
+) -> tuple[Complex64[np.ndarray, "y x"], Float64[np.ndarray, "f 2"]]:
+    """An object with vacuum at its rim as far as patches at these positions reach, and their
+    positions in it. Nothing changes where they lie in it already."""
+    first = positions - size // 2
+    before = np.maximum(0, -np.floor(first.min(axis=0))).astype(int)
+    end = np.ceil(first.max(axis=0)).astype(int) + size
+    after = np.maximum(0, end - obj.shape)
+    grown = np.pad(obj, list(zip(before, after, strict=True)), constant_values=1)
+    return grown, positions + before
 
 
 def orthogonal_modes(probe: Complex64[np.ndarray, "m n n"]) -> Complex64[np.ndarray, "m n n"]:

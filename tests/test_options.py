@@ -1,0 +1,70 @@
+"""Options of `reconstruct` that cannot be, or say nothing without others: refused before work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from fno_runner.apply.command import main as by_network
+from fno_runner.apply.iterative import main as iterative
+from fno_runner.data.formats import read_scan
+from fno_runner.data.npz import read_array
+from tests.scans import simulate_scan, write_raw
+from tests.test_apply import untrained
+
+
+@pytest.fixture(scope="module")
+def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scan")
+    return write_raw(folder / "s.npz", simulate_scan(frames=20), objectGuess=None)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--refine-probe", "--refine-positions", "--compare", "--adapt-layers=last"),
+        *("--wait=5", "--idle=5", "--frames=9", "--serve=8000"),
+        *("--adapt=1 --refine-probe", "--refine=1 --adapt-layers=all", "--adapt=1 --idle=5"),
+        *("--watch --adapt=1", "--watch --refine=1 --refine-probe", "--watch --compare"),
+    ],
+)
+def test_an_option_without_what_it_belongs_to_is_refused(
+    option: str, scan_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = [str(untrained(tmp_path)), str(scan_file), f"--output={out}", "--device=cpu"]
+    assert by_network([*options, *option.split()]) == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("width", ["1e-9", "0.0009", "1e7", "1e300", "0", "nan"])
+def test_a_pixel_that_no_object_has_is_refused(
+    width: str, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert iterative([str(scan_file), f"--pixel-size={width}", f"--output={out}"]) == 2
+    said = capsys.readouterr().err
+    assert width in said and "nm" in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("width", [0.001, 0.0024, 1e6])
+def test_every_pixel_that_may_be_is_written(width: float, scan_file: Path, tmp_path: Path) -> None:
+    """TIFF's resolution has no room for the smallest: its description tells them."""
+    out = tmp_path / "out"
+    options = ["--passes=1", "--device=cpu", f"--pixel-size={width}", f"--output={out}"]
+    assert iterative([str(scan_file), *options]) == 0
+    assert read_array(out / "object.npz", "pixel_size_m") == pytest.approx(width * 1e-9)
+    with tifffile.TiffFile(out / "phase.tif") as tiff:
+        page = tiff.pages.first
+        assert str(width * 1e-9) in page.description
+        pixels, centimetres = page.tags["XResolution"].value
+        if width > 0.001:
+            assert 1e-2 * centimetres / pixels == pytest.approx(width * 1e-9, rel=1e-5)
+    arrays = {name: read_array(out / "object.npz", name) for name in ("pixel_size_m", "probeGuess")}
+    again = write_raw(tmp_path / "again.npz", simulate_scan(frames=20), **arrays)
+    assert read_scan(again).pixel_size == pytest.approx(width * 1e-9)
+    assert np.isfinite(arrays["probeGuess"]).all()
