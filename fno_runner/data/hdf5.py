@@ -193,6 +193,12 @@ class Hdf5File(Contents):
             return value.decode("utf-8", "replace")
         return str(value) if isinstance(value, str) else None
 
+    @believed
+    def has_text(self, name: str) -> bool:
+        """Whether there is a text of this name, where formats may have numbers."""
+        dataset = self._find(name)
+        return dataset is not None and self._h5py.check_string_dtype(dataset.dtype) is not None
+
     # --- links ---------------------------------------------------------------------------------
 
     def _attribute(self, name: str, attribute: str) -> Any:
@@ -210,7 +216,7 @@ class Hdf5File(Contents):
         try:
             thing = self._follow(self._file, name, MAX_HOPS)
         except UserError as error:
-            self._refused[name] = str(error)
+            self._refused[name] = f"'{name}' {error}"
             return None
         except Exception as error:
             self._refused[name] = f"'{name}' cannot be read: {in_a_line(error)}"
@@ -219,7 +225,7 @@ class Hdf5File(Contents):
 
     def _follow(self, group: Any, name: str, hops: int) -> Any:
         if hops == 0:
-            raise UserError(f"'{name}' leads over more than {MAX_HOPS} links")
+            raise UserError(f"leads over more than {MAX_HOPS} links")
         if name.startswith("/"):
             group = group.file
         parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -233,7 +239,10 @@ class Hdf5File(Contents):
                 rest = "/".join(parts[number + 1 :])
                 if isinstance(link, self._h5py.ExternalLink):
                     group = self._beside(group.file.filename, link.filename)
-                return self._follow(group, f"{link.path}/{rest}".rstrip("/"), hops - 1)
+                target = self._follow(group, f"{link.path}/{rest}".rstrip("/"), hops - 1)
+                if target is None and not rest:
+                    raise UserError(f"links to '{link.path}', which is not there")
+                return target
             group = group[part]
         return group
 
