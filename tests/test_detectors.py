@@ -11,7 +11,8 @@ import pytest
 from fno_runner.config import N
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
-from fno_runner.data.pixels import isolated
+from fno_runner.data.measured import InMemory, Measured
+from fno_runner.data.pixels import dead, isolated, survey
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from tests.layouts import cxi, npz
@@ -89,6 +90,43 @@ def test_a_hot_pixel_is_masked_and_moves_no_centre(scan: Simulated, tmp_path: Pa
         loaded = read(name, scan, **{f"{DETECTOR}data": frames}, **without)
         np.testing.assert_array_equal(loaded.amplitude, expected.amplitude)
         assert told(loaded, words)
+
+
+@pytest.mark.parametrize("corner", [False, True], ids=["middle", "corner"])
+def test_dead_pixels_and_a_beam_stop_are_masked_and_told(
+    corner: bool, scan: Simulated, tmp_path: Path
+) -> None:
+    """Single pixels and a block of them amid the light, which no frame has a count in."""
+    dead = np.zeros((N, N), bool)
+    dead[29:36, 29:36] = dead[20, 30] = dead[40, 25] = True
+    counts = np.where(dead, 0, scan.counts)
+    if corner:
+        counts = np.fft.ifftshift(counts, axes=(1, 2))
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts.astype(np.uint32)})
+    np.testing.assert_array_equal(bad_pixels(loaded), dead)
+    assert told(loaded, "51 pixels")
+
+
+@pytest.mark.parametrize("photons", [10, 1e2, 1e3, 1e4, 1e6])
+@pytest.mark.parametrize("frames", [16, 400])
+@pytest.mark.parametrize("stop", [0.0, 0.5])
+def test_where_no_light_comes_no_pixel_is_dead(photons: float, frames: int, stop: float) -> None:
+    """Frames of few photons and many; a bright field with a dark middle, whose rims are sharp."""
+    y, x = np.indices((N, N)) - N // 2
+    radius = np.hypot(y, x)
+    field = ((radius < 12) & (radius >= 12 * stop)).astype(float)
+    rng = np.random.default_rng(0)
+    for halo in (0.0, 1e-5, 1e-4, 1e-3, 1e-2):  # scattered by the sample, less with the distance
+        expected = field + halo * np.exp(-np.abs(radius - 12) / 3)
+        counts = rng.poisson(photons * expected / expected.sum(), (frames, N, N)).astype(float)
+        for photon in (1e-3, 1.0, 40.0):
+            statistics = survey(in_memory(counts * photon))
+            assert not dead(statistics, np.ones((N, N), bool)).any()
+
+
+def in_memory(counts: np.ndarray) -> Measured:
+    return Measured(path=Path("s"), format="CXI", frames=InMemory(counts), frames_name="data",
+                    kind="intensity", positions=np.zeros((len(counts), 2)))  # fmt: skip
 
 
 # --- masks ----------------------------------------------------------------------------------------

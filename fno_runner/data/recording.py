@@ -28,6 +28,8 @@ from fno_runner.errors import UserError
 
 SATURATED_COUNT, SATURATED_TIMES = 255, 8
 """So many pixels at exactly the highest count, and that one so high, are no coincidence."""
+PLACES = 3
+"""So many pixels are named by their places."""
 MAX_PIXELS = 2**26
 """A frame of more pixels than this is no detector's: what is found out takes 72 bytes for each."""
 HIDDEN = 0.95
@@ -293,13 +295,23 @@ def _good_pixels(
             f"masked: a gap of the detector"
         )
     good &= ~gap
+    dead = pixels.dead(statistics, good)
+    if dead.any():
+        remarks.append(
+            f"{int(dead.sum())} pixels without a count amid bright ones, at {_places(dead)}, are "
+            f"masked: dead, or behind a beam stop"
+        )
+    good &= ~dead
     hot = pixels.hot(statistics, good)
     if hot.any():
-        places = ", ".join(f"[{row}, {col}]" for row, col in np.argwhere(hot)[:3])
-        remarks.append(
-            f"{int(hot.sum())} hot pixels, at {places}{', …' if hot.sum() > 3 else ''}, are masked"
-        )
+        remarks.append(f"{int(hot.sum())} hot pixels, at {_places(hot)}, are masked")
     return good & ~hot, marked | hot
+
+
+def _places(which: np.ndarray) -> str:
+    """'[3, 4], [3, 5], [9, 1], …'."""
+    shown = ", ".join(f"[{row}, {col}]" for row, col in np.argwhere(which)[:PLACES])
+    return f"{shown}{', …' if which.sum() > PLACES else ''}"
 
 
 def _tell_of_counts(
