@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
-from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames
+from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames, usable_monitor
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
@@ -111,7 +111,8 @@ class Recording:
     def going_on(self, later: Measured) -> Recording:
         """Later frames of the same scan, treated as these are: nothing is found out anew.
 
-        Frames without a beam are left out: those with next to no counts, as `kept_frames` says.
+        Frames without a beam are left out: those with next to no counts, and those of which the
+        monitor says so, as `kept_frames` says.
 
         Raises:
             UserError: they are of another size.
@@ -128,22 +129,24 @@ class Recording:
         mean = self.mean.astype(np.float32)
         if self._in_the_corner:
             mean = np.fft.ifftshift(mean)
-        scale = None
-        usual = np.float32(self._kept.monitor)
+        usual, scale, beam = self._kept.monitor, None, np.ones(stored, bool)
         if usual > 0 and later.monitor is not None:
-            scale = (usual / np.maximum(later.monitor, LOST_BEAM * usual)).astype(np.float32)
+            monitor = usable_monitor(later.monitor) / usual
+            beam = monitor >= LOST_BEAM
+            if self._kept.scale is not None:
+                scale = (1 / np.maximum(monitor, LOST_BEAM)).astype(np.float32)
         whole = replace(
             self,
             measured=replace(later, kind=mine.kind, background=mine.background, flags=flags),
             positions=later.positions.astype(np.float64),
-            _kept=KeptFrames(np.arange(stored), scale, mean, self._kept.monitor),
+            _kept=KeptFrames(np.arange(stored), scale, mean, usual),
         )
         counts = np.zeros(stored)
         for rows, intensity in whole.intensities():
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
-        lit = counts > LOST_BEAM * self.mean.sum()
+        lit = beam & (counts > LOST_BEAM * self.mean.sum())
         position = np.where(lit, np.cumsum(lit) - 1, -1)
-        kept = KeptFrames(position, scale, mean, self._kept.monitor)
+        kept = KeptFrames(position, scale, mean, usual)
         return replace(whole, positions=whole.positions[lit], _kept=kept)
 
 
