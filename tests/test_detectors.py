@@ -235,6 +235,10 @@ def test_a_monitor_that_explains_the_counts_is_used(scan: Simulated, tmp_path: P
     loaded = read(tmp_path / "b", scan, **noise)
     assert told(loaded, "the monitor does not explain")
     np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts, atol=0.1)
+    longer = {"instrument_1__monitor_1__data": np.ones(61)}
+    loaded = read(tmp_path / "c", scan, **longer)
+    assert told(loaded, "61")
+    np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts, atol=0.1)
 
 
 # --- what frames hold, and where ------------------------------------------------------------------

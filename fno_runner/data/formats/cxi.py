@@ -202,6 +202,9 @@ def _monitor(file: Hdf5File, entry: str, count: int, remarks: list[str]) -> np.n
         return None
     values = file.read(name)
     if values.size != count:
+        remarks.append(
+            f"the file's monitor is left out: '{name}' has {values.size} values for {count} frames"
+        )
         return None
     return values.reshape(-1).astype(np.float64)
 
