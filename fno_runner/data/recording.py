@@ -170,9 +170,8 @@ def clean(measured: Measured) -> Recording:
         remarks=remarks,
     )
     chosen = kept.position >= 0
-    corner = zero_is_in_the_corner(mean)
+    corner = zero_is_in_the_corner(mean, measured.in_the_corner, remarks)
     if corner:
-        remarks.append("zero frequency is in the frames' corner: it is brought to the middle")
         good, mean = to_the_middle(good), to_the_middle(mean)
     probe = _usable_probe(measured, remarks)
     centre = centre_of(mean, probe is not None, remarks)

@@ -46,6 +46,7 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name="diffamp",
         kind="amplitude",
+        in_the_corner=True,
         positions=np.column_stack([y, x]) * 1e-6 / pixel,
         pixel_size=pixel,
         energy=energy,
