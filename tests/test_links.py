@@ -126,3 +126,32 @@ def test_a_link_in_a_linked_group_may_lack_what_nothing_names(
     linked = read_scan(path)
     np.testing.assert_array_equal(linked.amplitude, plain.amplitude)
     assert linked.remarks == plain.remarks
+
+
+@pytest.mark.parametrize("link", ["soft", "hard", "external"])
+def test_geometry_and_mask_are_those_of_the_detector_that_the_frames_link_to(
+    link: str, scan: Simulated, tmp_path: Path
+) -> None:
+    """The first detector is another one, nearer, of wider pixels, with other bad ones."""
+    path, second = tmp_path / "s.cxi", "entry_1/instrument_1/detector_2"
+    cxi.put(path, cxi.cxi(scan))
+    plain = read_scan(path)
+    with h5py.File(path, "a") as file:
+        file.move(f"entry_1/{DETECTOR}", second)
+        other = file.create_group(f"entry_1/{DETECTOR}")
+        other["data"], other["distance"] = np.ones((60, 8, 8)), 0.5
+        other["x_pixel_size"] = other["y_pixel_size"] = 172e-6
+        other["mask"] = np.eye(64, dtype=np.uint32)
+        if link == "external":
+            with h5py.File(tmp_path / "frames.h5", "w") as frames:
+                file.copy(f"{second}/data", frames, "data")
+            del file[f"{second}/data"]
+            file[f"{second}/data"] = h5py.ExternalLink("frames.h5", "/data")
+        file["entry_1/data_1/data"] = {
+            "soft": h5py.SoftLink(f"/{second}/data"),
+            "hard": file[f"{second}/data"],
+            "external": h5py.ExternalLink("frames.h5", "/data"),
+        }[link]
+    linked = read_scan(path)
+    assert linked.pixel_size == plain.pixel_size and linked.distance == plain.distance
+    np.testing.assert_array_equal(linked.amplitude, plain.amplitude)

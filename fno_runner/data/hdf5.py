@@ -194,6 +194,12 @@ class Hdf5File(Contents):
         return str(value) if isinstance(value, str) else None
 
     @believed
+    def is_same(self, name: str, other: str) -> bool:
+        """Whether two names lead to one dataset, over whatever links."""
+        dataset = self._find(name)
+        return dataset is not None and bool(dataset == self._find(other))
+
+    @believed
     def has_text(self, name: str) -> bool:
         """Whether there is a text of this name, where formats may have numbers."""
         dataset = self._find(name)

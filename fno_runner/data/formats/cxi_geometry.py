@@ -29,15 +29,16 @@ class Detector:
 
 
 def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> Detector:
-    """The detector that an entry describes.
+    """The detector that took these frames, of those that an entry describes.
 
     Raises:
         UserError: it says too little of it, or what cannot be.
     """
-    instrument = _group(file, entry, INSTRUMENTS)
-    group = _group(file, instrument, DETECTORS)
-    if frames.startswith(f"{instrument}/"):
-        group = frames.rsplit("/", 1)[0]
+    detectors = [group for name in INSTRUMENTS for group in file.groups(f"{entry}/{name}")]
+    group = next(
+        (group for group in detectors if file.is_same(f"{group}/data", frames)),
+        _group(file, _group(file, entry, INSTRUMENTS), DETECTORS),
+    )
     basis = _basis(file, group)
     pitch = _pitch(file, group, basis, remarks)
     if basis is None:
