@@ -109,11 +109,14 @@ class Hdf5File(Contents):
     @believed
     def groups(self, name: str) -> list[str]:
         """The groups directly in a group, in the file's order."""
+        return [child for child in self.within(name) if self.has_group(child)]
+
+    @believed
+    def within(self, name: str) -> list[str]:
+        """What a group names, whether or not it can be opened, in the file's order."""
         group = self._find(name, self._h5py.Group)
-        if group is None:
-            return []
-        names = [f"{name.rstrip('/')}/{child}".lstrip("/") for child in list(group)[:MAX_LINKS]]
-        return [child for child in names if self.has_group(child)]
+        children = [] if group is None else list(group)[:MAX_LINKS]
+        return [f"{name.rstrip('/')}/{child}".lstrip("/") for child in children]
 
     @believed
     def names(self) -> list[str]:
