@@ -58,8 +58,11 @@ def test_weights_of_one_frame_are_those_of_all(shape: tuple[int, ...], path: Pat
     np.testing.assert_array_equal(~mask, bad)
 
 
-def test_weights_of_another_shape_are_told(path: Path) -> None:
+@pytest.mark.parametrize(("shape", "told"), [((3, 3), True), ((0,), False)])
+def test_weights_of_another_shape_are_told_unless_there_are_none(
+    shape: tuple[int, ...], told: bool, path: Path
+) -> None:
     with h5py.File(path, "a") as file:
         del file["chunks/3/weights"]
-        file["chunks/3/weights"] = np.ones((3, 3))
-    assert any("'chunks/3/weights'" in remark for remark in read_scan(path).remarks)
+        file["chunks/3/weights"] = np.ones(shape)
+    assert any("'chunks/3/weights'" in remark for remark in read_scan(path).remarks) == told

@@ -214,4 +214,5 @@ FORMAT = Format(
     "entry_1/data_1/data with entry_1/data_1/translation (CXI, NeXus's NXcxi_ptycho)",
     claims,
     read,
+    entries=True,
 )

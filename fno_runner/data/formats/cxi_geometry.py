@@ -34,11 +34,16 @@ def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> 
     Raises:
         UserError: it says too little of it, or what cannot be.
     """
-    detectors = [group for name in INSTRUMENTS for group in file.groups(f"{entry}/{name}")]
-    group = next(
-        (group for group in detectors if file.is_same(f"{group}/data", frames)),
-        _group(file, _group(file, entry, INSTRUMENTS), DETECTORS),
+    first = _group(file, _group(file, entry, INSTRUMENTS), DETECTORS)
+    # The first one before others: what they link to would be opened, and be of the fingerprint.
+    several = (
+        detector
+        for instrument in INSTRUMENTS
+        for detector in file.within(f"{entry}/{instrument}")
+        if detector.startswith(f"{entry}/{instrument}/detector")
     )
+    described = (group for group in (first, *several) if file.is_same(f"{group}/data", frames))
+    group = next(described, first)
     basis = _basis(file, group)
     pitch = _pitch(file, group, basis, remarks)
     if basis is None:

@@ -26,12 +26,14 @@ class Format:
     wanted: what a file of it has, in words, for whoever's file has none of it.
     claims: whether a file is of this format, by its content alone.
     read: what the file says; raises UserError where it says too little.
+    entries: whether a file may have several scans, of which `Hints.entry` chooses.
     """
 
     name: str
     wanted: str
     claims: Callable[[Source], bool]
     read: Callable[[Source], Measured]
+    entries: bool = False
 
 
 def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> float:

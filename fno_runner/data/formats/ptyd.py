@@ -98,7 +98,7 @@ def _weights(
 ) -> Frames | None:
     """Weights of the pixels of a chunk's frames (F, H, W); None where all count."""
     name = optional(file, "weights", remarks, f"{chunk}/weights")
-    if name is None:
+    if name is None or 0 in file.shape(name):  # ptypy writes none as an empty array
         return None
     shape = file.shape(name)
     if shape == frames:
