@@ -116,8 +116,11 @@ class Contents(ABC):
         """The largest arrays, with shape and type, in a line."""
         sized = []
         for name in self.names():
-            shape = self.shape(name)
-            sized.append((-math.prod(shape), f"{name} {shape} {self.dtype(name)}"))
+            try:
+                shape = self.shape(name)
+                sized.append((-math.prod(shape), f"{name} {shape} {self.dtype(name)}"))
+            except UserError:
+                sized.append((0, f"{name} (cannot be read)"))
         shown = [text for _, text in sorted(sized)[:TREE_LINES]]
         more = len(sized) - len(shown)
         return "; ".join(shown) + (f"; and {more} more" if more else "") if sized else "nothing"

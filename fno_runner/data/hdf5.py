@@ -137,7 +137,11 @@ class Hdf5File(Contents):
     @believed
     def shape(self, name: str) -> tuple[int, ...]:
         dataset = self._find(name)
-        return () if dataset is None or dataset.shape is None else tuple(dataset.shape)
+        if dataset is None or dataset.shape is None:
+            return ()
+        shape = tuple(dataset.shape)
+        swapped = len(shape) > 1 and self._is_matlabs(dataset)
+        return (*shape[:-2], *shape[:-3:-1]) if swapped else shape
 
     @believed
     def dtype(self, name: str) -> np.dtype:
@@ -192,9 +196,14 @@ class Hdf5File(Contents):
     @believed
     def text(self, name: str, attribute: str) -> str | None:
         value = self._attribute(name, attribute)
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        return str(value) if isinstance(value, str) else None
+        if isinstance(value, str):
+            value = value.encode("utf-8", "surrogateescape")  # bytes that are no UTF-8, as they are
+        if not isinstance(value, bytes):
+            return None
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value.decode("latin-1")
 
     @believed
     def is_same(self, name: str, other: str) -> bool:
@@ -262,8 +271,10 @@ class Hdf5File(Contents):
             UserError: it lies elsewhere, or cannot be read.
         """
         folder, target = Path(from_file).parent, Path(name)
-        if target.is_absolute() and target.parent.resolve() == folder.resolve():
-            target = Path(target.name)
+        if target.is_absolute():
+            above = target.parent.resolve()
+            if above.is_relative_to(folder.resolve()):
+                target = above.relative_to(folder.resolve()) / target.name
         if target.is_absolute() or ".." in target.parts:
             raise UserError(f"links to another file, '{name}', which is not in its folder")
         path = folder / target

@@ -50,9 +50,10 @@ def read(source: Source) -> Measured:
         parts.append(part)
         positions.append(placed.astype(np.float64))
         weights.append(_weights(file, chunk, part.shape, remarks))
-    energy = _meta(file, "energy") * 1e3 * units.ELECTRONVOLT
-    units.plausible(file, "meta/energy", energy, units.PHOTON_ENERGY, "J")
-    distance = units.plausible(file, "meta/distance", _meta(file, "distance"), units.DISTANCE, "m")
+    what = "the geometry of a ptyd file"
+    kev = 1e3 * units.ELECTRONVOLT
+    energy = units.given(file, what, "meta/energy", units.PHOTON_ENERGY, "keV", kev)
+    distance = units.given(file, what, "meta/distance", units.DISTANCE, "m")
     pitch = [
         units.plausible(file, "meta/psize", value, units.PITCH, "m")
         for value in np.resize(file.read("meta/psize").astype(np.float64).reshape(-1), 2)
@@ -117,10 +118,6 @@ def _flags(parts: list[Frames], weights: list[Frames | None]) -> Flags | None:
     of_all = [InMemory(np.broadcast_to(one, part.shape)) if weight is None else weight
               for part, weight in zip(parts, weights, strict=True)]  # fmt: skip
     return Flags(Chained(of_all), lambda marks: marks == 0)
-
-
-def _meta(file: Hdf5File, name: str) -> float:
-    return file.number(file.needed(f"the {name} of a ptyd file", f"meta/{name}"))
 
 
 FORMAT = Format("ptyd", "chunks/0/data and meta (ptypy)", claims, read)

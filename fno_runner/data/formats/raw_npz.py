@@ -103,14 +103,15 @@ def _number(
     """A number in SI units, of which `unit` has `si`, if the file has it."""
     if optional(file, name, remarks, name) is None:
         return None
-    low, high = bounds
-    return si * units.plausible(file, name, file.number(name), (low / si, high / si), unit)
+    return units.given(file, name, name, bounds, unit, si)
 
 
 def _frames(source: Source, name: str, positions: int, remarks: list[str]) -> Frames:
     """The frames, whichever axis counts them."""
     shape = source.file.shape(name)
     first, last = (len(shape) >= 3 and shape[axis] == positions for axis in (0, -1))
+    if first and last:
+        remarks.append(f"'{name}' is {shape}: read as (frames, rows, columns)")
     if not first and last:
         remarks.append(f"'{name}' is {shape}: read as (rows, columns, frames)")
         return source.file.frames(name, last=True)
