@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from fno_runner.config import N
-from fno_runner.data.formats import read_scan
+from fno_runner.data.formats import open_scan, read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.data.measured import InMemory, Measured
 from fno_runner.data.pixels import dead, isolated, survey
+from fno_runner.data.recording import clean
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from tests.layouts import cxi, npz
@@ -211,6 +212,40 @@ def test_frames_without_a_beam_are_left_out(scan: Simulated, tmp_path: Path) -> 
     assert told(loaded, "1 frame (10) left out") and told(loaded, "2 frames (20, 30) left out")
     kept = np.delete(scan.counts, (10, 20, 30), axis=0)
     np.testing.assert_allclose(np.square(loaded.amplitude), kept, atol=0.1)
+
+
+@pytest.mark.parametrize("first", [58, 20], ids=["a few", "most"])
+def test_frames_of_an_aborted_scan_are_left_out(
+    first: int, scan: Simulated, tmp_path: Path
+) -> None:
+    """Where nothing was written there are NaN, or a detector's mark, in the frames or positions."""
+    expected = read(tmp_path / "all", scan).positions[:first]
+    blank, marked = scan.counts.copy(), scan.counts.copy()
+    blank[first:, 3:] = np.nan
+    marked[first:] = 2.0**32 - 1
+    place = "sample_1__geometry_1__translation"
+    moved = cxi.cxi(scan)[place.replace("__", "/")].copy()
+    moved[first:, 0] = np.nan
+    changes = ({f"{DETECTOR}data": blank}, {f"{DETECTOR}data": marked}, {place: moved})
+    for number, changed in enumerate(changes):
+        path = tmp_path / str(number)
+        loaded = read(path, scan, **changed)
+        assert told(loaded, f"{60 - first} frames ({first}, {first + 1}")
+        np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts[:first], atol=0.1)
+        apart = loaded.positions - expected
+        np.testing.assert_allclose(apart - apart[0], 0, atol=1e-6)
+        with open_scan(path) as opened:
+            mean = clean(opened.measured).mean
+        np.testing.assert_allclose(
+            mean.sum(), scan.counts[:first].sum(axis=(1, 2)).mean(), rtol=0.01
+        )
+
+
+def test_without_positions_for_enough_frames_a_scan_is_refused(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"60 frames \(0, 1, 2, 3, 4, …\) left out"):
+        read(tmp_path / "s", scan, sample_1__geometry_1__translation=np.full((60, 3), np.nan))
 
 
 def test_a_sample_that_is_dark_in_places_keeps_its_frames(scan: Simulated, tmp_path: Path) -> None:

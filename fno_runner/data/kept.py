@@ -63,6 +63,9 @@ def kept_frames(
             position[which] = -1
             remarks.append(f"{_named(which)} left out: {why}")
 
+    unplaced = np.zeros(stored, bool)
+    unplaced[of_frame] = ~np.isfinite(measured.positions).all(axis=1)
+    leave_out(unplaced, "their positions are not finite numbers")
     filling = None
     if not whole:
         share, values = _lacked(measured, mean)

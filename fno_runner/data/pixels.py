@@ -39,7 +39,7 @@ class Statistics:
     negative: how many of a pixel's values are below 0.
     total, squares: sums over a pixel's intensities, less the background, and over their squares.
     flagged: how many frames' flags mark a pixel as bad; hidden: the sum over what they mark.
-    counts: of each frame, at pixels that have a value in it.
+    counts: of each frame, at pixels that have a value in it; values: how many have.
     """
 
     valid: Int64[np.ndarray, "h w"]
@@ -52,6 +52,12 @@ class Statistics:
     flagged: Int64[np.ndarray, "h w"]
     hidden: Float64[np.ndarray, "h w"]
     counts: Float64[np.ndarray, " f"]
+    values: Int64[np.ndarray, " f"]
+
+    @property
+    def blank(self) -> Bool[np.ndarray, " f"]:
+        """Frames that lack most of the values that others have: nothing was measured."""
+        return self.values < self.values.max() / 2
 
     @property
     def mean(self) -> Float64[np.ndarray, "h w"]:
@@ -70,7 +76,7 @@ def survey(measured: Measured) -> Statistics:
     valid, at_highest, negative, marked = (np.zeros(shape, np.int64) for _ in range(4))
     total, squares, hidden = (np.zeros(shape) for _ in range(3))
     lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
-    counts = np.zeros(count)
+    counts, values = np.zeros(count), np.full(count, height * width)
     for first, block, flagged in flagged_blocks(measured):
         with_value = has_value(block, measured.kind)
         intensity = intensities(block, measured)
@@ -88,6 +94,7 @@ def survey(measured: Measured) -> Statistics:
             low = np.where(with_value, block, np.inf).min(axis=0)
             high = np.where(with_value, block, -np.inf).max(axis=0)
             valid += with_value.sum(axis=0)
+            values[first : first + len(block)] = with_value.sum(axis=(1, 2))
         times = (block == high).sum(axis=0)
         at_highest = np.where(
             high > highest, times, at_highest + np.where(high == highest, times, 0)
@@ -99,7 +106,7 @@ def survey(measured: Measured) -> Statistics:
         squares += np.einsum("fhw,fhw->hw", intensity, intensity, dtype=np.float64)
         counts[first : first + len(block)] = intensity.sum(axis=(1, 2), dtype=np.float64)
     return Statistics(
-        valid, lowest, highest, at_highest, negative, total, squares, marked, hidden, counts
+        valid, lowest, highest, at_highest, negative, total, squares, marked, hidden, counts, values
     )
 
 

@@ -162,9 +162,10 @@ def clean(measured: Measured) -> Recording:
     good, worthless = _good_pixels(measured, statistics, remarks)
     _tell_of_counts(measured, statistics, good, remarks)
     mean = np.where(good, statistics.mean, 0)
+    counts = statistics.counts - statistics.mean[worthless].sum()
     kept = kept_frames(
         measured,
-        counts=statistics.counts - statistics.mean[worthless].sum(),
+        counts=counts,
         mean=mean,
         whole=bool((statistics.valid[good] == measured.frames.shape[0]).all()),
         remarks=remarks,
@@ -183,7 +184,7 @@ def clean(measured: Measured) -> Recording:
     position[chosen] = np.searchsorted(left, kept.position[chosen])
     return Recording(
         measured=measured,
-        mean=mean * (len(chosen) / len(left)),  # what is left out has next to no counts
+        mean=mean * (counts[chosen].mean() / counts[~statistics.blank].mean()),  # of kept frames
         mask=good,
         centre=centre,
         positions=measured.positions[left].astype(np.float64),
@@ -212,8 +213,6 @@ def _checked(measured: Measured, remarks: list[str]) -> Measured:
     placed = count if measured.of_frame is None else len(measured.of_frame)
     if positions.shape != (placed, 2):
         raise UserError(f"{path}: positions are {positions.shape} for {count} frames")
-    if not np.isfinite(positions).all():
-        raise UserError(f"{path}: positions are not finite numbers")
     if measured.flags is not None:
         marks = measured.flags.marks.shape
         if list(marks[1:]) != pattern or marks[0] not in (1, count):
@@ -279,7 +278,7 @@ def _good_pixels(
     frames = measured.frames.shape[0]
     if (statistics.flagged == frames).all():
         raise UserError(f"{measured.path}: the mask hides every pixel")
-    good = statistics.valid >= max(1, frames / 2)
+    good = statistics.valid >= max(1, (~statistics.blank).sum() / 2)
     marked = pixels.without_value(statistics, measured.kind) & good
     nothing = marked | ((statistics.valid == 0) & (statistics.flagged < frames))
     if nothing.any():

@@ -98,6 +98,17 @@ def length(file: Contents, name: str, bounds: tuple[float, float]) -> float:
     return plausible(file, name, number(file, name, LENGTH), bounds, "m")
 
 
+def check_travel(file: Contents, name: str, positions: np.ndarray) -> None:
+    """Positions (F, …) [m]; those that are no numbers do not count.
+
+    Raises:
+        UserError: they span more than a scan can.
+    """
+    finite = positions[np.isfinite(positions).all(axis=1)]
+    travel = float(np.ptp(finite, axis=0).max()) if len(finite) > 0 else 0.0
+    plausible(file, name, travel, TRAVEL, "m between its ends")
+
+
 def given(
     file: Contents,
     what: str,

@@ -68,8 +68,7 @@ def read(source: Source) -> Measured:
     side = frames.shape[-1]
     pixel = [far_field_pixel(energy, detector.distance, pitch, side) for pitch in detector.pitch]
     moved = _translations(file, entry, frames, remarks)
-    travel = float(np.ptp(moved, axis=0).max())
-    units.plausible(file, f"{entry}/{TRANSLATION[0]}", travel, units.TRAVEL, "m between its ends")
+    units.check_travel(file, f"{entry}/{TRANSLATION[0]}", moved)
     for flat in ("flatfield", "qe_mask"):
         if file.has(f"{detector.group}/{flat}"):
             remarks.append(f"'{detector.group}/{flat}' is there and is not used")
@@ -157,10 +156,8 @@ def _translations(file: Hdf5File, entry: str, frames: Frames, remarks: list[str]
     moved = moved if len(moved) == count else moved.T
     if moved.shape[1] == 2:
         moved = np.column_stack([moved, np.zeros(count)])
-    if not np.isfinite(moved[:, :2]).all():
-        raise UserError(f"{file.path}: '{place}': positions are not finite numbers")
     moved = moved.astype(np.float64) * units.factor(file, place, units.LENGTH)
-    moved[~np.isfinite(moved)] = 0  # along the beam, which does not matter
+    moved[~np.isfinite(moved[:, 2]), 2] = 0  # along the beam, which does not matter
     return moved
 
 

@@ -131,8 +131,7 @@ def from_centre(
         raise UserError(
             f"{file.path}: {len(across[0])} positions along y, {len(across[1])} along x"
         )
-    travel = max(float(np.ptp(column)) for column in across)
-    units.plausible(file, ", ".join(POSITIONS), travel, units.TRAVEL, "m between its ends")
+    units.check_travel(file, ", ".join(POSITIONS), np.column_stack(across))
     # Where there is no object, any origin will do.
     shape = (0, 0) if reference is None else reference.shape
     middle = [file.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx"]
