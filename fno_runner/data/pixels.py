@@ -238,8 +238,9 @@ def _beside(which: np.ndarray) -> np.ndarray:
 
 def _next_lit(total: np.ndarray, axis: int) -> np.ndarray:
     """What the nearest pixel with counts before each has, around the edge; 0 where none has any."""
-    numbers = np.arange(total.shape[axis]).reshape((-1, 1) if axis == 0 else (1, -1))
-    before = np.maximum.accumulate(np.where(total > 0, numbers, -1), axis=axis)
+    numbers = np.arange(total.shape[axis], dtype=np.int32)
+    numbers = numbers.reshape((-1, 1) if axis == 0 else (1, -1))
+    before = np.maximum.accumulate(np.where(total > 0, numbers, np.int32(-1)), axis=axis)
     last = before.take([-1], axis=axis)
     return np.take_along_axis(total, np.where(before < 0, last, before), axis=axis)
 
