@@ -11,13 +11,10 @@ from fno_runner.config import IN_NO_RUN_ID, N, RunConfig
 from fno_runner.data import patch_size_of
 from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.npz import fingerprint
+from fno_runner.data.source import Hints
 
-CONTENT = {
-    **dict.fromkeys(("train_npz", "test_npz", "val_npz"), fingerprint),
-    "scan": fingerprint_scan,
-    "probe_file": fingerprint_scan,
-}
-"""What a data file's content is, by the key that names the file."""
+ARRAYS, SCANS = ("train_npz", "test_npz", "val_npz"), ("scan", "probe_file")
+"""The keys that name a data file, which counts by its content: of plain arrays, of a scan."""
 
 OF_VERSION_0_1 = {
     "architecture", "input_transform", "conditioning", "modes", "width", "blocks", "cnn_blocks",
@@ -53,8 +50,12 @@ def run_id(config: RunConfig) -> str:
         config = config.of_size(size)
         if size != N:
             decisive["patch_size"] = size
-    for key, content in CONTENT.items():
+    for key in (*ARRAYS, *SCANS):
         if (path := getattr(config, key)) is not None:
-            decisive[key] = content(Path(path))
+            decisive[key] = (
+                fingerprint(Path(path))
+                if key in ARRAYS
+                else fingerprint_scan(Path(path), Hints.of(config))
+            )
     text = json.dumps(decisive, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

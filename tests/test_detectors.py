@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from fno_runner.config import N
-from fno_runner.data.formats import read_scan
+from fno_runner.data.formats import open_scan, read_scan
 from fno_runner.data.frames import Scan
-from fno_runner.data.pixels import isolated
+from fno_runner.data.measured import InMemory, Measured
+from fno_runner.data.pixels import dead, isolated, survey
+from fno_runner.data.recording import clean
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
 from tests.layouts import cxi, npz
@@ -89,6 +91,43 @@ def test_a_hot_pixel_is_masked_and_moves_no_centre(scan: Simulated, tmp_path: Pa
         loaded = read(name, scan, **{f"{DETECTOR}data": frames}, **without)
         np.testing.assert_array_equal(loaded.amplitude, expected.amplitude)
         assert told(loaded, words)
+
+
+@pytest.mark.parametrize("corner", [False, True], ids=["middle", "corner"])
+def test_dead_pixels_and_a_beam_stop_are_masked_and_told(
+    corner: bool, scan: Simulated, tmp_path: Path
+) -> None:
+    """Single pixels and a block of them amid the light, which no frame has a count in."""
+    dead = np.zeros((N, N), bool)
+    dead[29:36, 29:36] = dead[20, 30] = dead[40, 25] = True
+    counts = np.where(dead, 0, scan.counts)
+    if corner:
+        counts = np.fft.ifftshift(counts, axes=(1, 2))
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}data": counts.astype(np.uint32)})
+    np.testing.assert_array_equal(bad_pixels(loaded), dead)
+    assert told(loaded, "51 pixels")
+
+
+@pytest.mark.parametrize("photons", [10, 1e2, 1e3, 1e4, 1e6])
+@pytest.mark.parametrize("frames", [16, 400])
+@pytest.mark.parametrize("stop", [0.0, 0.5])
+def test_where_no_light_comes_no_pixel_is_dead(photons: float, frames: int, stop: float) -> None:
+    """Frames of few photons and many; a bright field with a dark middle, whose rims are sharp."""
+    y, x = np.indices((N, N)) - N // 2
+    radius = np.hypot(y, x)
+    field = ((radius < 12) & (radius >= 12 * stop)).astype(float)
+    rng = np.random.default_rng(0)
+    for halo in (0.0, 1e-5, 1e-4, 1e-3, 1e-2):  # scattered by the sample, less with the distance
+        expected = field + halo * np.exp(-np.abs(radius - 12) / 3)
+        counts = rng.poisson(photons * expected / expected.sum(), (frames, N, N)).astype(float)
+        for photon in (1e-3, 1.0, 40.0):
+            statistics = survey(in_memory(counts * photon))
+            assert not dead(statistics, np.ones((N, N), bool)).any()
+
+
+def in_memory(counts: np.ndarray) -> Measured:
+    return Measured(path=Path("s"), format="CXI", frames=InMemory(counts), frames_name="data",
+                    kind="intensity", positions=np.zeros((len(counts), 2)))  # fmt: skip
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -175,6 +214,40 @@ def test_frames_without_a_beam_are_left_out(scan: Simulated, tmp_path: Path) -> 
     np.testing.assert_allclose(np.square(loaded.amplitude), kept, atol=0.1)
 
 
+@pytest.mark.parametrize("first", [58, 20], ids=["a few", "most"])
+def test_frames_of_an_aborted_scan_are_left_out(
+    first: int, scan: Simulated, tmp_path: Path
+) -> None:
+    """Where nothing was written there are NaN, or a detector's mark, in the frames or positions."""
+    expected = read(tmp_path / "all", scan).positions[:first]
+    blank, marked = scan.counts.copy(), scan.counts.copy()
+    blank[first:, 3:] = np.nan
+    marked[first:] = 2.0**32 - 1
+    place = "sample_1__geometry_1__translation"
+    moved = cxi.cxi(scan)[place.replace("__", "/")].copy()
+    moved[first:, 0] = np.nan
+    changes = ({f"{DETECTOR}data": blank}, {f"{DETECTOR}data": marked}, {place: moved})
+    for number, changed in enumerate(changes):
+        path = tmp_path / str(number)
+        loaded = read(path, scan, **changed)
+        assert told(loaded, f"{60 - first} frames ({first}, {first + 1}")
+        np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts[:first], atol=0.1)
+        apart = loaded.positions - expected
+        np.testing.assert_allclose(apart - apart[0], 0, atol=1e-6)
+        with open_scan(path) as opened:
+            mean = clean(opened.measured).mean
+        np.testing.assert_allclose(
+            mean.sum(), scan.counts[:first].sum(axis=(1, 2)).mean(), rtol=0.01
+        )
+
+
+def test_without_positions_for_enough_frames_a_scan_is_refused(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"60 frames \(0, 1, 2, 3, 4, …\) left out"):
+        read(tmp_path / "s", scan, sample_1__geometry_1__translation=np.full((60, 3), np.nan))
+
+
 def test_a_sample_that_is_dark_in_places_keeps_its_frames(scan: Simulated, tmp_path: Path) -> None:
     counts = scan.counts.astype(np.uint32)
     counts[:20] //= 30
@@ -196,6 +269,10 @@ def test_a_monitor_that_explains_the_counts_is_used(scan: Simulated, tmp_path: P
     noise = {"instrument_1__monitor_1__data": rng.uniform(0.5, 1.5, 60)}
     loaded = read(tmp_path / "b", scan, **noise)
     assert told(loaded, "the monitor does not explain")
+    np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts, atol=0.1)
+    longer = {"instrument_1__monitor_1__data": np.ones(61)}
+    loaded = read(tmp_path / "c", scan, **longer)
+    assert told(loaded, "61")
     np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts, atol=0.1)
 
 

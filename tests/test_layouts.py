@@ -9,12 +9,13 @@ import h5py
 import numpy as np
 import pytest
 
-from fno_runner.config import N
+from fno_runner.config import N, RunConfig
 from fno_runner.data.formats import FORMATS, NONE, fingerprint_scan, read_scan, recognise
 from fno_runner.data.scan import load_scan
 from fno_runner.data.source import Hints, Source
 from fno_runner.errors import UserError
-from tests.layouts import BAD, LAYOUTS
+from fno_runner.identity import run_id
+from tests.layouts import BAD, LAYOUTS, cxi
 from tests.layouts.registry import EV
 from tests.scans import DISTANCE, ENERGY, PIXEL, SIDE, Simulated, simulate_scan
 
@@ -119,6 +120,31 @@ def test_an_entry_is_chosen_and_others_are_told(scan: Simulated, tmp_path: Path)
     assert not any("is read" in remark for remark in third.remarks)
     with pytest.raises(UserError, match="has no entry 'entry_9'; it has entry_2, entry_3, entry_1"):
         read_scan(path, Hints(entry="entry_9"))
+
+
+def test_an_entry_can_be_chosen_where_the_first_one_cannot_be_read(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    """It is then named by what it holds, as any other; one that can be read keeps its name."""
+    path = tmp_path / "two.cxi"
+    cxi.put(path, cxi.cxi(scan, instrument_1__detector_1__distance=None), "entry_1")
+    cxi.put(path, cxi.cxi(scan), "entry_2")
+    chosen = Hints(entry="entry_2")
+    assert len(read_scan(path, chosen)) == 60
+    copy = tmp_path / "copy.cxi"
+    copy.write_bytes(path.read_bytes())
+    name, same = (run_id(RunConfig(scan=str(file), scan_entry="entry_2")) for file in (path, copy))
+    assert name == same
+    with pytest.raises(UserError, match="distance"):
+        fingerprint_scan(path)
+    whole = LAYOUTS["CXI: two_entries.cxi"].write(tmp_path / "whole", scan)
+    assert fingerprint_scan(whole) == fingerprint_scan(whole, Hints(entry="entry_3"))
+
+
+def test_an_entry_is_refused_where_a_format_has_none(scan: Simulated, tmp_path: Path) -> None:
+    path = LAYOUTS["raw NPZ: raw.npz"].write(tmp_path, scan)
+    with pytest.raises(UserError, match="entry_2"):
+        read_scan(path, Hints(entry="entry_2"))
 
 
 def test_a_file_that_two_formats_claim_is_refused_and_both_are_named(

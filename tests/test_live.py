@@ -42,20 +42,41 @@ def test_a_frame_is_scaled_by_its_monitor_alike_in_the_opening_and_later() -> No
     monitor = rng.uniform(0.5, 1.5, 40)
     counts = rng.poisson(500, (40, N, N)) * monitor[:, None, None]
     monitor[:6] = np.nan
-    measured = Measured(
-        path=Path("scan.h5"),
-        format="test",
-        frames=InMemory(counts.astype(np.float32)),
-        frames_name="frames",
-        kind="intensity",
-        positions=rng.uniform(0, 50, (40, 2)),
-        monitor=monitor,
-    )
+    measured = watched(counts, rng, monitor)
     opening = clean(measured)
     later = opening.going_on(measured)
     assert len(opening) == len(later) == 34
     for (_, first), (_, second) in zip(opening.intensities(), later.intensities(), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+@pytest.mark.parametrize("believed", [True, False], ids=["divided by", "no help"])
+def test_frames_of_which_the_monitor_saw_no_beam_come_neither_first_nor_later(
+    believed: bool,
+) -> None:
+    """Whatever counts they have, and whether or not the others are divided by the monitor."""
+    rng = np.random.default_rng(0)
+    monitor = rng.uniform(0.5, 1.5, 40)
+    counts = rng.poisson(500, (40, N, N)) * (monitor[:, None, None] if believed else 1.0)
+    monitor[[7, 8, 30]] = 0, 0.01, np.nan
+    measured = watched(counts, rng, monitor)
+    opening = clean(measured)
+    later = opening.going_on(measured)
+    np.testing.assert_array_equal(opening.positions, np.delete(measured.positions, [7, 8, 30], 0))
+    np.testing.assert_array_equal(later.positions, opening.positions)
+    assert sum(len(rows) for rows, _ in later.intensities()) == 37
+
+
+def watched(counts: np.ndarray, rng: np.random.Generator, monitor: np.ndarray) -> Measured:
+    return Measured(
+        path=Path("scan.h5"),
+        format="test",
+        frames=InMemory(counts.astype(np.float32)),
+        frames_name="frames",
+        kind="intensity",
+        positions=rng.uniform(0, 50, (len(counts), 2)),
+        monitor=monitor,
+    )
 
 
 def test_flags_of_single_frames_are_those_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

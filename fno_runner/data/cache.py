@@ -20,6 +20,7 @@ from fno_runner.data.formats import fingerprint_scan
 from fno_runner.data.gridlines import GENERATOR_VERSION, Split, simulate
 from fno_runner.data.npz import array_names, fingerprint, read_array, write_npz
 from fno_runner.data.npz_pair import load_npz_pair
+from fno_runner.data.source import Hints
 from fno_runner.errors import Kind, UserError
 from fno_runner.files import make_folder, set_aside, write_text_atomically
 
@@ -76,7 +77,10 @@ def _parameters(config: RunConfig) -> dict[str, Any]:
         parameters["objects"] = config.objects
     if config.probe_file is not None:
         hints = {key: getattr(config, key) for key in ("bin", "scan_data", "scan_entry")}
-        parameters |= {"probe_file": fingerprint_scan(Path(config.probe_file)), **hints}
+        parameters |= {
+            "probe_file": fingerprint_scan(Path(config.probe_file), Hints.of(config)),
+            **hints,
+        }
     return parameters
 
 

@@ -74,10 +74,18 @@ class Contents(ABC):
         """The first of these names that the file has."""
         return next((name for name in names if self.has(name)), None)
 
-    def optional(self, *names: str) -> np.ndarray | None:
-        """The first of these arrays that the file has."""
-        name = self.first(*names)
-        return None if name is None else self.read(name)
+    def named(self, what: str, *names: str) -> str | None:
+        """The first of these names, of arrays that tell `what`, that the file has, if it has any.
+
+        Raises:
+            UserError: it names one before that, or one alone, which cannot be read; says why.
+        """
+        for name in names:
+            if self.has(name):
+                return name
+            if self.why_not(name) is not None:
+                raise self.missing(what, name)
+        return None
 
     def needed(self, what: str, *names: str) -> str:
         """The first of these names, of arrays that tell `what`, that the file has.
@@ -108,8 +116,11 @@ class Contents(ABC):
         """The largest arrays, with shape and type, in a line."""
         sized = []
         for name in self.names():
-            shape = self.shape(name)
-            sized.append((-math.prod(shape), f"{name} {shape} {self.dtype(name)}"))
+            try:
+                shape = self.shape(name)
+                sized.append((-math.prod(shape), f"{name} {shape} {self.dtype(name)}"))
+            except UserError:
+                sized.append((0, f"{name} (cannot be read)"))
         shown = [text for _, text in sorted(sized)[:TREE_LINES]]
         more = len(sized) - len(shown)
         return "; ".join(shown) + (f"; and {more} more" if more else "") if sized else "nothing"

@@ -109,11 +109,14 @@ class Hdf5File(Contents):
     @believed
     def groups(self, name: str) -> list[str]:
         """The groups directly in a group, in the file's order."""
+        return [child for child in self.within(name) if self.has_group(child)]
+
+    @believed
+    def within(self, name: str) -> list[str]:
+        """What a group names, whether or not it can be opened, in the file's order."""
         group = self._find(name, self._h5py.Group)
-        if group is None:
-            return []
-        names = [f"{name.rstrip('/')}/{child}".lstrip("/") for child in list(group)[:MAX_LINKS]]
-        return [child for child in names if self.has_group(child)]
+        children = [] if group is None else list(group)[:MAX_LINKS]
+        return [f"{name.rstrip('/')}/{child}".lstrip("/") for child in children]
 
     @believed
     def names(self) -> list[str]:
@@ -134,7 +137,11 @@ class Hdf5File(Contents):
     @believed
     def shape(self, name: str) -> tuple[int, ...]:
         dataset = self._find(name)
-        return () if dataset is None or dataset.shape is None else tuple(dataset.shape)
+        if dataset is None or dataset.shape is None:
+            return ()
+        shape = tuple(dataset.shape)
+        swapped = len(shape) > 1 and self._is_matlabs(dataset)
+        return (*shape[:-2], *shape[:-3:-1]) if swapped else shape
 
     @believed
     def dtype(self, name: str) -> np.dtype:
@@ -189,9 +196,26 @@ class Hdf5File(Contents):
     @believed
     def text(self, name: str, attribute: str) -> str | None:
         value = self._attribute(name, attribute)
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        return str(value) if isinstance(value, str) else None
+        if isinstance(value, str):
+            value = value.encode("utf-8", "surrogateescape")  # bytes that are no UTF-8, as they are
+        if not isinstance(value, bytes):
+            return None
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value.decode("latin-1")
+
+    @believed
+    def is_same(self, name: str, other: str) -> bool:
+        """Whether two names lead to one dataset, over whatever links."""
+        dataset = self._find(name)
+        return dataset is not None and bool(dataset == self._find(other))
+
+    @believed
+    def has_text(self, name: str) -> bool:
+        """Whether there is a text of this name, where formats may have numbers."""
+        dataset = self._find(name)
+        return dataset is not None and self._h5py.check_string_dtype(dataset.dtype) is not None
 
     # --- links ---------------------------------------------------------------------------------
 
@@ -210,7 +234,7 @@ class Hdf5File(Contents):
         try:
             thing = self._follow(self._file, name, MAX_HOPS)
         except UserError as error:
-            self._refused[name] = str(error)
+            self._refused[name] = f"'{name}' {error}"
             return None
         except Exception as error:
             self._refused[name] = f"'{name}' cannot be read: {in_a_line(error)}"
@@ -219,7 +243,7 @@ class Hdf5File(Contents):
 
     def _follow(self, group: Any, name: str, hops: int) -> Any:
         if hops == 0:
-            raise UserError(f"'{name}' leads over more than {MAX_HOPS} links")
+            raise UserError(f"leads over more than {MAX_HOPS} links")
         if name.startswith("/"):
             group = group.file
         parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -233,7 +257,10 @@ class Hdf5File(Contents):
                 rest = "/".join(parts[number + 1 :])
                 if isinstance(link, self._h5py.ExternalLink):
                     group = self._beside(group.file.filename, link.filename)
-                return self._follow(group, f"{link.path}/{rest}".rstrip("/"), hops - 1)
+                target = self._follow(group, f"{link.path}/{rest}".rstrip("/"), hops - 1)
+                if target is None and not rest:
+                    raise UserError(f"links to '{link.path}', which is not there")
+                return target
             group = group[part]
         return group
 
@@ -244,8 +271,10 @@ class Hdf5File(Contents):
             UserError: it lies elsewhere, or cannot be read.
         """
         folder, target = Path(from_file).parent, Path(name)
-        if target.is_absolute() and target.parent.resolve() == folder.resolve():
-            target = Path(target.name)
+        if target.is_absolute():
+            above = target.parent.resolve()
+            if above.is_relative_to(folder.resolve()):
+                target = above.relative_to(folder.resolve()) / target.name
         if target.is_absolute() or ".." in target.parts:
             raise UserError(f"links to another file, '{name}', which is not in its folder")
         path = folder / target

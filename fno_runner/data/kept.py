@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from fno_runner.data import pixels
 from fno_runner.data.measured import Measured
@@ -30,7 +30,7 @@ class KeptFrames:
 
     scale: (F',), by what a frame's intensities are multiplied to be of the same beam as others'.
     filling: (H, W), what stands for single values that a frame lacks; None where none lacks any.
-    monitor: its median, for which scale is 1; 0 where scale is None.
+    monitor: its median, for which scale is 1; 0 where there is none.
     """
 
     position: Int64[np.ndarray, " f"]
@@ -63,6 +63,9 @@ def kept_frames(
             position[which] = -1
             remarks.append(f"{_named(which)} left out: {why}")
 
+    unplaced = np.zeros(stored, bool)
+    unplaced[of_frame] = ~np.isfinite(measured.positions).all(axis=1)
+    leave_out(unplaced, "their positions are not finite numbers")
     filling = None
     if not whole:
         share, values = _lacked(measured, mean)
@@ -85,7 +88,7 @@ def kept_frames(
         leave_out(few, f"less than {LOST_BEAM:.0%} of the median counts: no beam?")
     scale, usual = None, 0.0
     if measured.monitor is not None:
-        monitor = np.where(np.isfinite(measured.monitor), measured.monitor, 0)
+        monitor = usable_monitor(measured.monitor)
         usual = float(np.median(monitor[placed]))
         if usual > 0:
             leave_out(monitor < LOST_BEAM * usual, "the monitor saw no beam")
@@ -95,7 +98,12 @@ def kept_frames(
         raise UserError(
             f"{measured.path}: {left} frames{reasons}; at least {MIN_FRAMES} are needed"
         )
-    return KeptFrames(position, scale, filling, 0.0 if scale is None else usual)
+    return KeptFrames(position, scale, filling, max(usual, 0.0))
+
+
+def usable_monitor(monitor: np.ndarray) -> Float64[np.ndarray, " f"]:
+    """What fell on the sample during each frame (F,); 0 where the monitor has no number."""
+    return np.where(np.isfinite(monitor), monitor, 0).astype(np.float64)
 
 
 def _lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

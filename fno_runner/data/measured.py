@@ -94,6 +94,7 @@ class Measured:
     of_frame: (F,), which of the frames each position belongs to; None where they are in order.
     pixel_size: [m], of that sampling, where the file tells and where pixels are square.
     energy: of a photon [J]. distance: from the sample to the detector [m]. Where the file tells.
+    in_the_corner: whether the format has zero frequency at pixel [0, 0], and not in the middle.
     settled: whether the user said what the frames are.
     counts_if_whole: whether amplitudes that are all whole numbers can only be counts.
     background: (H, W), an intensity that is subtracted.
@@ -114,6 +115,7 @@ class Measured:
     pixel_size: float | None = None
     energy: float | None = None
     distance: float | None = None
+    in_the_corner: bool = False
     settled: bool = False
     counts_if_whole: bool = False
     flags: Flags | None = None

@@ -17,8 +17,26 @@ FILLED = 0.3
 """A rim brighter than this share of the mean may be a near field's, or a frame cut too small."""
 
 
-def zero_is_in_the_corner(mean: np.ndarray) -> bool:
-    """Whether a mean pattern lies about pixel [0, 0], as a Fourier transform leaves it."""
+def zero_is_in_the_corner(mean: np.ndarray, by_format: bool, remarks: list[str]) -> bool:
+    """Whether zero frequency is at pixel [0, 0], as a Fourier transform leaves it.
+
+    It is where the format has it, unless the mean pattern clearly lies about the other place. What
+    a wide pattern lies about, it does not tell.
+
+    Args:
+        by_format: whether the format has it there.
+    """
+    if by_format and _lies_about_the_corner(to_the_middle(mean)):
+        remarks.append("zero frequency is in the frames' middle, unlike the format's: it is left")
+        return False
+    corner = by_format or _lies_about_the_corner(mean)
+    if corner:
+        remarks.append("zero frequency is in the frames' corner: it is brought to the middle")
+    return corner
+
+
+def _lies_about_the_corner(mean: np.ndarray) -> bool:
+    """Whether a mean pattern lies about pixel [0, 0], beyond doubt."""
     total = mean.sum()
     if total <= 0:
         return False

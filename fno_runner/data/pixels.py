@@ -23,6 +23,9 @@ HOT_SPREAD = 0.05
 """… whose standard deviation over the frames is at most this share of it, is hot."""
 BRIGHT_SHARE = 1e-3
 """A single pixel with a larger share of all counts could move a pattern's centre."""
+DEAD = 200.0
+"""A pixel without a count amid pixels with so many photons is dead: where a tenth of them is
+expected, none comes with a chance of e⁻²⁰."""
 GAP_SHARE = 0.03
 """Rows beside a gap hold at least this share of the counts of the brightest row."""
 
@@ -36,7 +39,7 @@ class Statistics:
     negative: how many of a pixel's values are below 0.
     total, squares: sums over a pixel's intensities, less the background, and over their squares.
     flagged: how many frames' flags mark a pixel as bad; hidden: the sum over what they mark.
-    counts: of each frame, at pixels that have a value in it.
+    counts: of each frame, at pixels that have a value in it; values: how many have.
     """
 
     valid: Int64[np.ndarray, "h w"]
@@ -49,6 +52,12 @@ class Statistics:
     flagged: Int64[np.ndarray, "h w"]
     hidden: Float64[np.ndarray, "h w"]
     counts: Float64[np.ndarray, " f"]
+    values: Int64[np.ndarray, " f"]
+
+    @property
+    def blank(self) -> Bool[np.ndarray, " f"]:
+        """Frames that lack most of the values that others have: nothing was measured."""
+        return self.values < self.values.max() / 2
 
     @property
     def mean(self) -> Float64[np.ndarray, "h w"]:
@@ -67,7 +76,7 @@ def survey(measured: Measured) -> Statistics:
     valid, at_highest, negative, marked = (np.zeros(shape, np.int64) for _ in range(4))
     total, squares, hidden = (np.zeros(shape) for _ in range(3))
     lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
-    counts = np.zeros(count)
+    counts, values = np.zeros(count), np.full(count, height * width)
     for first, block, flagged in flagged_blocks(measured):
         with_value = has_value(block, measured.kind)
         intensity = intensities(block, measured)
@@ -85,6 +94,7 @@ def survey(measured: Measured) -> Statistics:
             low = np.where(with_value, block, np.inf).min(axis=0)
             high = np.where(with_value, block, -np.inf).max(axis=0)
             valid += with_value.sum(axis=0)
+            values[first : first + len(block)] = with_value.sum(axis=(1, 2))
         times = (block == high).sum(axis=0)
         at_highest = np.where(
             high > highest, times, at_highest + np.where(high == highest, times, 0)
@@ -96,7 +106,7 @@ def survey(measured: Measured) -> Statistics:
         squares += np.einsum("fhw,fhw->hw", intensity, intensity, dtype=np.float64)
         counts[first : first + len(block)] = intensity.sum(axis=(1, 2), dtype=np.float64)
     return Statistics(
-        valid, lowest, highest, at_highest, negative, total, squares, marked, hidden, counts
+        valid, lowest, highest, at_highest, negative, total, squares, marked, hidden, counts, values
     )
 
 
@@ -186,6 +196,53 @@ def gaps(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
                 index = (slice(before + 1, after), slice(None))
                 gap[index if axis == 0 else index[::-1]] = True
     return gap & good
+
+
+def dead(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
+    """Areas without a single count that are lit from all sides: dead, or behind a beam stop.
+
+    Up, down, left and right of each pixel, and around the frame's edge as zero frequency may be in
+    its corner, the next pixel with a count has many photons, and none beside the area has few.
+    Where light does not come, some are dim, as it ends by degrees. Should it end sharply, so that
+    the pixels beside what is dark without a doubt are bright, too, nothing is called dead.
+    """
+    total = np.where(good, statistics.total, 0)
+    lit = total > 0
+    none = np.zeros(good.shape, bool)
+    if lit.all() or not lit.any():
+        return none
+    # No photon is more than this: of x photons a frame Σx² ≥ Σx, and equal where x is 0 or 1.
+    photon = np.quantile(statistics.squares[lit] / total[lit], 0.01)
+    dimmest = np.full(good.shape, np.inf)
+    for axis in (0, 1):
+        np.minimum(dimmest, _next_lit(total, axis), out=dimmest)
+        np.minimum(dimmest, np.flip(_next_lit(np.flip(total, axis), axis), axis), out=dimmest)
+    doubtful = (dimmest <= DEAD * photon) | _beside(lit & (total <= DEAD * photon))
+    if (lit | doubtful).all():
+        return none
+    from scipy.ndimage import label
+
+    areas, _ = label(~lit, np.ones((3, 3)))
+    dark = np.isin(areas, areas[~lit & doubtful])
+    rim = lit & _beside(dark & good)
+    if rim.any() and np.median(total[rim]) > DEAD * photon:
+        return none
+    return ~lit & ~dark & good
+
+
+def _beside(which: np.ndarray) -> np.ndarray:
+    """These pixels and the eight around each, around the frame's edge too."""
+    rows = which | np.roll(which, 1, 0) | np.roll(which, -1, 0)
+    return rows | np.roll(rows, 1, 1) | np.roll(rows, -1, 1)
+
+
+def _next_lit(total: np.ndarray, axis: int) -> np.ndarray:
+    """What the nearest pixel with counts before each has, around the edge; 0 where none has any."""
+    numbers = np.arange(total.shape[axis], dtype=np.int32)
+    numbers = numbers.reshape((-1, 1) if axis == 0 else (1, -1))
+    before = np.maximum.accumulate(np.where(total > 0, numbers, np.int32(-1)), axis=axis)
+    last = before.take([-1], axis=axis)
+    return np.take_along_axis(total, np.where(before < 0, last, before), axis=axis)
 
 
 def hot(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:

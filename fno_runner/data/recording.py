@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
-from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames
+from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames, usable_monitor
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
@@ -28,6 +28,8 @@ from fno_runner.errors import UserError
 
 SATURATED_COUNT, SATURATED_TIMES = 255, 8
 """So many pixels at exactly the highest count, and that one so high, are no coincidence."""
+PLACES = 3
+"""So many pixels are named by their places."""
 MAX_PIXELS = 2**26
 """A frame of more pixels than this is no detector's: what is found out takes 72 bytes for each."""
 HIDDEN = 0.95
@@ -109,7 +111,8 @@ class Recording:
     def going_on(self, later: Measured) -> Recording:
         """Later frames of the same scan, treated as these are: nothing is found out anew.
 
-        Frames without a beam are left out: those with next to no counts, as `kept_frames` says.
+        Frames without a beam are left out: those with next to no counts, and those of which the
+        monitor says so, as `kept_frames` says.
 
         Raises:
             UserError: they are of another size.
@@ -126,22 +129,24 @@ class Recording:
         mean = self.mean.astype(np.float32)
         if self._in_the_corner:
             mean = np.fft.ifftshift(mean)
-        scale = None
-        usual = np.float32(self._kept.monitor)
+        usual, scale, beam = self._kept.monitor, None, np.ones(stored, bool)
         if usual > 0 and later.monitor is not None:
-            scale = (usual / np.maximum(later.monitor, LOST_BEAM * usual)).astype(np.float32)
+            monitor = usable_monitor(later.monitor) / usual
+            beam = monitor >= LOST_BEAM
+            if self._kept.scale is not None:
+                scale = (1 / np.maximum(monitor, LOST_BEAM)).astype(np.float32)
         whole = replace(
             self,
             measured=replace(later, kind=mine.kind, background=mine.background, flags=flags),
             positions=later.positions.astype(np.float64),
-            _kept=KeptFrames(np.arange(stored), scale, mean, self._kept.monitor),
+            _kept=KeptFrames(np.arange(stored), scale, mean, usual),
         )
         counts = np.zeros(stored)
         for rows, intensity in whole.intensities():
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
-        lit = counts > LOST_BEAM * self.mean.sum()
+        lit = beam & (counts > LOST_BEAM * self.mean.sum())
         position = np.where(lit, np.cumsum(lit) - 1, -1)
-        kept = KeptFrames(position, scale, mean, self._kept.monitor)
+        kept = KeptFrames(position, scale, mean, usual)
         return replace(whole, positions=whole.positions[lit], _kept=kept)
 
 
@@ -157,17 +162,17 @@ def clean(measured: Measured) -> Recording:
     good, worthless = _good_pixels(measured, statistics, remarks)
     _tell_of_counts(measured, statistics, good, remarks)
     mean = np.where(good, statistics.mean, 0)
+    counts = statistics.counts - statistics.mean[worthless].sum()
     kept = kept_frames(
         measured,
-        counts=statistics.counts - statistics.mean[worthless].sum(),
+        counts=counts,
         mean=mean,
         whole=bool((statistics.valid[good] == measured.frames.shape[0]).all()),
         remarks=remarks,
     )
     chosen = kept.position >= 0
-    corner = zero_is_in_the_corner(mean)
+    corner = zero_is_in_the_corner(mean, measured.in_the_corner, remarks)
     if corner:
-        remarks.append("zero frequency is in the frames' corner: it is brought to the middle")
         good, mean = to_the_middle(good), to_the_middle(mean)
     probe = _usable_probe(measured, remarks)
     centre = centre_of(mean, probe is not None, remarks)
@@ -179,7 +184,7 @@ def clean(measured: Measured) -> Recording:
     position[chosen] = np.searchsorted(left, kept.position[chosen])
     return Recording(
         measured=measured,
-        mean=mean * (len(chosen) / len(left)),  # what is left out has next to no counts
+        mean=mean * (counts[chosen].mean() / counts[~statistics.blank].mean()),  # of kept frames
         mask=good,
         centre=centre,
         positions=measured.positions[left].astype(np.float64),
@@ -208,8 +213,6 @@ def _checked(measured: Measured, remarks: list[str]) -> Measured:
     placed = count if measured.of_frame is None else len(measured.of_frame)
     if positions.shape != (placed, 2):
         raise UserError(f"{path}: positions are {positions.shape} for {count} frames")
-    if not np.isfinite(positions).all():
-        raise UserError(f"{path}: positions are not finite numbers")
     if measured.flags is not None:
         marks = measured.flags.marks.shape
         if list(marks[1:]) != pattern or marks[0] not in (1, count):
@@ -275,7 +278,7 @@ def _good_pixels(
     frames = measured.frames.shape[0]
     if (statistics.flagged == frames).all():
         raise UserError(f"{measured.path}: the mask hides every pixel")
-    good = statistics.valid >= max(1, frames / 2)
+    good = statistics.valid >= max(1, (~statistics.blank).sum() / 2)
     marked = pixels.without_value(statistics, measured.kind) & good
     nothing = marked | ((statistics.valid == 0) & (statistics.flagged < frames))
     if nothing.any():
@@ -293,13 +296,23 @@ def _good_pixels(
             f"masked: a gap of the detector"
         )
     good &= ~gap
+    dead = pixels.dead(statistics, good)
+    if dead.any():
+        remarks.append(
+            f"{int(dead.sum())} pixels without a count amid bright ones, at {_places(dead)}, are "
+            f"masked: dead, or behind a beam stop"
+        )
+    good &= ~dead
     hot = pixels.hot(statistics, good)
     if hot.any():
-        places = ", ".join(f"[{row}, {col}]" for row, col in np.argwhere(hot)[:3])
-        remarks.append(
-            f"{int(hot.sum())} hot pixels, at {places}{', …' if hot.sum() > 3 else ''}, are masked"
-        )
+        remarks.append(f"{int(hot.sum())} hot pixels, at {_places(hot)}, are masked")
     return good & ~hot, marked | hot
+
+
+def _places(which: np.ndarray) -> str:
+    """'[3, 4], [3, 5], [9, 1], …'."""
+    shown = ", ".join(f"[{row}, {col}]" for row, col in np.argwhere(which)[:PLACES])
+    return f"{shown}{', …' if which.sum() > PLACES else ''}"
 
 
 def _tell_of_counts(

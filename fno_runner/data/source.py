@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fno_runner.config import RunConfig
-from fno_runner.data.contents import Contents, content_hash, state_of
+from fno_runner.data.contents import Contents, content_hash, readable, state_of
 from fno_runner.data.hdf5 import Hdf5File, is_hdf5
 from fno_runner.data.measured import Kind
 from fno_runner.data.npz import NpzFile
 from fno_runner.errors import UserError
+
+ZIP = b"PK"
+"""What an NPZ file begins with."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,15 @@ class Source:
 
     def _opened(self, path: Path) -> Contents:
         self._states[path] = state_of(path)
-        contents: Contents = Hdf5File(path) if is_hdf5(path) else NpzFile(path)
+        contents = self._contents(path)
         self._open.callback(contents.close)
         self._files[path] = contents
         return contents
+
+    def _contents(self, path: Path) -> Contents:
+        if is_hdf5(path):
+            return Hdf5File(path)
+        with readable(path), path.open("rb") as stream:
+            if not stream.read(len(ZIP)).startswith(ZIP):
+                raise UserError(f"{path}: neither HDF5 nor NPZ (or cut short)")
+        return NpzFile(path)

@@ -48,6 +48,8 @@ meant whatever its case."""
 
 PHOTON_ENERGY = (10 * ELECTRONVOLT, 1e6 * ELECTRONVOLT)
 """Photon energies that can be [J]."""
+WAVELENGTH = (HC / PHOTON_ENERGY[1], HC / PHOTON_ENERGY[0])
+"""Photon wavelengths that can be [m]."""
 DISTANCE = (1e-4, 1e3)
 """Detector distances that can be [m]."""
 PITCH = (1e-7, 1e-2)
@@ -94,6 +96,38 @@ def length(file: Contents, name: str, bounds: tuple[float, float]) -> float:
         UserError: it is none, is out of bounds, or has a unit that is not known.
     """
     return plausible(file, name, number(file, name, LENGTH), bounds, "m")
+
+
+def check_travel(file: Contents, name: str, positions: np.ndarray) -> None:
+    """Positions (F, …) [m]; those that are no numbers do not count.
+
+    Raises:
+        UserError: they span more than a scan can.
+    """
+    finite = positions[np.isfinite(positions).all(axis=1)]
+    travel = float(np.ptp(finite, axis=0).max()) if len(finite) > 0 else 0.0
+    plausible(file, name, travel, TRAVEL, "m between its ends")
+
+
+def given(
+    file: Contents,
+    what: str,
+    name: str,
+    bounds: tuple[float, float],
+    unit: str,
+    si: float = 1.0,
+) -> float:
+    """A number that tells `what`, which the file has in this unit, in SI units.
+
+    Args:
+        bounds: in SI units. si: a unit in SI units.
+
+    Raises:
+        UserError: there is none, or it is out of bounds; names them in the file's unit.
+    """
+    low, high = bounds
+    value = file.number(file.needed(f"{what} [{unit}]", name))
+    return si * plausible(file, name, value, (low / si, high / si), unit)
 
 
 def known(value: float | None, bounds: tuple[float, float], unit: float = 1.0) -> float | None:

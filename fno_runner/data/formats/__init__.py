@@ -61,7 +61,12 @@ def open_scan(path: Path, hints: Hints = NONE) -> Iterator[OpenScan]:
     """
     # Numbers that are none, or too large, are found by what checks them.
     with np.errstate(all="ignore"), Source(path, hints) as source:
-        measured = recognise(source).read(source)
+        form = recognise(source)
+        if hints.entry is not None and not form.entries:
+            raise UserError(
+                f"{path}: --entry (scan_entry) is '{hints.entry}', and {form.name} has no entries"
+            )
+        measured = form.read(source)
         if hints.probe is not None:
             name = source.file.needed("the probe to begin with", hints.probe)
             probe = modes(source.file.read(name))
@@ -97,14 +102,20 @@ def size_of_scan(path: Path, hints: Hints = NONE, binning: int = 1) -> int:
         return choose_size(clean(opened.measured), binning)
 
 
-def fingerprint_scan(path: Path) -> str:
+def fingerprint_scan(path: Path, hints: Hints = NONE) -> str:
     """What a scan's data are, 64 hex digits, whatever the file's name and place.
 
+    A file that can be read without hints has one fingerprint whatever is said of it.
+
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, with these hints or without.
     """
-    with open_scan(path) as opened:
-        return opened.fingerprint()
+    try:
+        with open_scan(path) as opened:
+            return opened.fingerprint()
+    except UserError:
+        with open_scan(path, hints) as opened:
+            return opened.fingerprint()
 
 
 def recognise(source: Source) -> Format:

@@ -10,12 +10,12 @@ from fno_runner.data import units
 from fno_runner.data.formats.cxi_geometry import Detector, detector_of, photon_energy
 from fno_runner.data.formats.format import (
     Format,
+    background_of,
     far_field_pixel,
-    mean_frame,
-    modes,
+    optional,
     pixel_flags,
+    probe_modes,
     square,
-    usable,
 )
 from fno_runner.data.hdf5 import Hdf5File
 from fno_runner.data.measured import Flags, Frames, Measured
@@ -68,19 +68,14 @@ def read(source: Source) -> Measured:
     side = frames.shape[-1]
     pixel = [far_field_pixel(energy, detector.distance, pitch, side) for pitch in detector.pitch]
     moved = _translations(file, entry, frames, remarks)
-    travel = float(np.ptp(moved, axis=0).max())
-    units.plausible(file, f"{entry}/{TRANSLATION[0]}", travel, units.TRAVEL, "m between its ends")
-    dark = file.first(*(f"{detector.group}/{name}" for name in DARK))
-    background = None if dark is None else usable("dark", lambda: mean_frame(file, dark), remarks)
+    units.check_travel(file, f"{entry}/{TRANSLATION[0]}", moved)
     for flat in ("flatfield", "qe_mask"):
         if file.has(f"{detector.group}/{flat}"):
             remarks.append(f"'{detector.group}/{flat}' is there and is not used")
     source_group = detector.group.rsplit("/", 1)[0] + "/source_1"
-    probe_name = file.first(f"{source_group}/probe", f"{source_group}/illumination",
-                            f"{detector.group}/probe")  # fmt: skip
-    probe = None
-    if probe_name is not None and len(file.shape(probe_name)) > 1:  # no name of the radiation
-        probe = usable("probe", lambda: modes(file.read(probe_name)), remarks)
+    probes = (f"{source_group}/probe", f"{source_group}/illumination", f"{detector.group}/probe")
+    # A text is the name of the radiation.
+    probe = probe_modes(file, remarks, *(name for name in probes if not file.has_text(name)))
     return Measured(
         path=source.path,
         format="CXI",
@@ -92,9 +87,9 @@ def read(source: Source) -> Measured:
         pixel_size=square(pixel, remarks),
         energy=energy,
         distance=detector.distance,
-        flags=_flags(file, detector),
-        background=background,
-        monitor=_monitor(file, entry, frames.shape[0]),
+        flags=_flags(file, detector, remarks),
+        background=background_of(file, remarks, *_within(detector.group, DARK)),
+        monitor=_monitor(file, entry, frames.shape[0], remarks),
         probe=probe,
         remarks=tuple(remarks),
     )
@@ -161,10 +156,8 @@ def _translations(file: Hdf5File, entry: str, frames: Frames, remarks: list[str]
     moved = moved if len(moved) == count else moved.T
     if moved.shape[1] == 2:
         moved = np.column_stack([moved, np.zeros(count)])
-    if not np.isfinite(moved[:, :2]).all():
-        raise UserError(f"{file.path}: '{place}': positions are not finite numbers")
     moved = moved.astype(np.float64) * units.factor(file, place, units.LENGTH)
-    moved[~np.isfinite(moved)] = 0  # along the beam, which does not matter
+    moved[~np.isfinite(moved[:, 2]), 2] = 0  # along the beam, which does not matter
     return moved
 
 
@@ -188,20 +181,27 @@ def _from_axes(file: Hdf5File, y: str, x: str, frames: Frames, remarks: list[str
     return np.column_stack([cols, rows, np.zeros(count)])
 
 
-def _flags(file: Hdf5File, detector: Detector) -> Flags | None:
-    name = f"{detector.group}/mask"
-    if not file.has(name):
-        return pixel_flags(file, f"{detector.group}/pixel_mask")  # NeXus: any bit is a fault
-    if file.dtype(name).kind not in "iu":
-        return pixel_flags(file, name)
+def _flags(file: Hdf5File, detector: Detector, remarks: list[str]) -> Flags | None:
+    of_nexus = f"{detector.group}/pixel_mask"
+    name = optional(file, "mask", remarks, f"{detector.group}/mask", of_nexus)
+    if name is None:
+        return None
+    if name == of_nexus or file.dtype(name).kind not in "iu":
+        return pixel_flags(file, remarks, name)  # any bit is a fault
     # In 64 bits, as a mask of 8 may have fewer bits than there are faults.
-    return pixel_flags(file, name, lambda marks: (marks.astype(np.int64) & FAULTS) != 0)
+    return pixel_flags(file, remarks, name, lambda marks: (marks.astype(np.int64) & FAULTS) != 0)
 
 
-def _monitor(file: Hdf5File, entry: str, count: int) -> np.ndarray | None:
+def _monitor(file: Hdf5File, entry: str, count: int, remarks: list[str]) -> np.ndarray | None:
     """What fell on the sample during each frame, in any unit."""
-    values = file.optional(*_within(entry, MONITOR))
-    if values is None or values.size != count:
+    name = optional(file, "monitor", remarks, *_within(entry, MONITOR))
+    if name is None:
+        return None
+    values = file.read(name)
+    if values.size != count:
+        remarks.append(
+            f"the file's monitor is left out: '{name}' has {values.size} values for {count} frames"
+        )
         return None
     return values.reshape(-1).astype(np.float64)
 
@@ -211,4 +211,5 @@ FORMAT = Format(
     "entry_1/data_1/data with entry_1/data_1/translation (CXI, NeXus's NXcxi_ptycho)",
     claims,
     read,
+    entries=True,
 )

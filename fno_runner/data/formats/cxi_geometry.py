@@ -29,15 +29,21 @@ class Detector:
 
 
 def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> Detector:
-    """The detector that an entry describes.
+    """The detector that took these frames, of those that an entry describes.
 
     Raises:
         UserError: it says too little of it, or what cannot be.
     """
-    instrument = _group(file, entry, INSTRUMENTS)
-    group = _group(file, instrument, DETECTORS)
-    if frames.startswith(f"{instrument}/"):
-        group = frames.rsplit("/", 1)[0]
+    first = _group(file, _group(file, entry, INSTRUMENTS), DETECTORS)
+    # The first one before others: what they link to would be opened, and be of the fingerprint.
+    several = (
+        detector
+        for instrument in INSTRUMENTS
+        for detector in file.within(f"{entry}/{instrument}")
+        if detector.startswith(f"{entry}/{instrument}/detector")
+    )
+    described = (group for group in (first, *several) if file.is_same(f"{group}/data", frames))
+    group = next(described, first)
     basis = _basis(file, group)
     pitch = _pitch(file, group, basis, remarks)
     if basis is None:
@@ -70,11 +76,16 @@ def photon_energy(file: Hdf5File, entry: str) -> float:
             return units.HC / max(units.number(file, name, units.LENGTH), 1e-30)
         return units.number(file, name, units.ENERGY)
 
-    name = file.first(*energies, *wavelengths, of_source, wave_of_source)
+    what = "photon energy [J]"
+    name = file.named(what, *energies, *wavelengths, of_source, wave_of_source)
     if name is None:
-        raise file.missing("photon energy [J]", of_source)
+        raise file.missing(what, of_source)
     energy = energy_of(name)
-    if name == of_source and energy > units.PHOTON_ENERGY[1] and file.has(wave_of_source):
+    if (
+        name == of_source
+        and energy > units.PHOTON_ENERGY[1]
+        and file.named(what, wave_of_source) is not None
+    ):
         name = wave_of_source  # as the energy is the machine's
         energy = energy_of(name)
     return units.plausible(file, name, energy, units.PHOTON_ENERGY, "J")
@@ -88,7 +99,7 @@ def _group(file: Hdf5File, parent: str, names: tuple[str, ...]) -> str:
 def _basis(file: Hdf5File, group: str) -> np.ndarray | None:
     """Steps from a row to the next and from a column to the next, (2, 3) [m]."""
     name = f"{group}/basis_vectors"
-    if not file.has(name):
+    if file.named("which way rows and columns run", name) is None:
         return None
     vectors = file.read(name).astype(np.float64)
     if vectors.shape == (3, 2):  # as cdtools writes it
@@ -106,7 +117,7 @@ def _pitch(
     given: list[float] = []
     for number, axis in enumerate("yx"):
         name, where = f"{group}/{axis}_pixel_size", f"{group}/basis_vectors"
-        if file.has(name):
+        if file.named("pixel pitch [m]", name) is not None:
             given.append(units.length(file, name, units.PITCH))
         elif basis is not None:
             value = float(np.linalg.norm(basis[number]))
@@ -122,12 +133,13 @@ def _distance(
     file: Hdf5File, group: str, rows: np.ndarray, cols: np.ndarray, remarks: list[str]
 ) -> float:
     """From the sample to the detector's plane [m]."""
-    name = file.first(f"{group}/distance", f"{group}/detector_distance")
+    what = "detector distance [m]"
+    name = file.named(what, f"{group}/distance", f"{group}/detector_distance")
     if name is not None:
         return units.length(file, name, units.DISTANCE)
     name = f"{group}/corner_position"
-    if file.why_not(f"{group}/distance") is not None or not file.has(name):
-        raise file.missing("detector distance [m]", f"{group}/distance")
+    if not file.has(name):
+        raise file.missing(what, f"{group}/distance", name)
     corner = file.read(name).astype(np.float64).reshape(-1) * units.factor(file, name, units.LENGTH)
     if corner.shape != (3,):
         raise UserError(f"{file.path}: '{name}' is {corner.shape}, not a place in space")

@@ -49,8 +49,7 @@ def read(source: Source) -> Measured:
         pixel = pixel_of(parameters)
         positions = from_centre(parameters, pixel, reference)
     else:
-        width = parameters.number(parameters.needed("the object's pixel [m]", "dx"))
-        units.plausible(parameters, "dx", width, units.OBJECT_PIXEL, "m")
+        width = units.given(parameters, "the object's pixel", "dx", units.OBJECT_PIXEL, "m")
         pixel, reference = (width, width), None
         rows, cols = (coordinates(parameters, name) for name in FOLD_SLICE)
         positions = row_and_column(parameters, rows, cols, frames.shape[0]) / width

@@ -26,12 +26,14 @@ class Format:
     wanted: what a file of it has, in words, for whoever's file has none of it.
     claims: whether a file is of this format, by its content alone.
     read: what the file says; raises UserError where it says too little.
+    entries: whether a file may have several scans, of which `Hints.entry` chooses.
     """
 
     name: str
     wanted: str
     claims: Callable[[Source], bool]
     read: Callable[[Source], Measured]
+    entries: bool = False
 
 
 def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> float:
@@ -55,15 +57,32 @@ def square(sizes: Sequence[float], remarks: list[str]) -> float | None:
     return None
 
 
+def optional(file: Contents, what: str, remarks: list[str], *names: str) -> str | None:
+    """The first of these names, of arrays that a scan can do without, that the file has.
+
+    Whatever is looked up and may be missing passes here, or `Contents.named` where nothing else may
+    stand for it: an array that the file names and that cannot be read is told.
+    """
+    for name in names:
+        if file.has(name):
+            return name
+        if (why := file.why_not(name)) is not None:
+            remarks.append(f"the file's {what} is left out: {why}")
+    return None
+
+
 def pixel_flags(
-    file: Contents, name: str, bad: Callable[[np.ndarray], np.ndarray] = lambda marks: marks != 0
+    file: Contents,
+    remarks: list[str],
+    name: str,
+    bad: Callable[[np.ndarray], np.ndarray] = lambda marks: marks != 0,
 ) -> Flags | None:
     """Marks of pixels under this name, (H, W) or (F, H, W), if the file has them.
 
     Args:
         bad: which marks mean a bad pixel; by default all but 0.
     """
-    if not file.has(name):
+    if optional(file, "mask", remarks, name) is None:
         return None
     shape = file.shape(name)
     if math.prod(shape[:-2]) == 1:
@@ -97,9 +116,7 @@ def modes(probe: np.ndarray) -> np.ndarray:
     return probe
 
 
-def usable(
-    what: str, read: Callable[[], np.ndarray | None], remarks: list[str]
-) -> np.ndarray | None:
+def usable(what: str, read: Callable[[], np.ndarray], remarks: list[str]) -> np.ndarray | None:
     """What a scan can do without: None, and a remark, where it cannot be read."""
     try:
         return read()
@@ -110,13 +127,21 @@ def usable(
 
 def probe_modes(file: Contents, remarks: list[str], *names: str) -> np.ndarray | None:
     """The probe under the first of these names, (S, S) or (M, S, S), if the file has one."""
-    probe = usable("probe", lambda: file.optional(*names), remarks)
-    return None if probe is None else modes(probe)
+    name = optional(file, "probe", remarks, *names)
+    return None if name is None else usable("probe", lambda: modes(file.read(name)), remarks)
+
+
+def background_of(file: Contents, remarks: list[str], *names: str) -> np.ndarray | None:
+    """The mean dark or background (H, W) under the first of these names, if the file has one."""
+    name = optional(file, "dark or background", remarks, *names)
+    if name is None:
+        return None
+    return usable("dark or background", lambda: mean_frame(file, name), remarks)
 
 
 def reference_object(file: Contents, remarks: list[str], name: str) -> np.ndarray | None:
     """The object of this name, (H, W), if the file has one that is more than a first guess."""
-    if not file.has(name):
+    if optional(file, "object", remarks, name) is None:
         return None
     obj = usable("object", lambda: single_layer(file, name), remarks)
     if obj is not None and np.abs(obj - obj.flat[0]).max() <= SAME * np.abs(obj.flat[0]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from fno_runner.data import units
-from fno_runner.data.contents import Contents
 from fno_runner.data.formats.format import Format, far_field_pixel, probe_modes
 from fno_runner.data.measured import Measured
 from fno_runner.data.source import Source
@@ -33,11 +32,10 @@ def read(source: Source) -> Measured:
     if points.ndim != 2 or sorted(points.shape) != sorted((2, count)):
         raise UserError(f"{source.path}: 'points' is {points.shape} for {count} frames")
     x, y = points if points.shape[0] == 2 else points.T
-    distance = units.plausible(file, "z_m", _number(file, "z_m"), units.DISTANCE, "m")
-    pitch = _number(file, "ccd_pixel_um") * 1e-6
-    units.plausible(file, "ccd_pixel_um", pitch, units.PITCH, "m")
-    energy = units.HC / max(_number(file, "lambda_nm") * 1e-9, 1e-30)
-    units.plausible(file, "lambda_nm", energy, units.PHOTON_ENERGY, "J")
+    what = "the geometry of a diffamp file"
+    distance = units.given(file, what, "z_m", units.DISTANCE, "m")
+    pitch = units.given(file, what, "ccd_pixel_um", units.PITCH, "µm", 1e-6)
+    energy = units.HC / units.given(file, what, "lambda_nm", units.WAVELENGTH, "nm", 1e-9)
     pixel = far_field_pixel(energy, distance, pitch, frames.shape[-1])
     remarks = ["x is taken along columns and y along rows: --check-orientation asks"]
     return Measured(
@@ -46,6 +44,7 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name="diffamp",
         kind="amplitude",
+        in_the_corner=True,
         positions=np.column_stack([y, x]) * 1e-6 / pixel,
         pixel_size=pixel,
         energy=energy,
@@ -53,10 +52,6 @@ def read(source: Source) -> Measured:
         probe=probe_modes(file, remarks, "probe", "prb"),
         remarks=tuple(remarks),
     )
-
-
-def _number(file: Contents, name: str) -> float:
-    return file.number(file.needed("the geometry of a diffamp file", name))
 
 
 FORMAT = Format("NSLS-II diffamp", "diffamp with points", claims, read)

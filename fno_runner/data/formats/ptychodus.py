@@ -58,10 +58,8 @@ def read(source: Source) -> Measured:
             f"'patterns', and beside it as diffraction.h5 or diffraction.npz"
         )
     frames = patterns.frames(patterns.needed("frames of a ptychodus diffraction file", "patterns"))
-    taken = patterns.optional("indexes")
-    taken = np.arange(frames.shape[0]) if taken is None else taken.reshape(-1)
-    indexes = file.optional("probe_position_indexes")
-    indexes = np.arange(len(positions)) if indexes is None else indexes.reshape(-1)
+    taken = _indexes(patterns, "indexes", frames.shape[0])
+    indexes = _indexes(file, "probe_position_indexes", len(positions))
     if len(taken) != frames.shape[0] or len(indexes) != len(positions):
         raise UserError(
             f"{source.path}: {len(taken)} indexes for {frames.shape[0]} frames, {len(indexes)} for "
@@ -88,11 +86,18 @@ def read(source: Source) -> Measured:
             file.attribute("/", "probe_energy_eV"), units.PHOTON_ENERGY, units.ELECTRONVOLT
         ),
         distance=units.known(file.attribute("/", "detector_object_distance_m"), units.DISTANCE),
-        flags=pixel_flags(patterns, "bad_pixels"),
+        flags=pixel_flags(patterns, remarks, "bad_pixels"),
         probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),
     )
+
+
+def _indexes(file: Contents, name: str, count: int) -> np.ndarray:
+    """The indexes under this name, or where the file has none 0, 1, 2, … of this count."""
+    if file.named("which frames and positions belong together", name) is None:
+        return np.arange(count)
+    return file.read(name).reshape(-1)
 
 
 def pixel_of(file: Contents) -> tuple[float, float]:
@@ -126,8 +131,7 @@ def from_centre(
         raise UserError(
             f"{file.path}: {len(across[0])} positions along y, {len(across[1])} along x"
         )
-    travel = max(float(np.ptp(column)) for column in across)
-    units.plausible(file, ", ".join(POSITIONS), travel, units.TRAVEL, "m between its ends")
+    units.check_travel(file, ", ".join(POSITIONS), np.column_stack(across))
     # Where there is no object, any origin will do.
     shape = (0, 0) if reference is None else reference.shape
     middle = [file.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx"]

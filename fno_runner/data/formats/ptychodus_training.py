@@ -6,6 +6,7 @@ from fno_runner.data import units
 from fno_runner.data.formats.format import (
     Format,
     coordinates,
+    optional,
     pixel_flags,
     probe_modes,
     reference_object,
@@ -39,7 +40,7 @@ def read(source: Source) -> Measured:
     indices = row_and_column(file, rows, cols, frames.shape[0])
     pixel = None
     sizes = ("object_pixel_height_m", "object_pixel_width_m")
-    if all(file.has(name) for name in sizes):
+    if all(optional(file, "object's pixel", remarks, name) is not None for name in sizes):
         high, wide = (units.length(file, name, units.OBJECT_PIXEL) for name in sizes)
         pixel = square((high, wide), remarks)
     reference = reference_object(file, remarks, "object")
@@ -51,7 +52,7 @@ def read(source: Source) -> Measured:
         kind="intensity",
         positions=indices + 0.5,
         pixel_size=pixel,
-        flags=pixel_flags(file, "bad_pixels"),
+        flags=pixel_flags(file, remarks, "bad_pixels"),
         probe=probe_modes(file, remarks, "probe"),
         reference=reference,
         remarks=tuple(remarks),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from fno_runner.data import units
+from fno_runner.data.contents import Contents
 from fno_runner.data.formats.format import (
     Format,
+    background_of,
     coordinates,
-    mean_frame,
+    optional,
     pixel_flags,
     probe_modes,
     reference_object,
     row_and_column,
-    usable,
 )
 from fno_runner.data.measured import Frames, Measured
 from fno_runner.data.source import Source
@@ -49,13 +50,11 @@ def read(source: Source) -> Measured:
     remarks: list[str] = []
     frames = _frames(source, name, len(rows), remarks)
     positions = row_and_column(file, rows, cols, frames.shape[0])
-    exported = file.has("bad_pixels")
+    # Whether it is an export decides what coordinates are.
+    exported = file.named("ptychodus's bad pixels", "bad_pixels") is not None
     if exported:
         remarks.append("has bad_pixels, as ptychodus's export: coordinates are of pixels' centres")
-    held = _number(source, "counts_held", (0.0, 1.0), "of 1")
-    background = None
-    if file.has("background"):
-        background = usable("background", lambda: mean_frame(file, "background"), remarks)
+    held = _number(file, remarks, "counts_held", (0.0, 1.0), "of 1")
     reference = reference_object(file, remarks, "objectGuess")
     return Measured(
         path=source.path,
@@ -65,14 +64,16 @@ def read(source: Source) -> Measured:
         kind="amplitude",
         counts_if_whole=exported,
         positions=positions + (0.5 if exported else 0.0),
-        pixel_size=_number(source, "pixel_size_m", units.OBJECT_PIXEL, "m"),
-        energy=_number(source, "photon_energy_ev", units.PHOTON_ENERGY, "eV", units.ELECTRONVOLT),
-        distance=_number(source, "detector_distance_m", units.DISTANCE, "m"),
+        pixel_size=_number(file, remarks, "pixel_size_m", units.OBJECT_PIXEL, "m"),
+        energy=_number(
+            file, remarks, "photon_energy_ev", units.PHOTON_ENERGY, "eV", units.ELECTRONVOLT
+        ),
+        distance=_number(file, remarks, "detector_distance_m", units.DISTANCE, "m"),
         counts_held=1.0 if held is None else held,
-        flags=pixel_flags(file, "bad_pixels")
+        flags=pixel_flags(file, remarks, "bad_pixels")
         if exported
-        else pixel_flags(file, "mask", np.logical_not),
-        background=background,
+        else pixel_flags(file, remarks, "mask", np.logical_not),
+        background=background_of(file, remarks, "background"),
         probe=probe_modes(file, remarks, "probeGuess"),
         reference=reference,
         remarks=tuple(remarks),
@@ -92,20 +93,25 @@ def numbers(
 
 
 def _number(
-    source: Source, name: str, bounds: tuple[float, float], unit: str, si: float = 1.0
+    file: Contents,
+    remarks: list[str],
+    name: str,
+    bounds: tuple[float, float],
+    unit: str,
+    si: float = 1.0,
 ) -> float | None:
-    """A number in SI units, of which `unit` has `si`."""
-    if not source.file.has(name):
+    """A number in SI units, of which `unit` has `si`, if the file has it."""
+    if optional(file, name, remarks, name) is None:
         return None
-    low, high = bounds
-    value = source.file.number(name)
-    return si * units.plausible(source.file, name, value, (low / si, high / si), unit)
+    return units.given(file, name, name, bounds, unit, si)
 
 
 def _frames(source: Source, name: str, positions: int, remarks: list[str]) -> Frames:
     """The frames, whichever axis counts them."""
     shape = source.file.shape(name)
     first, last = (len(shape) >= 3 and shape[axis] == positions for axis in (0, -1))
+    if first and last:
+        remarks.append(f"'{name}' is {shape}: read as (frames, rows, columns)")
     if not first and last:
         remarks.append(f"'{name}' is {shape}: read as (rows, columns, frames)")
         return source.file.frames(name, last=True)

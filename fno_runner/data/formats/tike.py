@@ -36,6 +36,7 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name="data",
         kind="intensity",
+        in_the_corner=True,
         positions=corners + frames.shape[-1] // 2,
         probe=probe_modes(file, remarks, "probe"),
         reference=reference,
