@@ -74,6 +74,18 @@ def test_a_frame_waits_for_its_position(
         np.testing.assert_array_equal(placed, [[6, 5], [7, 4], [8, 0.5]])
 
 
+def test_a_position_that_is_no_number_yet_is_waited_for(tmp_path: Path) -> None:
+    """A program may write NaN amid the list first; of a whole file such a frame is left out."""
+    source = GrowingFile(tmp_path / "scan.h5", Hints())
+    with preallocated(tmp_path / "scan.h5", None) as file:
+        write(file, "diff3d", 0, marked(*range(1, 9)))
+        write(file, "ycoords", 0, np.arange(1.0, 9.0))
+        write(file, "xcoords", 0, np.array([1.0, 2.0, np.nan, 4.0, 5.0, 6.0, 7.0, 8.0]))
+        assert drained(source, 3) == []
+        write(file, "xcoords", 2, np.array([3.0]))
+        assert drained(source, 3) == list(range(1, 9))
+
+
 def test_a_scan_that_ends_at_the_origin_is_whole_when_its_file_is_closed(tmp_path: Path) -> None:
     source = GrowingFile(tmp_path / "scan.h5", Hints())
     with preallocated(tmp_path / "scan.h5", None) as file:

@@ -200,6 +200,9 @@ class GrowingFile(Arrivals):
             raise UserError(f"{self.path}: its arrays do not get to one length")
         if len(measured.positions) and not (np.ptp(measured.positions, axis=0) > 0).any():
             raise UserError(f"{self.path}: all positions are the same: none may be written yet")
+        if not np.isfinite(measured.positions).all():
+            # Of a whole file such frames are left out; here a number may come yet.
+            raise UserError(f"{self.path}: positions that are no numbers: not all are written yet")
         order = measured.of_frame
         if order is not None and not np.array_equal(order, np.arange(len(order))):
             raise UserError(f"{self.path}: frames and positions are in different orders")
