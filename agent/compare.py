@@ -87,8 +87,6 @@ def _quality(name: str | None, tables: Sequence[pd.DataFrame]) -> Quantity:
     if name is not None:
         if name not in QUANTITIES or QUANTITIES[name].better is None:
             raise UserError(f"--metric {name}: known are {', '.join(sorted(QUANTITIES))}")
-        if QUANTITIES[name].unit == "s":
-            raise UserError(f"--metric {name}: times are compared in any case, on shared devices")
         wanted = [QUANTITIES[name]]
     for quality in wanted:
         if all(np.isfinite(numbers(runs, quality.column)).any() for runs in tables):

@@ -143,8 +143,10 @@ def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
         key = word.removeprefix("--").replace("-", "_")
         raise UserError(f"unknown option '{word}'{suggestion(key, RunConfig.model_fields)}")
     config = load_config({key: _convert(key, text) for key, text in vars(values).items()})
-    if ignored := config.without_effect:
-        log.warning("%s: no effect on data that are not simulated so", ", ".join(ignored))
+    fields = RunConfig.model_fields
+    idle = [k for k in config.without_effect if getattr(config, k) != fields[k].default]
+    if idle:
+        log.warning("%s: no effect on data that are not simulated so", ", ".join(idle))
     return config
 
 

@@ -252,15 +252,11 @@ class RunConfig(BaseModel):
             )
 
     @property
-    def without_effect(self) -> list[str]:
-        """Keys that are not at their default, and of which these data know nothing."""
-        ignored: tuple[str, ...] = ()
+    def without_effect(self) -> tuple[str, ...]:
+        """Keys that change nothing about these data, whatever they are."""
         if not self.is_simulated:
-            ignored = ("nimgs_train", "nimgs_test", "nphotons", *PROBE)
-        elif self.probe_file is not None:
-            ignored = PROBE
-        fields = type(self).model_fields
-        return [key for key in ignored if getattr(self, key) != fields[key].default]
+            return ("nimgs_train", "nimgs_test", "nphotons", *PROBE)
+        return PROBE if self.probe_file is not None else ()
 
     @property
     def is_simulated(self) -> bool:

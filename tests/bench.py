@@ -50,8 +50,9 @@ if what == "random":
 if what == "slow":
     time.sleep(random.random() * 1.5)
 times = pathlib.Path(starts).read_text().count(record["run_id"])
-if what == "data gone":
-    pathlib.Path(record["config"]["train_npz"]).unlink(missing_ok=True)
+data = pathlib.Path(record["config"]["train_npz"] or "")
+if what == "data gone" and data.name == "lost.npz":
+    data.unlink(missing_ok=True)
     sys.exit(2)
 if what in ("1", "2", "3") or (what == "busy once" and times % 2):
     print("error: no such device", file=sys.stderr)

@@ -25,16 +25,30 @@ def test_points_that_cannot_be_run_fail_and_the_grid_comes_to_its_end(bench: Ben
     assert bench.run("--retry-failed") == 0
 
 
+def test_points_of_other_data_go_on_where_those_of_one_file_vanish(
+    bench: Bench, tiny_npz: tuple[Path, Path]
+) -> None:
+    lost = bench.folder / "lost.npz"
+    of_both = f"  train_npz: {{values: [{lost}, {tiny_npz[0]}]}}\n"
+    shutil.copy(tiny_npz[1], lost)
+    bench.write(SWEEP + of_both + f"  test_npz: {{value: {tiny_npz[1]}}}\n")
+    gone = dict.fromkeys(("w8", "w16", "w24", "w32"), "data gone")
+    assert bench.run(**gone) == 3
+    assert bench.statuses() == dict.fromkeys((8, 16, 24, 32), "finished")
+    assert {record.config["train_npz"] for record in bench.records().values()} == {str(tiny_npz[0])}
+
+
 def test_data_that_vanish_in_mid_sweep_cost_no_point(
     bench: Bench, tiny_npz: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = bench.folder / "train.npz"
+    train = bench.folder / "lost.npz"
     shutil.copy(tiny_npz[0], train)
     bench.write(SWEEP + f"  train_npz: {{value: {train}}}\n  test_npz: {{value: {tiny_npz[1]}}}\n")
     gone = dict.fromkeys(("w16", "w24", "w32"), "data gone")
     assert bench.run(**gone) == 3
     assert bench.statuses() == {8: "finished"}
-    assert "worker0 stops after 3 such runs in a row" in capsys.readouterr().out
+    assert len(bench.starts()) == 2  # one point finds it out for all
+    assert "a point has lost its data" in capsys.readouterr().err
     shutil.copy(tiny_npz[0], train)
     assert bench.run() == 0
     assert bench.statuses() == dict.fromkeys((8, 16, 24, 32), "finished")

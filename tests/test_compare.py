@@ -16,6 +16,7 @@ from agent.study.records import table
 from fno_runner.config import RunConfig
 from fno_runner.identity import run_id
 from fno_runner.result import ErrorInfo, RunResult
+from fno_runner.score.quantities import QUANTITIES
 from tests.studies import HOSTILE, result, save
 from tests.test_export import rows
 
@@ -122,7 +123,8 @@ def test_runs_of_one_seed_are_paired_on_the_same_data() -> None:
                 made.append(record)
         return made
 
-    comparison = compare(table(on_both()), table(on_both(precision="bf16")), PHASE_SSIM)
+    died = RunResult(run_id="f" * 12, status="failed", config=RunConfig(width=32).model_dump())
+    comparison = compare(table([*on_both(), died]), table(on_both(precision="bf16")), PHASE_SSIM)
     (row,) = comparison.configurations
     assert row.quality.pairs == 4 and row.runs == (4, 4)
     assert (row.quality.change, row.quality.low, row.quality.high) == (0, 0, 0)
@@ -144,6 +146,8 @@ def test_times_are_of_pairs_on_one_device() -> None:
     (row,) = compare(studies[0], studies[1], PHASE_SSIM).configurations
     ratio = row.times["inference_time_s"]
     assert ratio.pairs == 1 and ratio.change == pytest.approx(1.0)
+    by_time = compare(studies[0], studies[1], QUANTITIES["inference_time_s"])
+    assert (by_time.configurations[0].quality.pairs, by_time.overall.change) == (1, 0)
 
 
 def test_times_of_other_devices_are_not_compared() -> None:
@@ -179,7 +183,6 @@ def test_the_command_writes_a_table_and_a_page_that_fetches_nothing(
         (["{a}", "{other}"], "no configuration in common: A has width 32, 64. B has width 16, 48"),
         (["{a}", "{nothing}"], "not a study"),
         (["{a}", "{a}", "--metric", "ssim"], "--metric ssim: known are"),
-        (["{a}", "{a}", "--metric", "latency_s"], "--metric latency_s: times are compared"),
         (["{a}", "{a}", "--metric", "r_held_out"], "no r_held_out that both studies have"),
     ],
 )

@@ -28,8 +28,10 @@ def test_what_failed_is_not_said_to_have_collapsed() -> None:
     runs = seeds(1, 10, 0.6, 0.6)
     runs[0].status = "collapsed"
     failed = run(2, 20, None, status="failed", metrics={})
-    assert only(runs).why_not.startswith("all 1 configurations to choose from collapsed")
-    assert only([*runs, failed]).why_not.startswith("the only 1 configurations to choose from")
+    lost = seeds(3, 30, 0.7, 0.7)
+    lost[1].status = "diverged"
+    assert only([*runs, failed]).why_not.startswith("the only configuration to choose from")
+    assert only([*runs, *lost, failed]).why_not.startswith("all 2 configurations to choose from")
 
 
 def test_where_nothing_finished_nothing_is_said_of_validation() -> None:

@@ -113,7 +113,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     pairs = [(of_a[configuration], of_b[configuration]) for configuration in common]
     names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
     by = _paired_by(a, b, differ)
-    changes = _adjusted([_difference(_paired(*pair, quality.column, by)) for pair in pairs])
+    paired = _paired_times if quality.unit == "s" else _paired
+    changes = _adjusted([_difference(paired(*pair, quality.column, by)) for pair in pairs])
     rows = []
     collapsed_only = [0, 0]
     for name, pair, change in zip(names, pairs, changes, strict=True):
@@ -202,7 +203,9 @@ def _paired_by(
     a: pd.DataFrame, b: pd.DataFrame, differ: Mapping[str, tuple[list[str], list[str]]]
 ) -> list[str]:
     """The columns in which two runs of a configuration must agree to be a pair."""
-    told = all("dataset" in table and table["dataset"].notna().all() for table in (a, b))
+    # What died before its end may not say what it was to be trained on.
+    trained = [table[table["status"].isin(("finished", *LOST))] for table in (a, b)]
+    told = all("dataset" in runs and runs["dataset"].notna().all() for runs in trained)
     return ["seed", "dataset"] if told and "dataset" not in differ else ["seed"]
 
 

@@ -258,10 +258,10 @@ def _candidates(
         finished = int(kept.sum())
         leave_out(failed, "collapsed or diverged in a seed")
         if finished and not kept.any():
-            every = "all" if finished == len(names) else "the only"
+            every = f"all {finished} configurations" if finished > 1 else "the only configuration"
             return (
-                f"{every} {finished} configurations to choose from collapsed or diverged in a "
-                "seed; --allow-collapse chooses among them"
+                f"{every} to choose from collapsed or diverged in a seed; --allow-collapse lets "
+                "the choice have it"
             )
     before = kept.copy()
     for limit in options.limits:

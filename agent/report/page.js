@@ -197,7 +197,8 @@ function parallel() {
     const values = lines.map(row => rows[key][row]);
     const label = plain(named(key)), {is_key, digits} = columns[key];
     if (values.some(value => typeof value !== "number") || (is_key || digits === 0) && new Set(values).size <= 8) {
-      const levels = [...new Set(values)].sort((a, b) => a < b ? -1 : a > b ? 1 : 0);
+      const levels = [...new Set(values)].sort(
+        (a, b) => a === null ? -1 : b === null ? 1 : a < b ? -1 : a > b ? 1 : 0);
       return {label, values: values.map(value => levels.indexOf(value)), tickvals: levels.map((_, i) => i),
               ticktext: levels.map(level => plain(is_key ? level ?? "None" : shown(key, level))), range: [-0.1, levels.length - 0.9]};
     }

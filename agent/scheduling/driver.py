@@ -79,6 +79,8 @@ class Driver:
         self._broke: Counter[str] = Counter()
         self._proven: set[str] = set()
         self._owed: set[str] = set()
+        self._dataless: set[str] = set()
+        """Points whose data were lost while this driver worked."""
         self.ended: dict[str, str] = {}
         """run_id -> status, of the points that this driver ran."""
         self.is_exhausted = False
@@ -166,10 +168,10 @@ class Driver:
             return None
         if self._grid is None:
             return self._draw()
-        ticket = self._queue.take(self._grid)
+        ticket = self._take()
         if ticket is None:
             self._look()
-            ticket = self._queue.take(self._grid)
+            ticket = self._take()
         if ticket is None and self._more is not None:
             ticket = self._take_more(self._more)
         if ticket is None:
@@ -187,9 +189,18 @@ class Driver:
         self._grid |= wanted
         self._display.grow(len(new))
         self._look()
-        return self._queue.take(self._grid)
+        return self._take()
+
+    def _take(self) -> Ticket | None:
+        assert self._grid is not None
+        if self._dataless:  # what is as those is not started to find that out
+            self._dataless |= {
+                i for i, point in self._wanted(False).items() if has_lost_its_data(i, point)
+            }
+        return self._queue.take({i: p for i, p in self._grid.items() if i not in self._dataless})
 
     def _draw(self) -> Ticket | None:
+        self._look()  # a driver that died since may have held one
         done = statuses(self._folder, self._queue)
         ticket = self._queue.draw(self._sweep.parameters, name_of, done)
         if ticket is None:
@@ -210,7 +221,8 @@ class Driver:
         return {
             i: point
             for i, point in self._grid.items()
-            if i not in known or (known[i] not in SETTLED and (retry_failed or i in self._owed))
+            if i not in self._dataless
+            and (i not in known or (known[i] not in SETTLED and (retry_failed or i in self._owed)))
         }
 
     def _start(self, ticket: Ticket) -> None:
@@ -257,10 +269,10 @@ class Driver:
                 self._forget(process)
             elif record is not None:
                 self._settle(process, record)
-            elif status == NO_MACHINE or (
-                status == UNUSABLE and has_lost_its_data(name, process.point)
-            ):
+            elif status == NO_MACHINE:
                 self._blame(process)
+            elif status == UNUSABLE and has_lost_its_data(name, process.point):
+                self._leave(process)
             elif status - 128 in SIGNALS and self._stopped[name] + 1 < MAX_STOPS:
                 # It was stopped, by somebody else than this driver.
                 self._stopped[name] += 1
@@ -313,6 +325,14 @@ class Driver:
             self._free.remove(slot)
             self._broken = reason
             self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
+
+    def _leave(self, process: Child) -> None:
+        """The point's data are gone, which is no fault of its slot: it stays to be done."""
+        reason = process.last_line().removeprefix("error: ")
+        self._dataless.add(process.run_id)
+        self._give_back(process)
+        self._broken = f"a point has lost its data: {reason}"
+        self._display.note(f"{process.run_id}: {reason}; the point goes back")
 
     def _forget(self, process: Child) -> None:
         """Another driver has the point: this one's attempt at it leaves nothing but its slot."""

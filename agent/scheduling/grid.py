@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.scheduling.queue import Queue
 from agent.study.records import read_records
-from agent.study.sweepfile import Point, Sweep, points
+from agent.study.sweepfile import Point, Sweep, Value, points
 from fno_runner.config import load_config
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -33,14 +33,18 @@ def named_grid(sweep: Sweep) -> dict[str, Point]:
     """run_id -> point of a grid, in its order.
 
     Raises:
-        UserError: a data file that a point names cannot be read, two points are the same run, or a
-            swept key changes nothing about a point's data.
+        UserError: a data file that a point names cannot be read, or two points are the same run or
+            differ only in keys that change nothing about their data.
     """
     named: dict[str, Point] = {}
+    decisive: dict[tuple[Value, ...], Point] = {}
     for point in points(sweep):
-        if idle := [key for key in load_config(point).without_effect if key in sweep.swept]:
-            raise UserError(f"{', '.join(idle)}: swept, but no effect on data that are not "
-                            "simulated so: its points would be equal trainings")  # fmt: skip
+        idle = load_config(point).without_effect
+        counts = tuple(None if key in idle else point[key] for key in sweep.swept)
+        if (twin := decisive.setdefault(counts, point)) is not point:
+            keys = ", ".join(key for key in idle if point.get(key) != twin.get(key))
+            raise UserError(f"{keys}: swept, but no effect on data that are not simulated so: its "
+                            "points would be equal trainings")  # fmt: skip
         identifier = name_of(point)
         if identifier in named:
             twin = named[identifier]
