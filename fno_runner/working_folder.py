@@ -16,7 +16,7 @@ import psutil
 from fno_runner.errors import MachineError
 from fno_runner.files import TAKEN, make_folder, number_aside, write_text_atomically
 from fno_runner.process import ProcessIdentity
-from fno_runner.result import run_folder
+from fno_runner.result import RECORD, run_folder
 
 log = logging.getLogger("fno_runner")
 
@@ -92,6 +92,8 @@ def _remove_remains(folder: Path) -> None:
     """Remove what killed processes of this host left of the same run."""
     identifier = folder.name.split(".")[0]
     for remains in folder.parent.glob(f"{identifier}.*.partial"):
+        if (remains / RECORD).exists() and not (remains / OWNER).exists():
+            continue  # a whole result, that the disk refused to rename
         if remains != folder and _is_abandoned(remains):
             shutil.rmtree(remains, ignore_errors=True)
 

@@ -122,7 +122,15 @@ def test_where_no_light_comes_no_pixel_is_dead(photons: float, frames: int, stop
         counts = rng.poisson(photons * expected / expected.sum(), (frames, N, N)).astype(float)
         for photon in (1e-3, 1.0, 40.0):
             statistics = survey(in_memory(counts * photon))
-            assert not dead(statistics, np.ones((N, N), bool)).any()
+            assert not dead(statistics, np.ones((N, N), bool), in_the_corner=False).any()
+
+
+def test_the_dark_corners_of_a_frame_about_a_bright_disc_are_not_dead() -> None:
+    """The disc touches all edges, and its rim is bright: what is beyond the edges nobody knows."""
+    y, x = np.indices((N, N)) - N // 2
+    counts = np.where(np.hypot(y, x) < 0.53 * N, 40.0, 0.0)
+    statistics = survey(in_memory(np.broadcast_to(counts, (30, N, N)).copy()))
+    assert not dead(statistics, np.ones((N, N), bool), in_the_corner=False).any()
 
 
 def in_memory(counts: np.ndarray) -> Measured:
@@ -239,6 +247,34 @@ def test_frames_of_an_aborted_scan_are_left_out(
         np.testing.assert_allclose(
             mean.sum(), scan.counts[:first].sum(axis=(1, 2)).mean(), rtol=0.01
         )
+
+
+def test_one_frame_without_the_mask_of_the_others_is_one_frame(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    """The others lack two thirds of their pixels, and are no frames of an aborted scan."""
+    marks = np.zeros(scan.counts.shape, np.uint8)
+    marks[1:, :8] = marks[1:, -8:] = marks[1:, :, :8] = marks[1:, :, -8:] = 1
+    marks[1:, 8:20] = 1
+    loaded = read(tmp_path / "s", scan, **{f"{DETECTOR}mask": marks})
+    assert len(loaded) == 60 and loaded.mask is not None and not loaded.mask[:20].any()
+
+
+def test_the_monitor_of_an_aborted_scan_is_that_of_its_frames(
+    scan: Simulated, tmp_path: Path
+) -> None:
+    """Behind its end the monitor is 0, in more than half of what was to come."""
+    place = "sample_1__geometry_1__translation"
+    moved = cxi.cxi(scan)[place.replace("__", "/")].copy()
+    moved[25:, 0] = np.nan
+    monitor = np.random.default_rng(0).uniform(0.5, 1.5, 60)
+    monitor /= np.median(monitor[:25])
+    counts = scan.counts * monitor[:, None, None]
+    monitor[25:] = 0
+    said = {f"{DETECTOR}data": counts, "instrument_1__monitor_1__data": monitor, place: moved}
+    loaded = read(tmp_path / "s", scan, **said)
+    assert len(loaded) == 25
+    np.testing.assert_allclose(np.square(loaded.amplitude), scan.counts[:25], rtol=1e-3, atol=0.1)
 
 
 def test_without_positions_for_enough_frames_a_scan_is_refused(

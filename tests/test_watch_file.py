@@ -74,6 +74,29 @@ def test_a_frame_waits_for_its_position(
         np.testing.assert_array_equal(placed, [[6, 5], [7, 4], [8, 0.5]])
 
 
+def test_a_row_at_the_origin_of_lists_that_get_longer_is_no_gap(tmp_path: Path) -> None:
+    """Each frame's position is appended with it, and the slow axis stays at 0 for 20 frames."""
+    source = GrowingFile(tmp_path / "scan.h5", Hints())
+    y, x = np.repeat(np.arange(-1.0, 2.0), 20), np.tile(np.arange(1.0, 21.0), 3)
+    with h5py.File(tmp_path / "scan.h5", "w", libver="latest", locking=False) as file:
+        side = marked(1).shape[-1]
+        file.create_dataset(
+            "diff3d", (0, side, side), "f4", chunks=(1, side, side), maxshape=(None, side, side)
+        )
+        for name in ("xcoords", "ycoords"):
+            file.create_dataset(name, (0,), "f8", chunks=(8,), maxshape=(None,))
+        file.swmr_mode = True
+        came: list[int] = []
+        for number in range(36):
+            for name, value in (("diff3d", marked(number + 1)), ("xcoords", x), ("ycoords", y)):
+                file[name].resize(number + 1, 0)
+                file[name][number] = value[0] if name == "diff3d" else value[number]
+                file[name].flush()
+            if number % 6 == 5:
+                came += drained(source, 3)
+        assert came == list(range(1, 37))
+
+
 def test_a_position_that_is_no_number_yet_is_waited_for(tmp_path: Path) -> None:
     """A program may write NaN amid the list first; of a whole file such a frame is left out."""
     source = GrowingFile(tmp_path / "scan.h5", Hints())

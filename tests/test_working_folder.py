@@ -90,6 +90,11 @@ def test_a_result_that_cannot_be_published_stays(
         publish_one(tmp_path, "a")
     (left,) = (tmp_path / "runs").iterdir()
     assert (left / "result.json").read_text() == "a"
+    monkeypatch.undo()
+    gone = f"{RUN}.{socket.gethostname()}-{2**22 + 1}-1.partial"  # no such process
+    of_before = left.rename(left.with_name(gone))
+    publish_one(tmp_path, "b")
+    assert (of_before / "result.json").read_text() == "a"
 
 
 def test_remains_are_judged_by_the_process_and_not_by_its_pid(tmp_path: Path) -> None:

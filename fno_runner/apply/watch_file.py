@@ -42,7 +42,8 @@ class GrowingFile(Arrivals):
 
     Usable are as many frames as the shortest of the arrays has that the format's reader asks for.
     Positions may be there from the start: their number is then that of the frames to come. Lists
-    that have their length before their content are as long as what is written in them.
+    that have their length before their content are as long as what is written in them; those that
+    get longer meanwhile have it with their content.
     """
 
     def __init__(self, path: Path, hints: Hints) -> None:
@@ -53,6 +54,7 @@ class GrowingFile(Arrivals):
         self._changed = 0.0
         self._exhausted: tuple[int, ...] | None = None
         self._was_swmr = False
+        self._lengths: dict[str, int] = {}
 
     @property
     def complete(self) -> bool:
@@ -150,7 +152,7 @@ class GrowingFile(Arrivals):
             try:
                 if not is_hdf5(self.path):
                     raise UserError(f"{self.path}: not an HDF5 file (yet)")
-                source = _LiveSource(self.path, self.hints, swmr)
+                source = _LiveSource(self.path, self.hints, swmr, self._lengths)
             except UserError as error:
                 self.waits_for = str(error)
                 yield None
@@ -272,8 +274,10 @@ class _LiveHdf5(Hdf5File):
     declared: how many entries there will be, as a list of its full length says from the start.
     """
 
-    def __init__(self, path: Path, *, swmr: bool = False) -> None:
+    def __init__(self, path: Path, *, swmr: bool, lengths: dict[str, int]) -> None:
+        """`lengths`: of lists when they were first seen; what is seen first is entered."""
         super().__init__(path, swmr=swmr)
+        self._lengths = lengths
         self._in_writing = swmr
         self.cut: int | None = None
         self.asked: dict[str, int] = {}
@@ -304,6 +308,8 @@ class _LiveHdf5(Hdf5File):
         """
         dataset = self._find(name)
         if not self._in_writing or not _is_list(dataset) or values.dtype.kind not in "fiu":
+            return
+        if len(values) > self._lengths.setdefault(name, len(values)):
             return
         something = (values != dataset.fillvalue) & (values == values)
         rows = np.flatnonzero(something.reshape(len(values), -1).any(axis=1))
@@ -357,14 +363,14 @@ class _LiveSource(Source):
 
     live: _LiveHdf5
 
-    def __init__(self, path: Path, hints: Hints, swmr: bool) -> None:
-        self._swmr = swmr
+    def __init__(self, path: Path, hints: Hints, swmr: bool, lengths: dict[str, int]) -> None:
+        self._swmr, self._lengths = swmr, lengths
         super().__init__(path, hints)
 
     def _opened(self, path: Path) -> Contents:
         if path != self.path:
             return super()._opened(path)
-        self.live = _LiveHdf5(path, swmr=self._swmr)
+        self.live = _LiveHdf5(path, swmr=self._swmr, lengths=self._lengths)
         self._open.callback(self.live.close)
         self._files[path] = self.live
         return self.live

@@ -83,9 +83,13 @@ class Contents(ABC):
         for name in names:
             if self.has(name):
                 return name
-            if self.why_not(name) is not None:
+            if self.why_not(name) is not None and not self.is_null(name):
                 raise self.missing(what, name)
         return None
+
+    def is_null(self, name: str) -> bool:
+        """Whether there is an array of this name that has no value at all."""
+        return False
 
     def needed(self, what: str, *names: str) -> str:
         """The first of these names, of arrays that tell `what`, that the file has.

@@ -206,6 +206,11 @@ class Hdf5File(Contents):
             return value.decode("latin-1")
 
     @believed
+    def is_null(self, name: str) -> bool:
+        dataset = self._find(name)
+        return dataset is not None and dataset.shape is None
+
+    @believed
     def is_same(self, name: str, other: str) -> bool:
         """Whether two names lead to one dataset, over whatever links."""
         dataset = self._find(name)

@@ -89,7 +89,8 @@ def kept_frames(
     scale, usual = None, 0.0
     if measured.monitor is not None:
         monitor = usable_monitor(measured.monitor)
-        usual = float(np.median(monitor[placed]))
+        known = placed & ~unplaced
+        usual = float(np.median(monitor[known])) if known.any() else 0.0
         if usual > 0:
             leave_out(monitor < LOST_BEAM * usual, "the monitor saw no beam")
             scale = _by_monitor(monitor / usual, counts, position >= 0, remarks)

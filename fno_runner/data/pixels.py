@@ -26,6 +26,8 @@ BRIGHT_SHARE = 1e-3
 DEAD = 200.0
 """A pixel without a count amid pixels with so many photons is dead: where a tenth of them is
 expected, none comes with a chance of e⁻²⁰."""
+BLANK = 0.05
+"""A frame with fewer values, of what others have, is no frame of a mask of its own."""
 GAP_SHARE = 0.03
 """Rows beside a gap hold at least this share of the counts of the brightest row."""
 
@@ -56,8 +58,8 @@ class Statistics:
 
     @property
     def blank(self) -> Bool[np.ndarray, " f"]:
-        """Frames that lack most of the values that others have: nothing was measured."""
-        return self.values < self.values.max() / 2
+        """Frames that lack nearly all values that others have: nothing was measured."""
+        return self.values < BLANK * self.values.max()
 
     @property
     def mean(self) -> Float64[np.ndarray, "h w"]:
@@ -198,13 +200,14 @@ def gaps(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
     return gap & good
 
 
-def dead(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
+def dead(statistics: Statistics, good: np.ndarray, in_the_corner: bool) -> Bool[np.ndarray, "h w"]:
     """Areas without a single count that are lit from all sides: dead, or behind a beam stop.
 
-    Up, down, left and right of each pixel, and around the frame's edge as zero frequency may be in
-    its corner, the next pixel with a count has many photons, and none beside the area has few.
-    Where light does not come, some are dim, as it ends by degrees. Should it end sharply, so that
-    the pixels beside what is dark without a doubt are bright, too, nothing is called dead.
+    Up, down, left and right of each pixel the next pixel with a count has many photons, and none
+    beside the area has few. With zero frequency in the corner, the next pixel beyond the frame's
+    edge is at the other one; else nothing is known of what is beyond. Where light does not come,
+    some are dim, as it ends by degrees. Should it end sharply, so that the pixels beside what is
+    dark without a doubt are bright, too, nothing is called dead.
     """
     total = np.where(good, statistics.total, 0)
     lit = total > 0
@@ -215,8 +218,10 @@ def dead(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
     photon = np.quantile(statistics.squares[lit] / total[lit], 0.01)
     dimmest = np.full(good.shape, np.inf)
     for axis in (0, 1):
-        np.minimum(dimmest, _next_lit(total, axis), out=dimmest)
-        np.minimum(dimmest, np.flip(_next_lit(np.flip(total, axis), axis), axis), out=dimmest)
+        for turned in (False, True):
+            seen = np.flip(total, axis) if turned else total
+            seen = _next_lit(seen, axis, in_the_corner)
+            np.minimum(dimmest, np.flip(seen, axis) if turned else seen, out=dimmest)
     doubtful = (dimmest <= DEAD * photon) | _beside(lit & (total <= DEAD * photon))
     if (lit | doubtful).all():
         return none
@@ -236,13 +241,18 @@ def _beside(which: np.ndarray) -> np.ndarray:
     return rows | np.roll(rows, 1, 1) | np.roll(rows, -1, 1)
 
 
-def _next_lit(total: np.ndarray, axis: int) -> np.ndarray:
-    """What the nearest pixel with counts before each has, around the edge; 0 where none has any."""
+def _next_lit(total: np.ndarray, axis: int, around: bool) -> np.ndarray:
+    """What the nearest pixel with counts before each has; 0 where none has any.
+
+    Args:
+        around: whether the last one is before the first one.
+    """
     numbers = np.arange(total.shape[axis], dtype=np.int32)
     numbers = numbers.reshape((-1, 1) if axis == 0 else (1, -1))
     before = np.maximum.accumulate(np.where(total > 0, numbers, np.int32(-1)), axis=axis)
     last = before.take([-1], axis=axis)
-    return np.take_along_axis(total, np.where(before < 0, last, before), axis=axis)
+    found = np.take_along_axis(total, np.where(before < 0, last, before), axis=axis)
+    return found if around else np.where(before < 0, 0.0, found)
 
 
 def hot(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:

@@ -296,7 +296,8 @@ def _good_pixels(
             f"masked: a gap of the detector"
         )
     good &= ~gap
-    dead = pixels.dead(statistics, good)
+    seen = np.where(good, statistics.mean, 0)
+    dead = pixels.dead(statistics, good, zero_is_in_the_corner(seen, measured.in_the_corner, []))
     if dead.any():
         remarks.append(
             f"{int(dead.sum())} pixels without a count amid bright ones, at {_places(dead)}, are "

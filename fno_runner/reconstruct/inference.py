@@ -54,10 +54,9 @@ def predict(
     """
 
     def one_pass(slice_size: int) -> Complex64[np.ndarray, "b n n"]:
-        size = min(slice_size, len(patterns))
-        return make_predictor(model, patterns.probe, scale, device, size)(patterns)
+        return make_predictor(model, patterns.probe, scale, device, slice_size)(patterns)
 
-    patches, _ = halve_until_it_fits(one_pass, infer_batch_size)
+    patches, _ = halve_until_it_fits(one_pass, min(infer_batch_size, len(patterns)))
     return patches
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -74,8 +75,10 @@ def read(source: Source) -> Measured:
             remarks.append(f"'{detector.group}/{flat}' is there and is not used")
     source_group = detector.group.rsplit("/", 1)[0] + "/source_1"
     probes = (f"{source_group}/probe", f"{source_group}/illumination", f"{detector.group}/probe")
-    # A text is the name of the radiation.
-    probe = probe_modes(file, remarks, *(name for name in probes if not file.has_text(name)))
+    # A text is the name of the radiation. What is behind the first one is not looked at: what it
+    # links to would be of the file's fingerprint.
+    named = (n for n in probes if file.has(n) or (not file.has_text(n) and file.why_not(n)))
+    probe = probe_modes(file, remarks, *islice(named, 1))
     return Measured(
         path=source.path,
         format="CXI",

@@ -35,14 +35,17 @@ def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> 
         UserError: it says too little of it, or what cannot be.
     """
     first = _group(file, _group(file, entry, INSTRUMENTS), DETECTORS)
-    # The first one before others: what they link to would be opened, and be of the fingerprint.
-    several = (
+    others = [
         detector
         for instrument in INSTRUMENTS
         for detector in file.within(f"{entry}/{instrument}")
-        if detector.startswith(f"{entry}/{instrument}/detector")
+        if detector.startswith(f"{entry}/{instrument}/detector") and detector != first
+    ]
+    # What they link to is opened, and then of the fingerprint: only if there is a choice, and the
+    # first one before others.
+    described = (
+        group for group in (first, *others) if others and file.is_same(f"{group}/data", frames)
     )
-    described = (group for group in (first, *several) if file.is_same(f"{group}/data", frames))
     group = next(described, first)
     basis = _basis(file, group)
     pitch = _pitch(file, group, basis, remarks)
