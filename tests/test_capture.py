@@ -28,6 +28,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return StandIn(monkeypatch)
 
 
+@pytest.fixture
+def saved_at_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
+
+
 def changed(config: RunConfig, **changes: object) -> RunConfig:
     return RunConfig.model_validate({**config.model_dump(), **changes})
 
@@ -98,16 +104,11 @@ def test_a_network_that_diverges_leaves_the_others_alone(
         assert_equal(mixed[k], whole[k])
 
 
+@pytest.mark.usefixtures("saved_at_each_epoch")
 def test_a_captured_training_goes_on_from_its_checkpoints(
-    tiny: Dataset,
-    tiny_config: RunConfig,
-    tmp_path: Path,
-    gpu: StandIn,
-    monkeypatch: pytest.MonkeyPatch,
+    tiny: Dataset, tiny_config: RunConfig, tmp_path: Path, gpu: StandIn
 ) -> None:
     """Also where only some networks' files were written before the process was killed."""
-    monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
     config = changed(tiny_config, replicates=2, epochs=4, train_patterns=48, batch_size=8)
     whole = train(config, tiny, CPU, captured=True)
 
@@ -173,6 +174,7 @@ def test_where_memory_does_not_suffice_fewer_networks_train_at_once(
         assert_equal(ours, theirs)
 
 
+@pytest.mark.usefixtures("saved_at_each_epoch")
 @pytest.mark.parametrize("earlier", [0, 1])
 def test_checkpoints_of_this_process_are_not_an_earlier_one_s(
     earlier: int,
@@ -183,8 +185,6 @@ def test_checkpoints_of_this_process_are_not_an_earlier_one_s(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Memory runs out in the third epoch of two networks, some of which another process trained."""
-    monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
     config = changed(tiny_config, replicates=2, epochs=3, train_patterns=48, batch_size=8)
     whole = train(config, tiny, CPU, captured=True)
     places = Checkpoints(tmp_path, "a")

@@ -27,7 +27,8 @@ DEAD = 200.0
 """A pixel without a count amid pixels with so many photons is dead: where a tenth of them is
 expected, none comes with a chance of e⁻²⁰."""
 BLANK = 0.05
-"""A frame with fewer values, of what others have, is no frame of a mask of its own."""
+"""A frame with fewer than this share of the values that others have was never measured; a mask of
+its own leaves it more."""
 GAP_SHARE = 0.03
 """Rows beside a gap hold at least this share of the counts of the brightest row."""
 
