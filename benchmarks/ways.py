@@ -16,16 +16,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from statistics import median
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.plan import Network, burn_in, network_named, noise
 from benchmarks.training import leaving
 from fno_runner.device import pick_device
-from fno_runner.models.blocks import FourierBlock
+from fno_runner.models import fused
 from fno_runner.train.progress import Epoch
 from fno_runner.train.training import train
 
@@ -49,27 +50,28 @@ def searched() -> Iterator[None]:
 def two_streams() -> Iterator[None]:
     """A block's convolution runs beside its spectral layer, forward and backward.
 
-    Autograd does a node's backward on the stream of its forward. What one stream's memory holds and
-    the other reads is not given away before both are done (`record_stream`).
+    What one stream's memory holds and the other reads is not given away before both are done
+    (`record_stream`).
     """
     beside = torch.cuda.Stream()
 
-    def forward(block: FourierBlock, x: Tensor) -> Tensor:
+    def needed_later(work: Callable[..., Any], *tensors: Tensor) -> Callable[[], Any]:
         here = torch.cuda.current_stream()
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            local = block.local(x)
-        for read in (x, *block.local.parameters()):
+            made = work(*tensors)
+        for read in tensors:
             read.record_stream(beside)
-        columns = block.spectral._to_pixel_columns(x)
-        here.wait_stream(beside)
-        local.record_stream(here)
-        batch, _, height, width = x.shape
-        factor = block.spectral.from_rows.to(local.dtype).expand(batch, -1, -1)
-        rows = local.permute(0, 2, 3, 1).flatten(2).baddbmm_(factor, columns)
-        return x + gelu(rows.view(batch, height, width, -1).permute(0, 3, 1, 2))
 
-    with patch.object(FourierBlock, "forward", forward):
+        def wait() -> Any:
+            here.wait_stream(beside)
+            for tensor in tree_leaves(made):
+                tensor.record_stream(here)
+            return made
+
+        return wait
+
+    with patch.object(fused, "needed_later", needed_later):
         yield
 
 

@@ -16,12 +16,17 @@ MODES_NDIM = 5
 
 
 def far_field(wave: Complex[Tensor, "... n n"]) -> Complex[Tensor, "... n n"]:
-    """FFT of a wave, zero frequency at [n/2, n/2].
+    """FFT of a wave, zero frequency at [n/2, n/2]."""
+    return torch.fft.fft2(centring(wave), norm="ortho")
+
+
+def centring(wave: Complex[Tensor, "... n n"]) -> Complex[Tensor, "... n n"]:
+    """The wave whose plain FFT has its zero frequency at [n/2, n/2].
 
     A checkerboard of signs before the transform shifts its result by n/2 (shift theorem), without
     the copies of an fftshift.
     """
-    return torch.fft.fft2(wave * _checkerboard(wave), norm="ortho")
+    return wave * _checkerboard(wave)
 
 
 def near_field(far: Complex[Tensor, "... n n"]) -> Complex[Tensor, "... n n"]:
@@ -36,9 +41,17 @@ def amplitude_of(
 
     probe: (n, n) or (b, c, n, n); of m incoherent modes (·, ·, m, n, n), · being 1 or b and c.
     """
-    if probe.ndim < MODES_NDIM:
-        return far_field(patch * probe).abs()
-    return torch.linalg.vector_norm(far_field(patch.unsqueeze(2) * probe), dim=2)
+    return amplitude_by(patch, centring(probe))
+
+
+def amplitude_by(
+    patch: Complex[Tensor, "b c n n"], centred: Complex[Tensor, "..."]
+) -> Float[Tensor, "b c n n"]:
+    """As `amplitude_of`, by `centring` of the probe."""
+    if centred.ndim < MODES_NDIM:
+        return torch.fft.fft2(patch * centred, norm="ortho").abs()
+    waves = torch.fft.fft2(patch.unsqueeze(2) * centred, norm="ortho")
+    return torch.linalg.vector_norm(waves, dim=2)
 
 
 def local_probe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Complex64, Float32
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from fno_runner.config import RunConfig
 from fno_runner.models import build_network
 from fno_runner.physics import (
-    amplitude_of,
+    amplitude_by,
+    centring,
     far_field,
     local_probe,
     object_update,
@@ -66,17 +68,19 @@ class Reconstructor(nn.Module):
         positions: Float32[Tensor, "b 1 2 c"],
         probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
-        to_unit: Float32[Tensor, ""] | None = None,
+        beam: Beam | None = None,
     ) -> Float32[Tensor, "b c n n"]:
         """The amplitude that the reconstructed patches would diffract to, in x's units.
 
         x: diffraction amplitude. positions: row and column of the patch centre [px].
         probe: at the sample, or its M incoherent modes (M, N, N).
         input_scale_factor: 1 / the object's amplitude in vacuum.
-        to_unit: `factor_to_unit` of the probe, where it is known already.
+        beam: `Beam.of` the probe, where it is known already.
         """
-        patch, local, scale = self._reconstruct(x, positions, probe, input_scale_factor, to_unit)
-        predicted = amplitude_of(patch, local) / scale
+        beam = beam or Beam.of(probe)
+        shift = self._shift(x, positions)
+        patch, scale = self._reconstruct(x, shift, beam, input_scale_factor)
+        predicted = amplitude_by(patch, beam.centred_at(shift)) / scale
         return predicted if self.mask is None else predicted * self.mask
 
     def forward_predict(
@@ -85,13 +89,14 @@ class Reconstructor(nn.Module):
         positions: Float32[Tensor, "b 1 2 c"],
         probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
-        to_unit: Float32[Tensor, ""] | None = None,
+        beam: Beam | None = None,
     ) -> Complex64[Tensor, "b c n n"]:
         """The complex object patches, so that x ≈ |far field of probe · patch|.
 
         Arguments as in `forward`.
         """
-        patch, _, _ = self._reconstruct(x, positions, probe, input_scale_factor, to_unit)
+        beam = beam or Beam.of(probe)
+        patch, _ = self._reconstruct(x, self._shift(x, positions), beam, input_scale_factor)
         return patch / input_scale_factor
 
     @property
@@ -103,23 +108,19 @@ class Reconstructor(nn.Module):
         """What is no weight, and yet a factor of the network's products, by its name here."""
         return {f"network.{name}": value for name, value in self.network.named_buffers()}
 
+    def _shift(self, x: Tensor, positions: Tensor) -> Tensor | None:
+        """What the probe is moved by for each pattern [px], (B, C, 2); None where by nothing."""
+        return subpixel_remainder(positions, x.shape[-1]) if self.subpixel else None
+
     def _reconstruct(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        probe: Tensor,
-        input_scale_factor: Tensor,
-        to_unit: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised patch (B, C, N, N), normalised probe, and the factor from x to normalised."""
-        if to_unit is None:
-            to_unit = factor_to_unit(probe)
-        scale = input_scale_factor * to_unit  # (B, 1, 1, 1)
+        self, x: Tensor, shift: Tensor | None, beam: Beam, input_scale_factor: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised patch (B, C, N, N), and the factor from x to normalised."""
+        scale = input_scale_factor * beam.to_unit  # (B, 1, 1, 1)
         amplitude = x * scale  # mean square 1 over a dataset
-        shift = subpixel_remainder(positions, x.shape[-1]) if self.subpixel else None
-        local = local_probe(probe * to_unit, shift)
         channels = [self.transform(amplitude)]
         if self.conditioning == "projection":
+            local = local_probe(beam.probe, shift)
             update = object_update(amplitude, local, mask=self.mask)  # (B, C, N, N)
             channels += [update.real, update.imag]
         # Not contiguous(memory_format=…): it leaves a single channel in the other format.
@@ -132,7 +133,36 @@ class Reconstructor(nn.Module):
         # Real and imaginary part lie beside each other in channels-last memory: nothing is copied.
         pairs = out.float().permute(0, 2, 3, 1).unflatten(3, (-1, 2))  # (B, N, N, C, 2)
         patch = torch.view_as_complex(pairs.contiguous()).permute(0, 3, 1, 2)  # (B, C, N, N)
-        return patch, local, scale
+        return patch, scale
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A probe in the model's units, and with it what no batch changes.
+
+    probe: with mean intensity 1, complex64 (N, N) or (M, N, N). centred: `centring` of it.
+    to_unit: what it was multiplied by, float32 ().
+    """
+
+    probe: Tensor
+    centred: Tensor
+    to_unit: Tensor
+
+    @classmethod
+    def of(cls, probe: Complex64[Tensor, "*m n n"]) -> Beam:
+        """`probe`: at the sample, in the data's units, or its M incoherent modes."""
+        to_unit = factor_to_unit(probe)
+        return cls(probe * to_unit, centring(probe * to_unit), to_unit)
+
+    def to(self, device: torch.device) -> Beam:
+        """The same on another device."""
+        return Beam(self.probe.to(device), self.centred.to(device), self.to_unit.to(device))
+
+    def centred_at(self, shift: Float32[Tensor, "b c 2"] | None) -> Tensor:
+        """As `amplitude_by` takes it, moved by each pattern's shift [px], if any."""
+        if shift is None:
+            return local_probe(self.centred)
+        return centring(local_probe(self.probe, shift))
 
 
 def factor_to_unit(probe: Complex64[Tensor, "*m n n"]) -> Float32[Tensor, ""]:

@@ -151,33 +151,52 @@ def test_what_a_gpu_takes_as_a_product_is_the_convolution(layer: FirstConv | Con
     assert torch.autograd.gradcheck(layer.as_product, x)
 
 
-def test_a_spectral_layer_adds_to_what_is_there() -> None:
-    """What a GPU does in place: the same sum, with the same gradients."""
+@pytest.mark.parametrize("modes", [1, 5, 6, 8, 24])
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_a_fused_block_is_the_block(modes: int, memory: torch.memory_format) -> None:
+    """In float64: values, and gradients by the input and by all weights."""
     torch.manual_seed(0)
-    layer = SpectralConv2d(3, 4, 6, 16).double()
-    x, other = (
-        torch.randn(2, channels, 16, 16, dtype=torch.float64)
-        .contiguous(memory_format=torch.channels_last)
-        .requires_grad_()
-        for channels in (3, 4)
-    )
-    expected, y = layer(x) + other, layer.added_in_place(other.clone(), x)
+    block = FourierBlock(3, modes, 8).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64).contiguous(memory_format=memory)
+    x.requires_grad_()
+    expected, y = block(x), block.fused(x)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    given, leaves = torch.randn_like(y), (x, other, *layer.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(y, leaves, given), torch.autograd.grad(expected, leaves, given)
-    )
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    given, leaves = torch.randn_like(y), (x, *block.parameters())
+    for ours, theirs in zip(
+        torch.autograd.grad(y, leaves, given),
+        torch.autograd.grad(expected, leaves, given),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+    assert torch.autograd.gradcheck(block.fused, x, fast_mode=True)
 
 
-def test_a_spectral_layer_adds_in_place_under_autocast_too() -> None:
+def test_a_fused_block_takes_a_gradient_that_is_part_of_another() -> None:
+    """As a skip connection's is, which is cut out of that of two images side by side."""
+    torch.manual_seed(0)
+    block, x = FourierBlock(3, 6, 8).double(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    given = torch.randn(2, 5, 8, 8, dtype=torch.float64)[:, 1:4]
+    leaves = tuple(block.parameters())
+    ours = torch.autograd.grad(block.fused(x), leaves, given)
+    theirs = torch.autograd.grad(block(x), leaves, given)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_a_fused_block_casts_under_autocast() -> None:
     """Float32 weights and bfloat16 products: what a GPU does in a network that is not in a row."""
     torch.manual_seed(0)
     block, x = FourierBlock(4, 6, 16), torch.randn(2, 4, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        expected = block.spectral(x) + block.local(x)
-        y = block.spectral.added_in_place(block.local(x), x)
+        expected, y = block(x), block.fused(x)
     assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y, expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(y.float(), expected.float(), rtol=0.02, atol=0.02)
+    given, leaves = torch.randn_like(y), tuple(block.parameters())
+    ours = torch.autograd.grad(y, leaves, given)
+    theirs = torch.autograd.grad(expected, leaves, given.to(expected.dtype))
+    for gradient, other in zip(ours, theirs, strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient - other).norm() < 0.02 * other.norm()
 
 
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])

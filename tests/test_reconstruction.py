@@ -14,7 +14,7 @@ from fno_runner.data.scan import load_scan
 from fno_runner.physics import far_field
 from fno_runner.reconstruct.inference import predict, predicted_amplitude
 from fno_runner.reconstruct.stitching import stitch, tile
-from fno_runner.reconstructor import Reconstructor
+from fno_runner.reconstructor import Beam, Reconstructor
 from fno_runner.score.floors import floors, iterate
 from fno_runner.score.metrics import r_factor
 
@@ -105,13 +105,13 @@ def test_inference_calls_forward_predict_in_slices(
         positions: torch.Tensor,
         probe: torch.Tensor,
         factor: torch.Tensor,
-        to_unit: torch.Tensor | None = None,
+        beam: Beam | None = None,
     ) -> torch.Tensor:
         b = len(x)
         assert x.shape == (b, 1, N, N) and positions.shape == (b, 1, 2, 1)
         assert probe.shape == (N, N) and factor.shape == (b, 1, 1, 1)
         sizes.append(b)
-        return original(x, positions, probe, factor, to_unit)
+        return original(x, positions, probe, factor, beam)
 
     monkeypatch.setattr(model, "forward_predict", spy)
     patches = predict(model, tiny.test, 0.5, CPU, infer_batch_size)

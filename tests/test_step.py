@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmarks.plan import Network as Size
 from benchmarks.plan import noise
@@ -20,7 +20,7 @@ from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.adam import Adam
+from fno_runner.train.adam import Adam, AdamOfRows
 from fno_runner.train.network import Network
 from fno_runner.train.rates import names_of_shares
 
@@ -124,12 +124,17 @@ def test_a_step_brings_in_no_tensor_of_the_host(
 
 
 VIEWS = ("view", "permute", "transpose", "slice", "select", "expand", "detach", "squeeze", "split",
-         "unfold", "unsafe_view", "unbind", "t", "unsqueeze", "alias", "empty", "real")  # fmt: skip
+         "unfold", "unsafe_view", "unbind", "t", "unsqueeze", "alias", "empty", "real", "conj",
+         "as_strided", "new_empty", "new_empty_strided")  # fmt: skip
 """Beginnings of the names of operations that start nothing on a GPU."""
 
 
 class Counting(TorchDispatchMode):
-    """Counts the operations that start something on a GPU."""
+    """Counts the operations that start something on a GPU.
+
+    Convolutions leave channels-last memory there, which they do not do on `meta`: what follows
+    would be counted with copies that no GPU makes, and without those that only a GPU makes.
+    """
 
     count = 0
 
@@ -142,14 +147,23 @@ class Counting(TorchDispatchMode):
         name = func.__name__.split(".")[0].lstrip("_")
         is_view = name in VIEWS or name.startswith(("empty", "view_as", "split", "record_function"))
         self.count += not is_view and func.namespace != "profiler"
-        return None if name == "fused_adam_" else func(*args, **(kwargs or {}))
+        made = None if name == "fused_adam_" else func(*args, **(kwargs or {}))
+        return tree_map_only(Tensor, _channels_last, made) if "convolution" in name else made
 
 
-@pytest.mark.parametrize(("architecture", "most"), [("fno", 175), ("hybrid", 255)])
+def _channels_last(made: Tensor) -> Tensor:
+    return made.contiguous(memory_format=torch.channels_last) if made.ndim == 4 else made
+
+
+@pytest.mark.parametrize(("architecture", "most"), [("fno", 160), ("hybrid", 235)])
 def test_a_step_on_a_gpu_has_few_operations(
     architecture: Literal["fno", "hybrid"], most: int
 ) -> None:
-    """Their number bounds it: `fno` had 262 in version 0.1, which started 357 kernels."""
+    """Their number bounds it: `fno` had 262 in version 0.1, which started 357 kernels.
+
+    157 and 230. A block derived by autograd, with the spectral layer added in place to what is seen
+    through a view, makes them 179 and 256.
+    """
     config = Size(architecture, 32, 12).config("bf16")
     made = make_network(config, noise(20, 1), META, flat=True)
     with Counting() as counting:
@@ -183,6 +197,31 @@ def test_our_adam_is_pytorch_s() -> None:
             optimiser.step()
     for weight, other, first in zip(mine, others, start, strict=True):
         assert torch.equal(weight, other) and not torch.equal(weight, first)
+
+
+def test_adam_of_rows_is_pytorch_s() -> None:
+    """In pieces, of which the last is shorter, with gradients that are too long and not."""
+    torch.manual_seed(0)
+    sizes = {1.0: 5_003, 0.25: 70}
+    mine, others = (
+        {share: torch.nn.Parameter(torch.zeros(size)) for share, size in sizes.items()}
+        for _ in range(2)
+    )
+    rate = torch.tensor(0.1, dtype=torch.float64)
+    ours = AdamOfRows(mine, rate)
+    groups = [{"params": [row], "lr": share * 0.1} for share, row in others.items()]
+    theirs = torch.optim.Adam(groups, fused=True)
+    for length in (0.1, 300.0, 1.0):
+        for row, other in zip(mine.values(), others.values(), strict=True):
+            row.grad = length * torch.randn(len(row))
+            other.grad = row.grad.clone()
+        ours.clip(longest=20.0)
+        ours.step()
+        torch.nn.utils.clip_grad_norm_(others.values(), 20.0)
+        theirs.step()
+        for row, other in zip(mine.values(), others.values(), strict=True):
+            torch.testing.assert_close(row, other, rtol=1e-5, atol=1e-7)
+    assert [float(state["step"]) for state in ours.state.values()] == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -64,50 +64,51 @@ class SpectralConv2d(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float().contiguous(), persistent=False)
 
+    @property
+    def matrices(self) -> Float[Tensor, "modes parts o"]:
+        """[Wr; Wi] of every kept mode, row by row: (rows·cols, 2·I, O), a view of the weight."""
+        return self.weight.permute(0, 1, 4, 2, 3).flatten(2, 3).flatten(0, 1)
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`to_rows`, `to_cols`, `from_cols` and `from_rows`."""
+        return self.to_rows, self.to_cols, self.from_cols, self.from_rows
+
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
         batch, _, height, width = x.shape
-        t = torch.matmul(self.from_rows, self._to_pixel_columns(x))  # (B, H, W·O)
+        modes = torch.matmul(modes_of(x, self.to_rows, self.to_cols), self.matrices)
+        columns = columns_of(modes, self.rows, self.from_cols)
+        t = torch.matmul(self.from_rows, columns)  # (B, H, W·O)
         return t.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
-    def added_to(
-        self, other: Float[Tensor, "b o h w"], x: Float[Tensor, "b i h w"]
-    ) -> Float[Tensor, "b o h w"]:
-        """other + self(x); on a GPU the last product adds its sums to `other` itself."""
-        return self(x) + other if x.device.type == "cpu" else self.added_in_place(other, x)
 
-    def added_in_place(
-        self, other: Float[Tensor, "b o h w"], x: Float[Tensor, "b i h w"]
-    ) -> Float[Tensor, "b o h w"]:
-        """`other`, in channels-last memory, with self(x) added to it."""
-        batch, _, height, width = x.shape
-        rows = other.permute(0, 2, 3, 1).flatten(2)  # (B, H, W·O), a view
-        # Autocast passes over what is done in place: the factor is cast here.
-        factor = self.from_rows.to(other.dtype).expand(batch, -1, -1)
-        rows = rows.baddbmm_(factor, self._to_pixel_columns(x))
-        return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+def modes_of(x: Float[Tensor, "b i h w"], to_rows: Tensor, to_cols: Tensor) -> Tensor:
+    """F(x) on the kept modes: rows first, then columns.
 
-    def _to_pixel_columns(self, x: Tensor) -> Tensor:
-        """All but the last product: modes along the rows, pixels along the columns.
+    Returns:
+        (rows·cols, 2·B, 2·I): for each mode, of every pattern [Xr, −Xi], then of every [Xi, Xr].
+    """
+    batch, channels, height, width = x.shape
+    rows, cols = len(to_rows) // 2, len(to_cols) // 4
+    t = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    t = torch.matmul(to_rows, t)  # (B, rows·2, W·I)
+    t = torch.matmul(to_cols, t.view(batch, rows, 2 * width, channels))
+    t = t.view(batch, rows, cols, 2, 2, channels).permute(1, 2, 3, 0, 4, 5)
+    return t.reshape(rows * cols, 2 * batch, 2 * channels)
 
-        Returns:
-            (B, rows·2, W·O).
-        """
-        batch, channels, height, width = x.shape
-        # F(x) on the kept modes: rows first, then columns.
-        t = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
-        t = torch.matmul(self.to_rows, t)  # (B, rows·2, W·I)
-        t = torch.matmul(self.to_cols, t.view(batch, self.rows, 2 * width, channels))
-        t = t.view(batch, self.rows, self.cols, 2, 2, channels).permute(1, 2, 3, 0, 4, 5)
-        t = t.reshape(self.rows * self.cols, 2 * batch, 2 * channels)
 
-        # Every mode's matrix, on the four parts at once.
-        weight = self.weight.permute(0, 1, 4, 2, 3).flatten(2, 3).flatten(0, 1)
-        t = torch.matmul(t, weight)  # (rows·cols, 2·B, O)
-        t = t.view(self.rows, self.cols, 2, batch, -1).permute(3, 0, 1, 2, 4)
+def columns_of(modes: Float[Tensor, "modes parts o"], rows: int, from_cols: Tensor) -> Tensor:
+    """Back along the columns: pixels there, modes along the rows; only real parts are formed.
 
-        # Back: columns first, then rows; only the real part is ever formed.
-        t = torch.matmul(self.from_cols, t.reshape(batch, self.rows, self.cols * 2, -1))
-        return t.view(batch, self.rows * 2, -1)
+    modes: (rows·cols, 2·B, O), of each the real part of every pattern, then the imaginary ones.
+
+    Returns:
+        (B, rows·2, W·O).
+    """
+    cols, batch = from_cols.shape[1] // 2, modes.shape[1] // 2
+    t = modes.view(rows, cols, 2, batch, -1).permute(3, 0, 1, 2, 4)
+    t = torch.matmul(from_cols, t.reshape(batch, rows, cols * 2, -1))
+    return t.view(batch, rows * 2, -1)
 
 
 def _angle(frequencies: Tensor, pixels: Tensor, size: int) -> Tensor:

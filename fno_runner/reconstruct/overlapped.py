@@ -71,7 +71,7 @@ class OverlappedPredictor(Predictor):
             self._model = deepcopy(self._model)
             self._model.network.to(model.product_type)
         self._device = device
-        self._probe, self._to_unit = self._probe.to(device), self._to_unit.to(device)
+        self._probe, self._beam = self._probe.to(device), self._beam.to(device)
         self._factor = torch.full((1, 1, 1, 1), scale, device=device)
         self._largest = torch.zeros((), device=device)
         self._slice = Captured(self._predict)
@@ -129,7 +129,7 @@ class OverlappedPredictor(Predictor):
     def _predict(self, x: Tensor, positions: Tensor) -> Tensor:
         """The patches of a slice; notes the largest number, which is infinite or NaN if any is."""
         factor = self._factor.expand(len(x), 1, 1, 1)
-        patch = self._model.forward_predict(x, positions, self._probe, factor, self._to_unit)
+        patch = self._model.forward_predict(x, positions, self._probe, factor, self._beam)
         peak = torch.linalg.vector_norm(torch.view_as_real(patch), float("inf"))
         self._largest.copy_(torch.maximum(self._largest, peak))
         return patch

@@ -9,6 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PIECES = 36
+"""A row is updated in so many pieces, as many as go into one launch. PyTorch's fused kernel gives
+each block of threads 65,536 numbers of one tensor: a network of 750,000 would keep 12 blocks busy
+for a long time, on a card with room for hundreds."""
+ALIGNED = 64
+"""Pieces begin at multiples of so many numbers: the kernel is slower at other addresses."""
+
 
 class Adam(torch.optim.Adam):
     """PyTorch's, without what only `torch.compile` wants of it, and with its state from the start.
@@ -20,10 +27,6 @@ class Adam(torch.optim.Adam):
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
     zero_grad = unwrap(torch.optim.Adam.zero_grad)
     _update = unwrap(torch.optim.Adam.step)
-
-    grad_scale: Tensor | None = None
-    """What the fused update divides the gradient by, float32 (); PyTorch's scaler of gradients sets
-    it on the optimiser likewise."""
 
     def __init__(self, weights: Mapping[float, Sequence[Tensor]], rate: Tensor) -> None:
         """
@@ -49,21 +52,18 @@ class Adam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every weight."""
-        for group, share in zip(self.param_groups, self._shares, strict=True):
-            if share != 1:
-                torch.mul(self._rate, share, out=group["lr"])
+        self._set_rates()
         self._update()
 
     def clip(self, longest: float) -> None:
         """Let the next update take a gradient of at most this norm."""
         weights = [weight for group in self.param_groups for weight in group["params"]]
-        if len(weights) > len(self.param_groups):
-            torch.nn.utils.clip_grad_norm_(weights, longest)
-        else:
-            # Rows: the update divides by this on its way, which saves a pass over all weights.
-            norms = [torch.linalg.vector_norm(row.grad) for row in weights]
-            norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-            self.grad_scale = (norm / longest).clamp_min(1.0)
+        torch.nn.utils.clip_grad_norm_(weights, longest)
+
+    def _set_rates(self) -> None:
+        for group, share in zip(self.param_groups, self._shares, strict=True):
+            if share != 1:
+                torch.mul(self._rate, share, out=group["lr"])
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> bool:
         """Fill the lists of what is updated: weights, gradients, both moments, and others.
@@ -75,6 +75,43 @@ class Adam(torch.optim.Adam):
         for tensors in lists[:4]:
             tensors[:] = [tensor.permute(memory_order(tensor)) for tensor in tensors]
         return has_complex
+
+
+class AdamOfRows(Adam):
+    """The same for weights in rows (`fno_runner.train.flat`), with less work for a GPU."""
+
+    def __init__(self, rows: Mapping[float, Tensor], rate: Tensor) -> None:
+        """`rows`: float32 (P,), each by the share of the rate that its weights learn at."""
+        super().__init__({share: [row] for share, row in rows.items()}, rate)
+        self._rows = list(rows.values())
+        self._too_long = torch.ones((), device=rate.device)
+
+    def clip(self, longest: float) -> None:
+        """Let the next update divide the gradient by what it is too long by, on its way."""
+        norms = [torch.linalg.vector_norm(row.grad) for row in self._rows]
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        self._too_long = (norm / longest).clamp_min(1.0)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """PyTorch's fused update, of each row in pieces."""
+        self._set_rates()
+        for row, group in zip(self._rows, self.param_groups, strict=True):
+            state = self.state[row]
+            size = -(-len(row) // (PIECES * ALIGNED)) * ALIGNED
+            assert row.grad is not None
+            weights, gradients, firsts, seconds = (
+                tensor.split(size)
+                for tensor in (row.detach(), row.grad, state["exp_avg"], state["exp_avg_sq"])
+            )
+            state["step"].add_(1)
+            torch._fused_adam_(
+                weights, gradients, firsts, seconds, [], [state["step"]] * len(weights),
+                lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+                eps=group["eps"], weight_decay=group["weight_decay"],
+                amsgrad=group["amsgrad"], maximize=group["maximize"],
+                grad_scale=self._too_long, found_inf=None,
+            )  # fmt: skip
 
 
 def memory_order(tensor: Tensor) -> tuple[int, ...]:

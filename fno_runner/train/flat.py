@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -83,7 +84,7 @@ class FlatWeights:
             name: constant.to(self._type) for name, constant in model.network_constants().items()
         }
 
-    def forward(self, *batch: Tensor) -> Tensor:
+    def forward(self, *batch: Any) -> Tensor:
         """What the model's `forward` gives of these arguments, as a function of the rows."""
         given = dict(self._constants)
         for row in self.rows.values():

@@ -13,8 +13,8 @@ from fno_runner.batches import Inputs, mask_of
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.physics import LOSSES
-from fno_runner.reconstructor import Reconstructor, factor_to_unit, input_scale_factor
-from fno_runner.train.adam import Adam
+from fno_runner.reconstructor import Beam, Reconstructor, input_scale_factor
+from fno_runner.train.adam import Adam, AdamOfRows
 from fno_runner.train.flat import FlatWeights
 from fno_runner.train.progress import Progress
 from fno_runner.train.rates import names_of_shares
@@ -74,20 +74,21 @@ class Network:
         self.model = build_model(config, dataset, inputs.x.device)
         scale = torch.full_like(inputs.scale, self.split.scale)
         self._inputs = replace(inputs, scale=scale)
-        self._to_unit = factor_to_unit(inputs.probe)
+        self._beam = Beam.of(inputs.probe)
         self._loss_of = LOSSES[config.loss]
         names_by_share = names_of_shares(self.model, config)
         if flat:
             weights = FlatWeights(self.model, names_by_share)
             self._predict = weights.forward
-            trained = {share: [row.numbers] for share, row in weights.rows.items()}
+            rows = {share: row.numbers for share, row in weights.rows.items()}
+            self._optimiser: Adam = AdamOfRows(rows, rate)
         else:
             self._predict = self.model
             trained = {
                 share: [self.model.get_parameter(name) for name in names]
                 for share, names in names_by_share.items()
             }
-        self._optimiser = Adam(trained, rate)
+            self._optimiser = Adam(trained, rate)
         self.progress = Progress(self.model, self._optimiser, config.seed, config.infer_batch_size)
 
     @property
@@ -125,5 +126,5 @@ class Network:
 
     def _loss(self, rows: Tensor) -> Tensor:
         # What no batch changes is not computed anew.
-        batch = (*self._inputs.batch(rows), self._to_unit)
+        batch = (*self._inputs.batch(rows), self._beam)
         return self._loss_of(self._predict(*batch), batch[0])
