@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fno_runner.config import N, RunConfig
+from fno_runner.models.blocks import FourierBlock
 from fno_runner.models.spectral import SpectralConv2d
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.score.flops import OperationCounter, fft_flops, flops_per_pattern
@@ -53,6 +54,17 @@ def test_pytorch_s_own_counter_counts_the_same(architecture: str) -> None:
     with FlopCounterMode(display=False) as theirs, torch.inference_mode():
         model.network(x)
     assert counted(model.network, x) == theirs.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("architecture", ["fno", "hybrid"])
+def test_a_gpu_s_blocks_are_as_many_operations(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two devices one number: it is a cost that no machine changes."""
+    model = Reconstructor(SMALL.model_copy(update={"architecture": architecture}))
+    plain = flops_per_pattern(model, PROBE)
+    monkeypatch.setattr(FourierBlock, "forward", FourierBlock.fused)
+    assert flops_per_pattern(model, PROBE) == plain
 
 
 def test_ffts_count_by_formula() -> None:
