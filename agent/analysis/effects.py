@@ -31,7 +31,8 @@ class Effect:
 
     values: what the key took, numbers in order, words by name.
     mean, low, high: for each value, the mean over its configurations' means, and the ends of the
-        95 % interval that the seeds leave; NaN where a configuration has one seed. float64.
+        95 % interval that the seeds leave, cut where the quality ends; NaN where no configuration
+        of the study has two seeds. float64.
     count: how many configurations have the value.
     importance: the part of the variance between configurations that the key explains by itself and
         with others [0 to 1, all keys together 1] (Hutter, Hoos & Leyton-Brown, 2014); NaN where
@@ -71,8 +72,8 @@ def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
                 key=key,
                 values=levels,
                 mean=mean,
-                low=mean - reach,
-                high=mean + reach,
+                low=np.maximum(mean - reach, quality.low),
+                high=np.minimum(mean + reach, quality.high),
                 count=[len(group) for group in groups],
                 importance=importance[key],
                 balanced=_is_balanced(key, varied),
