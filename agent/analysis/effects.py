@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from agent.analysis.configurations import CONFIGURATION, Configurations
-from agent.analysis.means import CONFIDENCE
+from agent.analysis.means import CONFIDENCE, cut
 from agent.study.quality import Array, by_key
 from agent.study.records import Cell
 from fno_runner.score.quantities import Quantity
@@ -67,13 +67,14 @@ def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
         groups = [compared[[value == level for value in column]] for level in levels]
         mean, error, freedom = np.transpose([of.together(group) for group in groups])
         reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+        low, high = cut(mean, reach, quality.low, quality.high)
         found.append(
             Effect(
                 key=key,
                 values=levels,
                 mean=mean,
-                low=np.maximum(mean - reach, quality.low),
-                high=np.minimum(mean + reach, quality.high),
+                low=low,
+                high=high,
                 count=[len(group) for group in groups],
                 importance=importance[key],
                 balanced=_is_balanced(key, varied),
