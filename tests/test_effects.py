@@ -106,3 +106,17 @@ def test_an_interval_ends_where_the_quality_does() -> None:
     (compared,) = series(table(runs))
     (effect,) = compared.effects
     assert (effect.high == 1).all() and (effect.low >= -1).all()
+
+
+@pytest.mark.parametrize("part", [1e-6, 1e-9, 1e-11])
+def test_importance_is_the_same_in_a_smaller_unit(part: float) -> None:
+    """Configurations that hardly differ: a forest that splits nothing has no variance to share."""
+    runs = study(0.01)
+    (expected,) = (compared.effects for compared in series(table(runs)))
+    for record in runs:
+        ssim = record.metrics.pairs["ssim"][1]
+        assert ssim is not None
+        record.metrics.pairs["ssim"] = (0.9, 0.6 + part * ssim)
+    (small,) = (compared.effects for compared in series(table(runs)))
+    for effect, other in zip(small, expected, strict=True):
+        assert effect.importance == pytest.approx(other.importance, abs=0.02)

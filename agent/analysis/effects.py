@@ -21,6 +21,9 @@ FEWEST = 4
 SEED = 0
 ROUNDING = 1e-12
 """Of the largest mean: what is no difference."""
+SPLIT = 1e-4
+"""Numbers that span less are stretched: a forest splits nothing that varies by some 1e-8, in
+whatever unit, and then has no variance to share out."""
 TREES, DEPTH = 64, 8
 """Of the forest. Deeper trees say the same to two digits and take twice the time."""
 
@@ -123,6 +126,8 @@ def _importance(varied: dict[str, list[Cell]], means: Array) -> dict[str, float]
     # themselves 1e-4 would weigh next to nothing beside 1e-1.
     levels = {key: _in_order(column) for key, column in varied.items()}
     choices = {key: distribution(values) for key, values in levels.items()}
+    if np.ptp(means) < SPLIT:
+        means = (means - means.mean()) / np.ptp(means)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
     study.add_trials(
         [
