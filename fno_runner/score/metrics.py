@@ -47,15 +47,17 @@ def align(
     which they differ, if there is one. So no constant and no ramp can wrap, whosever they are. Then
     a plane, fitted inside the mask, is removed from both phases.
     """
-    seen, known = prediction.astype(np.complex128), truth.astype(np.complex128)
+    known = truth.astype(np.complex128)
+    turn = off_the_cut(known, mask)
+    true = np.abs(truth).astype(np.float64), _without_plane(np.angle(known * turn), mask)
+    if prediction is truth:  # of which only its own phase is wanted
+        return (true[0], true[0]), (true[1], true[1])
+    seen = prediction.astype(np.complex128)
     if (ramp := ramp_between(seen * known.conj(), mask)) is not None:
         seen = seen * ramp.conj()
     offset = np.angle(np.sum((seen * known.conj())[mask]))
-    turn = off_the_cut(known, mask)
-    predicted = np.angle(seen * np.exp(-1j * offset) * turn)
-    true = np.angle(known * turn)
-    amplitudes = (np.abs(prediction).astype(np.float64), np.abs(truth).astype(np.float64))
-    return amplitudes, (_without_plane(predicted, mask), _without_plane(true, mask))
+    predicted = _without_plane(np.angle(seen * np.exp(-1j * offset) * turn), mask)
+    return (np.abs(prediction).astype(np.float64), true[0]), (predicted, true[1])
 
 
 def score(
