@@ -10,6 +10,7 @@ import pytest
 from agent.analysis.series import series
 from agent.study.records import table
 from fno_runner.result import RunResult
+from tests.studies import result
 from tests.test_recommendation import run
 
 
@@ -95,3 +96,27 @@ def test_little_says_little() -> None:
     assert width.mean.tolist() == [0.5, 0.6] and np.isnan(width.importance)
     (same,) = series(table([run(1, 10, 0.5)]))
     assert same.effects == []
+
+
+def test_an_interval_ends_where_the_quality_does() -> None:
+    """Two seeds that scatter widely near 1: no mean SSIM can be more."""
+    runs = [result(width=width, seed=seed) for width in (16, 32) for seed in (0, 1)]
+    for record in runs:
+        record.metrics.pairs["ssim"] = (0.9, 0.999 - 0.3 * record.config["seed"])
+    (compared,) = series(table(runs))
+    (effect,) = compared.effects
+    assert (effect.high == 1).all() and (effect.low >= -1).all()
+
+
+@pytest.mark.parametrize("part", [1e-6, 1e-9, 1e-11])
+def test_importance_is_the_same_in_a_smaller_unit(part: float) -> None:
+    """Configurations that hardly differ: a forest that splits nothing has no variance to share."""
+    runs = study(0.01)
+    (expected,) = (compared.effects for compared in series(table(runs)))
+    for record in runs:
+        ssim = record.metrics.pairs["ssim"][1]
+        assert ssim is not None
+        record.metrics.pairs["ssim"] = (0.9, 0.6 + part * ssim)
+    (small,) = (compared.effects for compared in series(table(runs)))
+    for effect, other in zip(small, expected, strict=True):
+        assert effect.importance == pytest.approx(other.importance, abs=0.02)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.result import Metrics
 from fno_runner.score.frc import (
     FINEST,
@@ -18,7 +19,7 @@ from fno_runner.score.frc import (
     frc_half_bit,
     ring_correlation,
 )
-from fno_runner.score.without_truth import add_halves
+from fno_runner.score.without_truth import add_halves, correlate_halves
 
 SIDE = 326
 """Of the scored part of a test object [px]."""
@@ -124,6 +125,19 @@ def test_noise_alone_resolves_nothing(side: int) -> None:
         assert np.mean([curve.resolved(SEVENTH) > 5 / side for curve in correlations]) > 0.3
 
 
+def test_the_edge_of_a_mask_is_no_detail() -> None:
+    """Beams that hardly overlap see islands: their shores, alike in both halves, say nothing."""
+    coarse, a, b = white(np.random.default_rng(0), 3)
+    coarse = filtered(coarse, frequency() < 0.05)
+    halves = [coarse / coarse.std() + 0.3 * noise for noise in (a, b)]
+    rows, cols = (np.indices((SIDE, SIDE)) % 30) - 15
+    islands = np.hypot(rows, cols) < 11
+    for mask, most in ((EVERYWHERE, 0.13), (islands, 0.2)):  # with a sharp edge it was 0.46
+        correlation = ring_correlation(halves[0], halves[1], mask)
+        for threshold in (correlation.half_bit, correlation.seventh):
+            assert correlation.resolved(threshold) < most
+
+
 @pytest.mark.parametrize(
     ("height", "width", "radius"), [(200, 200, 0), (120, 160, 0), (150, 150, 60)]
 )
@@ -201,3 +215,16 @@ def test_resolution_is_the_half_period_of_the_phase() -> None:
     metrics = Metrics()
     add_halves(metrics, (whole, whole), 20e-9)
     assert metrics.scan["resolution"] == {"px": 1.0, "nm": pytest.approx(20)}
+
+
+@pytest.mark.parametrize("apart", [16, 24, 40])
+def test_halves_that_hardly_overlap_tell_nothing(apart: int) -> None:
+    """Two frames, of which a sliver, a pixel's width or nothing is lit by both."""
+    size = 32
+    rows, cols = np.indices((size, size)) - size / 2
+    probe = np.exp(-(rows**2 + cols**2) / 32).astype(np.complex64)
+    places = np.array([[15.5, 15.5], [15.5, 15.5 + apart]], np.float32)
+    frames = Patterns(np.ones((2, size, size), np.float32), places, probe)
+    shape = size, size + apart
+    dataset = Dataset(frames, frames, np.array([0, 1], bool), Freeform(shape), None, None, "")
+    assert correlate_halves(np.ones((2, size, size), np.complex64), dataset) is None

@@ -84,3 +84,15 @@ def test_no_label_of_a_picture_is_a_formula() -> None:
         figure.draw_without_rendering()
         labels = [text.get_text() for text in figure.findobj(Text)]
         assert labels and not [label for label in labels if "$" in label]
+
+
+@pytest.mark.parametrize("perfect", [1 + 2**-52, 1 + 8e-7])
+def test_a_quality_that_rounding_put_beyond_its_bound_is_drawn(perfect: float) -> None:
+    """A record's SSIM may be above 1 by 1e-6; its interval ends at 1, its bar does not turn."""
+    runs = [result(width=width, seed=seed) for width in (16, 32) for seed in (0, 1, 2)]
+    for run in runs:
+        falls = 0.01 * run.config["seed"] * (run.config["width"] == 16)
+        run.metrics.pairs["ssim"] = (0.9, perfect - falls)
+    all_series = series(table(runs))
+    pareto_figure(all_series)
+    effects_figure(all_series)

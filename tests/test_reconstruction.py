@@ -13,7 +13,7 @@ from fno_runner.data.dataset import Dataset, Patterns, Raster
 from fno_runner.data.scan import load_scan
 from fno_runner.physics import far_field
 from fno_runner.reconstruct.inference import predict, predicted_amplitude
-from fno_runner.reconstruct.stitching import stitch, tile
+from fno_runner.reconstruct.stitching import Canvas, stitch, tile
 from fno_runner.reconstructor import Beam, Reconstructor
 from fno_runner.score.floors import floors, iterate
 from fno_runner.score.metrics import r_factor
@@ -49,6 +49,21 @@ def test_true_patches_of_a_scan_stitch_to_its_object(scan_npz: Path) -> None:
     np.testing.assert_allclose(objects[mask], scan.reference[mask], rtol=1e-4, atol=1e-5)
     # … and they diffract to what was measured: positions, remainders and signs are right.
     assert r_factor(predicted_amplitude(patches, scan.test, 16), scan.test.amplitude) < 1e-4
+
+
+@pytest.mark.parametrize("steps", [2, 6, 25])
+@pytest.mark.parametrize("waist", [3.0, 8.0])
+def test_what_is_seen_is_lit_however_few_frames_there_are(waist: float, steps: int) -> None:
+    """A window is dark about its beam: of few frames most pixels, with 1e-8 of the light."""
+    rows, cols = np.indices((N, N)) - N // 2
+    probe = np.exp(-(rows**2 + cols**2) / waist**2).astype(np.complex64)
+    first = np.stack(np.meshgrid(*[5 * np.arange(steps)] * 2), axis=-1).reshape(-1, 2)
+    canvas = Canvas((N + 5 * steps, N + 5 * steps))
+    patches = np.ones((len(first), N, N), np.complex64)
+    canvas.add(patches, (first + (N - 1) / 2).astype(np.float32), probe)
+    share = canvas.weight[canvas.seen()] / canvas.weight.max()
+    assert 0.02 < share.min() < 0.06
+    assert share.sum() > 0.95 * (canvas.weight / canvas.weight.max()).sum()
 
 
 def test_forward_predict_is_the_object_that_forward_diffracts(

@@ -14,7 +14,7 @@ from agent.report.compare_page import said
 from agent.report.page_data import page_data
 from agent.report.pareto_plot import pareto_figure
 from agent.report.picks import pick_table
-from agent.report.words import advice, rule
+from agent.report.words import advice, rule, signed
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import table
 from fno_runner.result import Metrics, RunResult
@@ -90,3 +90,40 @@ def test_a_choice_that_is_no_better_than_no_network_is_told_so() -> None:
         (compared,) = series(table(runs))
         told = dict(advice(compared)).get("without a network", "")
         assert (f"50 projections {reached:.4f}" in told) == is_told and "flat" not in told
+
+
+def test_a_small_difference_is_not_told_as_zero() -> None:
+    """Seeds that all gain 2e-5, and seeds that gain nothing: only the latter may read 0.0000."""
+    assert (PHASE_SSIM.shown(2e-5), PHASE_SSIM.shown(0.00012)) == ("2e-05", "0.0001")
+    assert (PHASE_SSIM.shown(0.0), PHASE_SSIM.shown(-1e-17)) == ("0.0000", "0.0000")
+    assert (signed(-2e-5, PHASE_SSIM), signed(0.0123, PHASE_SSIM)) == ("−2e-05", "+0.0123")
+    assert signed(-1e-17, PHASE_SSIM) == signed(0.0, PHASE_SSIM) == "0.0000"
+    for more, expected in ((2e-5, "by +2e-05 (95 %: +2e-05 … +2e-05)"),
+                           (0.0, "by 0.0000 (95 %: 0.0000 … 0.0000)")):  # fmt: skip
+        a, b = (
+            [result(width=w, seed=s, precision=p) for w in (16, 32) for s in (0, 1)]
+            for p in ("float32", "bf16")
+        )
+        for first, second in zip(a, b, strict=True):
+            quality = first.metrics.pairs["ssim"][1]
+            assert quality is not None
+            second.metrics.pairs["ssim"] = (0.9, quality + more)
+        (over,) = (x for x in said(compare(table(a), table(b), PHASE_SSIM)) if x[:4] == "Over")
+        assert expected in over
+    runs = [result(width=width, seed=seed) for width in (16, 32) for seed in (0, 1)]
+    for run in runs:
+        narrow = run.config["width"] == 16
+        run.metrics.pairs["ssim"] = (0.9, 0.5 + 0.01 * run.config["seed"] + 2e-5 * (not narrow))
+    (compared,) = series(table(runs))
+    told = dict(advice(compared))
+    assert "2e-05 better in phase SSIM" in told["best"]
+    assert told["margin"].startswith("2e-05 below the best")
+    assert "2e-05 better" in told["for more"]
+
+
+def test_where_no_seed_finished_in_both_one_seed_is_not_blamed() -> None:
+    a, b = ([result(width=16, seed=s, precision=p) for s in (0, 1)] for p in ("float32", "bf16"))
+    for run in b:
+        run.status = "collapsed"
+    lines = said(compare(table(a), table(b), PHASE_SSIM))
+    assert any("one seed tells nothing in 0, no seed finished in both in 1" in x for x in lines)

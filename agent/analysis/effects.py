@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from agent.analysis.configurations import CONFIGURATION, Configurations
-from agent.analysis.means import CONFIDENCE
+from agent.analysis.means import CONFIDENCE, cut
 from agent.study.quality import Array, by_key
 from agent.study.records import Cell
 from fno_runner.score.quantities import Quantity
@@ -21,6 +21,9 @@ FEWEST = 4
 SEED = 0
 ROUNDING = 1e-12
 """Of the largest mean: what is no difference."""
+SPLIT = 1e-4
+"""Numbers that span less are stretched: a forest splits nothing that varies by some 1e-8, in
+whatever unit, and then has no variance to share out."""
 TREES, DEPTH = 64, 8
 """Of the forest. Deeper trees say the same to two digits and take twice the time."""
 
@@ -31,7 +34,8 @@ class Effect:
 
     values: what the key took, numbers in order, words by name.
     mean, low, high: for each value, the mean over its configurations' means, and the ends of the
-        95 % interval that the seeds leave; NaN where a configuration has one seed. float64.
+        95 % interval that the seeds leave, cut where the quality ends; NaN where no configuration
+        of the study has two seeds. float64.
     count: how many configurations have the value.
     importance: the part of the variance between configurations that the key explains by itself and
         with others [0 to 1, all keys together 1] (Hutter, Hoos & Leyton-Brown, 2014); NaN where
@@ -66,13 +70,14 @@ def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
         groups = [compared[[value == level for value in column]] for level in levels]
         mean, error, freedom = np.transpose([of.together(group) for group in groups])
         reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+        low, high = cut(mean, reach, quality.low, quality.high)
         found.append(
             Effect(
                 key=key,
                 values=levels,
                 mean=mean,
-                low=mean - reach,
-                high=mean + reach,
+                low=low,
+                high=high,
                 count=[len(group) for group in groups],
                 importance=importance[key],
                 balanced=_is_balanced(key, varied),
@@ -121,6 +126,8 @@ def _importance(varied: dict[str, list[Cell]], means: Array) -> dict[str, float]
     # themselves 1e-4 would weigh next to nothing beside 1e-1.
     levels = {key: _in_order(column) for key, column in varied.items()}
     choices = {key: distribution(values) for key, values in levels.items()}
+    if np.ptp(means) < SPLIT:
+        means = (means - means.mean()) / np.ptp(means)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
     study.add_trials(
         [

@@ -63,7 +63,7 @@ class Means:
             least: where the interval is cut, as no mean can be below it. most: … above it.
         """
         reach = stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom) * self.error
-        return np.maximum(self.mean - reach, least), np.minimum(self.mean + reach, most)
+        return cut(self.mean, reach, least, most)
 
     def draws(self, rows: Rows, stream: int = 0) -> Iterator[Array]:
         """Means as they may be, a row a draw, in parts (some, len(rows)); the same every time.
@@ -115,6 +115,12 @@ class Means:
         parts = np.sum(np.square(squares) / self.freedom[rows])
         freedom = np.square(squares.sum()) / parts if parts > 0 else math.inf
         return float(self.mean[rows].mean()), math.sqrt(variance) / len(rows), float(freedom)
+
+
+def cut(mean: Array, reach: Array, least: float, most: float) -> tuple[Array, Array]:
+    """mean ± reach, cut at `least` and at `most`; never beyond the mean, which may be rounded."""
+    low, high = np.maximum(mean - reach, least), np.minimum(mean + reach, most)
+    return np.minimum(low, mean), np.maximum(high, mean)
 
 
 def count_of_draws(rows: int) -> int:

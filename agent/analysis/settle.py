@@ -100,7 +100,8 @@ class Settling:
             elif math.isnan(standing.probability):
                 lines.append(f"{name}{standing.choice} so far; too few have a second seed")
             else:
-                sure = f"{100 * standing.probability:.0f} % sure"
+                # Draws tell neither 0 nor 100 %.
+                sure = f"{min(99, max(1, round(100 * standing.probability)))} % sure"
                 lines.append(f"{name}{standing.choice} is the choice, {sure}")
         return lines
 

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
 from agent.report.figures import OKABE_ITO, data_uri, new_figure, wrapped
-from agent.report.words import count, some_of, writable
+from agent.report.words import count, signed, some_of, writable
 from fno_runner.cli import lines_to
-from fno_runner.score.quantities import QUANTITIES
+from fno_runner.score.quantities import QUANTITIES, Quantity
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "compare_page.html"
@@ -38,18 +38,20 @@ def said(comparison: Comparison) -> list[str]:
     if any(key in comparison.differ for key in ("dataset", "validation_object")):
         lines.append("Their data are not the same: a change of quality may be that of the data.")
     if overall.pairs:
-        told = f" (95 %: {_interval(overall, quality.shown)})"
+        told = f" (95 %: {_interval(overall, quality)})"
         interval = "" if math.isnan(overall.low) else told
         lines.append(
             f"Over {count(overall.pairs, 'configuration')} with seeds in both {quality.label} "
             f"changes from {quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
-            f"{_signed(overall.change, quality.shown)}{interval}; {quality.better} is better."
+            f"{signed(overall.change, quality)}{interval}; {quality.better} is better."
         )
     verdicts = [compared.verdict for compared in rows]
+    untold = f"one seed tells nothing in {verdicts.count('one seed')}"
+    if without := verdicts.count("no pair"):
+        untold += f", no seed finished in both in {without}"
     lines.append(
         f"B is better in {verdicts.count('better')}, worse in {verdicts.count('worse')}, "
-        f"undecided in {verdicts.count('undecided')}; one seed tells nothing in "
-        f"{verdicts.count('one seed') + verdicts.count('no pair')}."
+        f"undecided in {verdicts.count('undecided')}; {untold}."
     )
     for column in TIMES:
         ratios = np.array([compared.times[column].change for compared in rows])
@@ -124,8 +126,8 @@ def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]
         cells = [
             str(change.pairs),
             *(_or_dash(number, quality.shown) for number in (change.a, change.b)),
-            _signed(change.change, quality.shown),
-            _interval(change, quality.shown),
+            signed(change.change, quality) if change.pairs else "–",
+            _interval(change, quality),
             compared.verdict,
             *(_or_dash(compared.times[c].change, "{:.3g}".format) for c in timed),
             *(f"{lost} of {n}" for lost, n in zip(compared.collapsed, compared.runs, strict=True)),
@@ -163,13 +165,7 @@ def _or_dash(number: float, shown: Any) -> str:
     return shown(number) if math.isfinite(number) else "–"
 
 
-def _signed(number: float, shown: Any) -> str:
-    if not math.isfinite(number):
-        return "–"
-    return f"{'−' if number < 0 else '+'}{shown(abs(number))}"
-
-
-def _interval(change: Change, shown: Any) -> str:
+def _interval(change: Change, quality: Quantity) -> str:
     if not math.isfinite(change.low):
         return "–"
-    return f"{_signed(change.low, shown)} … {_signed(change.high, shown)}"
+    return f"{signed(change.low, quality)} … {signed(change.high, quality)}"

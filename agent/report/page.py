@@ -23,7 +23,7 @@ from agent.report.pareto_plot import against, is_reference
 from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult, unfinished
-from agent.report.words import advice, interval, some_of, writable
+from agent.report.words import advice, count, interval, some_of, writable
 from agent.study.quality import numbers
 from agent.study.sweepfile import Sweep, values_in_words
 from fno_runner.score.quantities import Quantity
@@ -186,9 +186,10 @@ def _card(series: Series, use: str) -> Json:
 def _tile(series: Series, config: int, quality: Quantity) -> Json:
     mean, low, high = interval(series, config, quality)
     seeds = series.configs["n_seeds"][config]
-    note = f"95 %: {low:.4f} – {high:.4f}, {seeds} seeds" if np.isfinite(low) else "one seed"
+    ends = f"95 %: {quality.shown(low)} – {quality.shown(high)}, {count(seeds, 'seed')}"
+    note = ends if np.isfinite(low) else "one seed"
     name = quality.label + against(series, quality)
-    return {"value": f"{mean:.4f}", "name": name, "note": note}
+    return {"value": quality.shown(mean), "name": name, "note": note}
 
 
 def _gallery(gallery: Gallery) -> Json | None:

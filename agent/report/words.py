@@ -118,6 +118,13 @@ def whole_percents(probability: Array) -> Array:
     return np.clip(np.round(100 * probability), 1, 99)
 
 
+def signed(difference: float, quantity: Quantity) -> str:
+    """'+0.0123', '−0.0123', and '0.0000' without a sign."""
+    if not quantity.is_some(difference):
+        return quantity.shown(0.0)
+    return f"{'−' if difference < 0 else '+'}{quantity.shown(abs(difference))}"
+
+
 def writable(text: str) -> str:
     """The same for a file in UTF-8: with escapes where the name of a folder is none."""
     return text.encode(errors="backslashreplace").decode()
@@ -138,8 +145,8 @@ def _describe(series: Series, config: int) -> str:
     parts = [said]
     for quality in dict.fromkeys((series.choice.reported, series.choice.by)):
         mean, low, high = interval(series, config, quality)
-        ends = f" [{low:.4f}, {high:.4f}]" if math.isfinite(low) else ""
-        parts.append(f"{quality.label} {mean:.4f}{ends}")
+        ends = f" [{quality.shown(low)}, {quality.shown(high)}]" if math.isfinite(low) else ""
+        parts.append(f"{quality.label} {quality.shown(mean)}{ends}")
     if row[COLLAPSE[0]] > 0:
         low, high = (100 * row[end] for end in COLLAPSE[1:])
         lost = row["n_collapsed"] + row["n_diverged"]
@@ -172,7 +179,7 @@ def _against(series: Series, chosen: Recommendation, pick: Pick) -> str:
     gain, ratio = series.step(chosen.config, pick.config, chosen.choice.by, chosen.options.cost)
     times = f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
     return (
-        f"{said}: {abs(gain):.4f} {'better' if gain >= 0 else 'worse'} in "
+        f"{said}: {chosen.choice.by.shown(abs(gain))} {'better' if gain >= 0 else 'worse'} in "
         f"{chosen.choice.by.label} for {times} the {chosen.cost.label}"
     )
 
@@ -191,12 +198,12 @@ def _prices(chosen: Recommendation) -> str:
 
 def _verdicts(series: Series, chosen: Recommendation) -> list[Line]:
     """What the seeds say of the contenders, each against the recommended one."""
-    names = series.configs["configuration"].tolist()
+    names, by = series.configs["configuration"].tolist(), chosen.choice.by
     return [
         (
             d.verdict,
-            f"{names[d.config]}: {chosen.choice.by.label} {'better' if d.gain >= 0 else 'worse'} "
-            f"by {abs(d.gain):.4f} [{d.low:+.4f}, {d.high:+.4f}] "
+            f"{names[d.config]}: {by.label} {'better' if d.gain >= 0 else 'worse'} by "
+            f"{by.shown(abs(d.gain))} [{signed(d.low, by)}, {signed(d.high, by)}] "
             f"(equal is within {chosen.equal:g})",
         )
         for d in chosen.contenders
@@ -207,7 +214,8 @@ def _margin(series: Series, chosen: Recommendation) -> str:
     if chosen.config == chosen.best:
         return "it is the best"
     worse = "below" if chosen.choice.by.better == "higher" else "above"
-    return f"{chosen.margin:.4f} {worse} the best, {_describe(series, chosen.best)}"
+    margin = chosen.choice.by.shown(chosen.margin)
+    return f"{margin} {worse} the best, {_describe(series, chosen.best)}"
 
 
 def _more(series: Series, chosen: Recommendation) -> str:
@@ -224,8 +232,8 @@ def _more(series: Series, chosen: Recommendation) -> str:
             on = f" on {device}" if device else ""
             parts.append(f"{slower:.3g} × the inference time{on}")
     return (
-        f"{series.configs['configuration'][better]} is {gain:.4f} better in {by.label} and takes "
-        f"{' and '.join(parts)}"
+        f"{series.configs['configuration'][better]} is {by.shown(gain)} better in {by.label} "
+        f"and takes {' and '.join(parts)}"
     )
 
 

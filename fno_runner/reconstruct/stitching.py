@@ -17,8 +17,10 @@ from fno_runner.reconstruct.predictor import slices
 
 LIT = 16
 """Positions whose probe is computed at a time."""
-COVERED = 0.1
-"""A pixel of a free scan counts as seen above this share of the median illumination."""
+COVERED = 0.05
+"""A pixel of a free scan counts as seen above this share of the usual illumination: that which half
+of the light falls on pixels with at least. It is the same however far a window is dark about its
+beam, as what is dark has no light."""
 
 
 @runtime_checkable
@@ -200,10 +202,12 @@ class GrowingCanvas(Canvas):
 
 def covered(weight: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The pixels of a free scan that had enough light to be known."""
-    lit = weight > 0
-    if not lit.any():
-        return lit
-    seen: np.ndarray = weight > COVERED * np.median(weight[lit])
+    lit = np.sort(weight[weight > 0], axis=None)
+    if not lit.size:
+        return np.zeros(weight.shape, bool)
+    light = np.cumsum(lit, dtype=np.float64)
+    usual = lit[np.searchsorted(light, light[-1] / 2)]
+    seen: np.ndarray = weight > COVERED * usual
     return seen
 
 

@@ -44,6 +44,9 @@ HALF_BIT_SNR = math.sqrt(2) - 1
 """Power of signal over noise at which a coefficient holds half a bit: log₂(1 + SNR) = 1/2."""
 KERNEL = np.hanning(7)[1:-1]
 """Weights of the rings that a point of the smoothed curve averages."""
+MASK_EDGE = 8
+"""Width of the mask's edge [px]: of a sharp one around holes, or between places that hardly
+overlap, two images have the edge itself in common, at all frequencies."""
 DIGITS = 4
 """Of the curves in a record, behind the point."""
 
@@ -134,15 +137,16 @@ def last_crossing(curve: Array, threshold: float | Array, step: float) -> float:
 def ring_correlation(first: Image, second: Image, mask: Mask) -> RingCorrelation:
     """The Fourier ring correlation of two images inside a mask.
 
-    A Hann window suppresses the edges. It makes neighbouring coefficients depend on each other:
-    of n in an area, n · (Σw²)² / (HW · Σw⁴) are independent, w being window times mask.
+    A Hann window suppresses the image's edges, and a mask falls to zero over `MASK_EDGE` px. Both
+    make neighbouring coefficients depend on each other: of n in an area, n · (Σw²)² / (HW · Σw⁴)
+    are independent, w being window times mask.
 
     Args:
         first, second: float64 (H, W).
         mask: bool (H, W), where both are known.
     """
     height, width = second.shape
-    window = np.hanning(height)[:, None] * np.hanning(width) * mask
+    window = np.hanning(height)[:, None] * np.hanning(width) * _softened(mask)
     a, b = (np.fft.fft2((image - image[mask].mean()) * window) for image in (first, second))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     side = min(height, width)
@@ -164,6 +168,16 @@ def ring_correlation(first: Image, second: Image, mask: Mask) -> RingCorrelation
     spread = window.size * np.square(squares).sum() / squares.sum() ** 2
     averaged = KERNEL.sum() ** 2 / np.square(KERNEL).sum()  # rings that weigh as much, each fully
     return RingCorrelation(1 / side, correlation, count * averaged / spread)
+
+
+def _softened(mask: Mask) -> Image:
+    """The mask as a weight that rises from its edge as a squared sine; 1 where all is inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    if mask.all():
+        return np.ones(mask.shape)
+    deep = np.minimum(1, distance_transform_edt(mask) / (MASK_EDGE + 1))
+    return np.asarray(np.square(np.sin(np.pi / 2 * deep)))
 
 
 def as_curves(amplitude: RingCorrelation, phase: RingCorrelation, half_bit: Array) -> RingCurves:

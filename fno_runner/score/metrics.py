@@ -15,6 +15,7 @@ from jaxtyping import Bool, Complex64
 
 from fno_runner.result import RingCurves
 from fno_runner.score.frc import Image, Mask, as_curves, frc50, frc_half_bit, ring_correlation
+from fno_runner.score.wraps import off_the_cut, ramp_between
 
 Scores = dict[str, tuple[float, float]]
 """Metrics by name, each (of the amplitude, of the phase)."""
@@ -28,7 +29,8 @@ RELATIVE = frozenset(
     {"ssim", "ms_ssim", "psnr", "frc50", "frc_half_bit", "pearson", "std_ratio", "ssim_2pi"}
 )
 """Metrics that have no value, NaN, where the truth is flat, but for the phase's `ssim_2pi`. Neither
-have `ms_ssim` of a small image and `psnr` of a perfect one."""
+have `ms_ssim` of a small image, `ssim` of a mask without room for a window, and `psnr` of a perfect
+image."""
 SSIM_WINDOW = 7
 """Side of the window of structural similarity [px]."""
 MS_SSIM_SIDE = 176
@@ -40,14 +42,22 @@ def align(
 ) -> tuple[tuple[Image, Image], tuple[Image, Image]]:
     """(amplitudes, phases [rad]) of prediction and truth, each pair ready to be compared.
 
-    The global phase, angle(Σ prediction · conj(truth)), is removed before the angle is taken, so
-    that no offset can wrap; then from both phases a plane, fitted inside the mask.
+    Before an angle is taken, both are turned so that the truth's phase is off the cut at ±π, and
+    the global phase between them, angle(Σ prediction · conj(truth)), is removed, with the ramp by
+    which they differ, if there is one. So no constant and no ramp can wrap, whosever they are. Then
+    a plane, fitted inside the mask, is removed from both phases.
     """
-    offset = np.angle(np.sum((prediction * truth.conj())[mask], dtype=np.complex128))
-    predicted = np.angle(prediction.astype(np.complex128) * np.exp(-1j * offset))
-    true = np.angle(truth.astype(np.complex128))
-    amplitudes = (np.abs(prediction).astype(np.float64), np.abs(truth).astype(np.float64))
-    return amplitudes, (_without_plane(predicted, mask), _without_plane(true, mask))
+    known = truth.astype(np.complex128)
+    turn = off_the_cut(known, mask)
+    true = np.abs(truth).astype(np.float64), _without_plane(np.angle(known * turn), mask)
+    if prediction is truth:  # of which only its own phase is wanted
+        return (true[0], true[0]), (true[1], true[1])
+    seen = prediction.astype(np.complex128)
+    if (ramp := ramp_between(seen * known.conj(), mask)) is not None:
+        seen = seen * ramp.conj()
+    offset = np.angle(np.sum((seen * known.conj())[mask]))
+    predicted = _without_plane(np.angle(seen * np.exp(-1j * offset) * turn), mask)
+    return (np.abs(prediction).astype(np.float64), true[0]), (predicted, true[1])
 
 
 def score(
@@ -117,7 +127,7 @@ def _score_one(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> S
         return METRICS[name](*(amplitudes, phases)[part], mask)
 
     pairs = {name: (value(name, 0), value(name, 1)) for name in METRICS}
-    circle = [np.where(mask, (phase + np.pi) / (2 * np.pi), 0.5) for phase in phases]
+    circle = [(phase + np.pi) / (2 * np.pi) for phase in phases]
     pairs["ssim_2pi"] = (pairs["ssim"][0], _ssim(circle[0], circle[1], mask, 1.0))
     return pairs
 
@@ -143,19 +153,24 @@ def _without_plane(phase: Image, mask: Mask) -> Image:
 
 
 def ssim(prediction: Image, truth: Image, mask: Mask) -> float:
-    """Structural similarity (Wang et al., 2004), the mean inside the mask."""
+    """Structural similarity (Wang et al., 2004), the mean over all windows inside the mask.
+
+    NaN where the mask has room for none.
+    """
     return _ssim(prediction, truth, mask, float(np.ptp(truth[mask])))
 
 
 def _ssim(prediction: Image, truth: Image, mask: Mask, data_range: float) -> float:
+    from scipy.ndimage import binary_erosion
     from skimage.metrics import structural_similarity
 
+    # A window that reaches beyond the mask, or the image, would see what is not compared.
+    inside = binary_erosion(mask, np.ones((SSIM_WINDOW, SSIM_WINDOW), bool))
+    if not inside.any():
+        return float("nan")
     _, similarity = structural_similarity(
         prediction, truth, win_size=SSIM_WINDOW, data_range=data_range, full=True
     )
-    inside = mask.copy()
-    border = SSIM_WINDOW // 2  # where the window would reach beyond the image
-    inside[:border] = inside[-border:] = inside[:, :border] = inside[:, -border:] = False
     return float(similarity[inside].mean(dtype=np.float64))
 
 

@@ -15,6 +15,8 @@ ROUNDING = 1e-6
 """How far beyond a bound a computed number may be."""
 LARGEST = 2.0**63
 """No number of a run is larger, whatever its bounds."""
+NO_DIFFERENCE = 1e-9
+"""A number that is smaller is what rounding leaves of two equal ones."""
 VALIDATION = "val_"
 """Before a column's name: the same metric of the validation object, which no training has seen.
 Configurations are chosen by it and reported by the test object's."""
@@ -74,8 +76,17 @@ class Quantity:
         return 2.5 * self.tolerance
 
     def shown(self, value: int | float) -> str:
-        """'0.7312', '25.50', '12,345', '0.0123'."""
-        return f"{value:.3g}" if self.digits is None else f"{value:,.{self.digits}f}"
+        """'0.7312', '25.50', '12,345', '0.0123'; '2e-05' of what so many digits would call 0."""
+        if self.digits is None:
+            return f"{value:.3g}"
+        if not self.is_some(value):
+            value = 0.0
+        is_small = 0 < abs(value) < 0.5 * 10.0**-self.digits
+        return f"{value:.2g}" if is_small else f"{value:,.{self.digits}f}"
+
+    def is_some(self, difference: int | float) -> bool:
+        """Whether a difference of two such numbers is more than rounding leaves of equal ones."""
+        return abs(difference) > NO_DIFFERENCE
 
     def check(self, value: object) -> None:
         """Doubt a cell of the quantity's column; None, which is missing, is no doubt.

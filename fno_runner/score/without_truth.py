@@ -11,7 +11,7 @@ from fno_runner.physics import poisson_deviance
 from fno_runner.reconstruct.inference import predicted_amplitude
 from fno_runner.reconstruct.stitching import Improve, average, cut, lights
 from fno_runner.result import Metrics, Pair
-from fno_runner.score.frc import RingCorrelation, ring_correlation
+from fno_runner.score.frc import KERNEL, RingCorrelation, ring_correlation
 from fno_runner.score.metrics import align, crop_to, r_factor
 
 KNOWN = 0.9
@@ -61,7 +61,7 @@ def correlate_halves(
 
     No frame is in both halves, so they share no noise; each network answers a frame by itself. What
     a network gets wrong in the same way in both, they agree on. None where the halves overlap
-    nowhere.
+    nowhere, or in too few pixels to tell anything of.
     """
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
@@ -73,6 +73,8 @@ def correlate_halves(
     if not mask.any():
         return None
     first, second, seen = crop_to(mask, halves[0][0], halves[1][0])
+    if min(seen.shape) < 2 * len(KERNEL) or not seen.any():  # not as many rings as are smoothed
+        return None
     amplitude, phase = (ring_correlation(*pair, seen) for pair in align(first, second, seen))
     return amplitude, phase
 
