@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -79,15 +77,11 @@ class Network:
         self._beam = Beam.of(inputs.probe)
         self._loss_of = LOSSES[config.loss]
         names_by_share = names_of_shares(self.model, config)
-        self._predict: Callable[..., Any]
-        self._backward: Callable[[Tensor], None]
-        if flat:
-            weights = FlatWeights(self.model, names_by_share)
-            self._predict, self._backward = weights.forward, weights.backward
-            rows = {share: row.numbers for share, row in weights.rows.items()}
+        self._flat = FlatWeights(self.model, names_by_share) if flat else None
+        if self._flat is not None:
+            rows = {share: row.numbers for share, row in self._flat.rows.items()}
             self._optimiser: Adam = AdamOfRows(rows, rate)
         else:
-            self._predict, self._backward = self.model, self._backward_plain
             trained = {
                 share: [self.model.get_parameter(name) for name in names]
                 for share, names in names_by_share.items()
@@ -117,7 +111,11 @@ class Network:
         It reads no number back and branches on no data, so that it can be captured.
         """
         loss = self._loss(rows)
-        self._backward(loss)
+        if self._flat is None:
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+        else:
+            self._flat.backward(loss)
         self._optimiser.clip(self.config.grad_clip)
         self._optimiser.step()
         return loss.detach()
@@ -127,11 +125,8 @@ class Network:
         """The loss on such patterns, without learning from them."""
         return self._loss(rows)
 
-    def _backward_plain(self, loss: Tensor) -> None:
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-
     def _loss(self, rows: Tensor) -> Tensor:
         # What no batch changes is not computed anew.
         batch = (*self._inputs.batch(rows), self._beam)
-        return self._loss_of(self._predict(*batch), batch[0])
+        predict = self.model if self._flat is None else self._flat.forward
+        return self._loss_of(predict(*batch), batch[0])
