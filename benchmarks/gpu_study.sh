@@ -80,7 +80,7 @@ asked=(--networks fno-32-12,hybrid-64-24)
 part smoke 200 "$python" -m pytest tests/gpu -q -o addopts=-ra -W default -p no:cacheprovider
 part step 150 "${bench[@]}" --only step "${asked[@]}" --output "$folder/step"
 part profile 60 "$python" -m benchmarks.kernels fno-32-12 hybrid-64-24 --device cuda
-part ways 120 "$python" -m benchmarks.ways fno-32-12 hybrid-64-24 --device cuda
+part ways 150 "$python" -m benchmarks.ways fno-32-12 hybrid-64-24 --device cuda
 part replicates 90 "${bench[@]}" --only replicates --output "$folder/replicates"
 part inference 90 "${bench[@]}" --only inference "${asked[@]}" --output "$folder/inference"
 part processes 150 "${bench[@]}" --only processes "${asked[@]}" --output "$folder/processes"

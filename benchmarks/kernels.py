@@ -50,8 +50,10 @@ def kernels(network: Network, device: torch.device) -> list[Kernel]:
             raise _DoneError
 
     data = noise(leaving((SKIPPED + STEPS) * network.batch), 1)
+    config = network.config("bf16", epochs=ENDLESS)
     with suppress(_DoneError):
-        train(network.config("bf16", epochs=ENDLESS), data, device, on_step=on_step)
+        # A training that never ends would pay for compiling its blocks; those of a study do not.
+        train(config, data, device, compiled=False, on_step=on_step)
     found = [
         Kernel(
             event.key,

@@ -21,12 +21,14 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear, pad
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.plan import Network, burn_in, network_named, noise
 from benchmarks.training import leaving
 from fno_runner.device import pick_device
 from fno_runner.models import fused
+from fno_runner.models.blocks import FirstConv
 from fno_runner.train.progress import Epoch
 from fno_runner.train.training import train
 
@@ -76,8 +78,27 @@ def two_streams() -> Iterator[None]:
 
 
 @contextmanager
+def sixteen_taps() -> Iterator[None]:
+    """The first convolution reads 4×4 pixels, seven of which count nothing.
+
+    Its product's rows, forward and for the weight's gradient, then begin at multiples of 16 bytes,
+    which those of nine numbers do not; and there are more bytes of them.
+    """
+
+    def as_product(layer: FirstConv, x: Tensor) -> Tensor:
+        padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 2, 1, 2))  # (B, H+3, W+3, I)
+        taps = padded.unfold(1, 4, 1).unfold(2, 4, 1)  # (B, H, W, I, 4, 4), a view
+        taps = taps.permute(0, 1, 2, 4, 5, 3).flatten(3)  # (B, H, W, 4·4·I)
+        weight = pad(layer.weight.permute(0, 2, 3, 1), (0, 0, 0, 1, 0, 1)).flatten(1)
+        return linear(taps, weight, layer.bias).permute(0, 3, 1, 2)
+
+    with patch.object(FirstConv, "as_product", as_product):
+        yield
+
+
+@contextmanager
 def both() -> Iterator[None]:
-    """Both of these."""
+    """The algorithms searched, and two streams."""
     with ExitStack() as stack:
         stack.enter_context(searched())
         stack.enter_context(two_streams())
@@ -89,6 +110,7 @@ WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "cuDNN's algorithms searched": searched,
     "two streams in a block": two_streams,
     "both": both,
+    "sixteen taps": sixteen_taps,
 }
 
 

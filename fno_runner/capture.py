@@ -91,16 +91,18 @@ class Captured:
             whether that went well.
         """
         known.inputs = tuple(x.clone() for x in inputs)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
             # The outer one brings the stream back where the end of a recording fails, too. Other
             # threads may do meanwhile what they like: a benchmark's other sides, a client's.
             with (
                 torch.cuda.stream(torch.cuda.current_stream()),
-                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"),
             ):
                 known.output = self._work(*known.inputs)
         except RuntimeError as error:
+            if _ended_late(pool):
+                _kept.append(graph)
             if is_out_of_memory(error) and not self._plain_if_full:
                 raise
             reason = str(error).partition("\n")[0]
@@ -110,3 +112,22 @@ class Captured:
             return False
         known.graph = graph
         return True
+
+
+_kept: list[torch.cuda.CUDAGraph] = []
+"""Graphs that broke off: PyTorch's allocator of pinned memory goes on asking what they record."""
+
+
+def _ended_late(pool: tuple[int, int]) -> bool:
+    """Tell PyTorch's allocator that a recording is over, if it has not heard.
+
+    It hears of an end that went well only (`CUDAGraph::capture_end`). Otherwise it keeps the
+    recording's memory, frees no other where memory runs out, and refuses to empty its cache.
+    """
+    device = torch.cuda.current_device()
+    try:
+        torch._C._cuda_endAllocateToPool(device, pool)
+    except RuntimeError:
+        return False  # only the work failed
+    torch._C._cuda_releasePool(device, pool)
+    return True

@@ -24,9 +24,10 @@ OUT_OF_MEMORY = re.compile(
     r"|\w+_ALLOC(ATION)?_FAILED"  # cuBLAS, cuDNN, cuFFT, cuSOLVER
     r"|can't allocate memory|not enough memory"  # PyTorch's allocator of a CPU
     r"|could not create a primitive"  # oneDNN, of which a convolution needs memory, too
+    r"|unable to find an engine"  # cuDNN, where each of its algorithms lacked its workspace
 )
 """The words in which the libraries say that memory does not suffice."""
-BROKEN_OFF = "due to a previous error during capture"
+BROKEN_OFF = re.compile(r"due to a previous error during capture|stream has unjoined work")
 """What the end of a CUDA graph's capture says; the error that broke it off is its context."""
 DEVICE_FAILURE = re.compile(
     r"CUDA (driver )?error(?!: CUBLAS)|No CUDA GPUs are available|CUDA call failed lazily"
@@ -111,7 +112,7 @@ def halve_until_it_fits(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, on a GPU or on the CPU, in whichever library's words."""
-    if BROKEN_OFF in str(error) and error.__context__ is not None:
+    if BROKEN_OFF.search(str(error)) and error.__context__ is not None:
         return is_out_of_memory(error.__context__)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

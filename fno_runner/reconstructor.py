@@ -124,7 +124,10 @@ class Reconstructor(nn.Module):
             update = object_update(amplitude, local, mask=self.mask)  # (B, C, N, N)
             channels += [update.real, update.imag]
         # Not contiguous(memory_format=…): it leaves a single channel in the other format.
-        features = torch.cat([c.permute(0, 2, 3, 1) for c in channels], dim=-1)  # (B, N, N, I)
+        if len(channels) == amplitude.shape[1] == 1:
+            features = channels[0].squeeze(1).unsqueeze(-1)  # (B, N, N, 1), nothing is copied
+        else:
+            features = torch.cat([c.permute(0, 2, 3, 1) for c in channels], dim=-1)  # (B, N, N, I)
         kind = next(self.network.parameters()).dtype
         is_mixed = kind != self.product_type
         mixed = torch.autocast(x.device.type, self.product_type) if is_mixed else nullcontext()

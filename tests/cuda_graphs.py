@@ -9,8 +9,9 @@ streams that do not wait for each other only what `streams_joined` and copies te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -84,12 +85,19 @@ class _Capture:
 
     failure: Exception | None = None
     """What a recording ends in, if anything."""
+    underway: set[tuple[int, int]]
+    """The pools of memory whose recordings have not ended, as the allocator believes."""
 
-    def __init__(self, graph: Graph, capture_error_mode: str = "global") -> None:
+    def __init__(
+        self, graph: Graph, pool: tuple[int, int], capture_error_mode: str = "global"
+    ) -> None:
         assert capture_error_mode == "thread_local"
-        self._recorder = _Recorder(graph)
+        self._recorder, self._pool = _Recorder(graph), pool
+        self._waits = len(_Stream.waits)
 
     def __enter__(self) -> None:
+        assert not _Capture.underway, "captures_underway.empty() INTERNAL ASSERT FAILED"
+        _Capture.underway.add(self._pool)
         self._recorder.__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
@@ -97,6 +105,16 @@ class _Capture:
         self._recorder.take_back()
         if self.failure is not None:
             raise self.failure
+        if not _joined(_Stream.waits[self._waits :]):
+            raise RuntimeError("CUDA error: capturing stream has unjoined work")
+        _Capture.underway.remove(self._pool)
+
+    @staticmethod
+    def end(device: int, pool: tuple[int, int]) -> None:
+        """As the allocator's `endAllocateToPool`."""
+        if pool not in _Capture.underway:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        _Capture.underway.remove(pool)
 
 
 class _Stream:
@@ -174,11 +192,18 @@ class _Event:
 
 
 class StandIn:
-    """What a test may ask of it, once it is in place."""
+    """What a test may ask of it, once it is in place.
+
+    released: the pools of memory that were given back beside their graphs.
+    """
+
+    released: list[tuple[int, int]]
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         Graph.made, _Stream.waits, _On.current = [], [], [_Stream()]
+        _Capture.underway, self.released = set(), []
         self._monkeypatch = monkeypatch
+        pools = count(1)
         replaced: dict[str, Callable[..., Any]] = {
             "CUDAGraph": Graph,
             "graph": _Capture,
@@ -186,9 +211,17 @@ class StandIn:
             "stream": _On,
             "current_stream": lambda: _On.current[-1],
             "Event": _Event,
+            "graph_pool_handle": lambda: (0, next(pools)),
+            "current_device": lambda: 0,
         }
         for name, value in replaced.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        of_allocator: dict[str, Callable[[int, tuple[int, int]], None]] = {
+            "_cuda_endAllocateToPool": _Capture.end,
+            "_cuda_releasePool": lambda _, pool: self.released.append(pool),
+        }
+        for name, call in of_allocator.items():
+            monkeypatch.setattr(torch._C, name, call, raising=False)
 
     @property
     def replays(self) -> list[int]:
@@ -198,13 +231,21 @@ class StandIn:
     @property
     def streams_joined(self) -> bool:
         """Whether every stream that went its own way was waited for."""
-        begun = {mine for mine, other in _Stream.waits if other is _On.current[0]}
-        ended = {other for _, other in _Stream.waits}
-        return begun <= ended
+        return _joined(_Stream.waits)
+
+    @property
+    def underway(self) -> set[tuple[int, int]]:
+        """The pools whose recordings the allocator believes to go on."""
+        return _Capture.underway
 
     def fail(self, error: Exception) -> None:
         """Let every capture from now on end in this error."""
         self._monkeypatch.setattr(_Capture, "failure", error)
+
+
+def _joined(waits: Sequence[tuple[_Stream, _Stream]]) -> bool:
+    begun = {mine for mine, other in waits if other is _On.current[0]}
+    return begun <= {other for _, other in waits}
 
 
 def _address(tensor: Tensor) -> int:

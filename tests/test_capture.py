@@ -15,6 +15,7 @@ from fno_runner.data.dataset import Dataset
 from fno_runner.models.blocks import FourierBlock
 from fno_runner.train import checkpoint, rates, training
 from fno_runner.train.checkpoint import Checkpoints
+from fno_runner.train.network import Network
 from fno_runner.train.progress import Epoch
 from fno_runner.train.streams import OnStreams
 from fno_runner.train.training import Trained, train
@@ -145,6 +146,7 @@ def test_where_no_graph_can_be_made_the_plain_step_goes_on(
     for ours, theirs in zip(plain, whole, strict=True):
         assert ours.captured is False
         assert_equal(ours, theirs)
+    assert gpu.underway == set() and len(gpu.released) == 1, "the allocator knows that it is over"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,34 @@ def test_where_memory_does_not_suffice_fewer_networks_train_at_once(
     limited = train(config, tiny, CPU, captured=True)
     assert [trained.at_once for trained in limited] == at_once
     assert ("networks at once from here on" in caplog.text) == (most < 5)
+    for ours, theirs in zip(limited, whole, strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_memory_that_runs_out_on_a_stream_leaves_the_recording_to_be_ended(
+    tiny: Dataset,
+    tiny_config: RunConfig,
+    gpu: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the recording itself, in the second of three networks: streams that have not met end none.
+
+    A recording that has not ended keeps its memory, so that none would be free for fewer networks.
+    """
+    config = changed(tiny_config, replicates=3, epochs=1, train_patterns=48, batch_size=8)
+    whole = train(config, tiny, CPU, captured=True)
+    calls, step = [0], Network.step
+
+    def full(network: Network, rows: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 3 * WARM_UP + 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return step(network, rows)
+
+    monkeypatch.setattr(Network, "step", full)
+    limited = train(config, tiny, CPU, captured=True)
+    assert [(trained.at_once, trained.captured) for trained in limited] == [(1, True)] * 3
+    assert gpu.underway == set() and gpu.released == []
     for ours, theirs in zip(limited, whole, strict=True):
         assert_equal(ours, theirs)
 

@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fno_runner.apply.iterative import main
 from fno_runner.capture import Captured
@@ -87,6 +89,27 @@ def test_recorded_steps_are_the_plain_ones(scan: Scan, monkeypatch: pytest.Monke
             descent.step(torch.arange(4) + 4 * step, 0.05 / (1 + step), 0.01)
         made.append((descent.obj, descent.probe, descent.take_r()))
     torch.testing.assert_close(*made)
+
+
+class FromTheHost(TorchDispatchMode):
+    """Counts tensors made of the host's numbers: a GPU would wait for their copy."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        self.count += func is torch.ops.aten.lift_fresh.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_one_before(scan: Scan) -> None:
+    descent, _, _ = begun(scan, Sought(probe=True, positions=True, smooth=0.01))
+    with FromTheHost() as made:  # type: ignore[no-untyped-call]
+        torch.tensor([1.0])
+        assert made.count == 1, "the check itself"
+        descent.step(torch.arange(4), 0.05, 0.01)
+    assert made.count == 1
 
 
 @pytest.mark.parametrize("frames", [4, 10, 16, 20, 32])

@@ -32,6 +32,7 @@ OUT_OF_MEMORY = [
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
     RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
     RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate`"),
     RuntimeError(
@@ -131,15 +132,20 @@ def test_another_error_is_not_one_of_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
 
 
-def test_a_capture_that_memory_broke_off_is_one_of_memory() -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        "operation failed due to a previous error during capture",
+        "capturing stream has unjoined work",
+    ],
+)
+def test_a_capture_that_memory_broke_off_is_one_of_memory(end: str) -> None:
     def capture(first: Exception) -> BaseException:
         try:
             try:
                 raise first
             finally:
-                raise RuntimeError(
-                    "CUDA error: operation failed due to a previous error during capture"
-                )
+                raise RuntimeError(f"CUDA error: {end}")
         except RuntimeError as error:
             return error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,10 +15,10 @@ from benchmarks.machine import Rates
 from benchmarks.measurement import Measurement
 from benchmarks.plan import Network, Plan
 from benchmarks.report import write_report
-from fno_runner.models.blocks import FourierBlock
+from fno_runner.models.blocks import FirstConv, FourierBlock
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.train import compiled
-from fno_runner.train.training import REPORT_STEPS
+from fno_runner.train.training import REPORT_STEPS, train
 from tests.cuda_graphs import StandIn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,10 @@ def test_the_kernels_of_a_step_are_listed_the_longest_first(
     monkeypatch.setattr(kernels, "STEPS", REPORT_STEPS)
     network = Network("fno", 2, 4, batch=2)
     model = Reconstructor(network.config("bf16"))
+    asked = Mock(wraps=train)
+    monkeypatch.setattr(kernels, "train", asked)
     found = kernels.kernels(network, CPU)
+    assert asked.call_args.kwargs["compiled"] is False, "the step as a study has it"
     seconds = [kernel.seconds for kernel in found]
     assert seconds == sorted(seconds, reverse=True) and min(seconds) >= 0
     runs = {kernel.name: kernel.runs for kernel in found}
@@ -46,6 +50,7 @@ def test_the_other_ways_of_a_step_compute_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ways, "STEPS", 2)
     monkeypatch.setattr(ways, "EPOCHS", 1)
     monkeypatch.setattr(FourierBlock, "forward", FourierBlock.fused)
+    monkeypatch.setattr(FirstConv, "forward", lambda self, x: self.as_product(x))
     network = Network("hybrid", 2, 4, batch=2)
     of_plain = ways.measure(ways.AS_IT_IS, network, CPU)
     gpu = StandIn(monkeypatch)
@@ -54,6 +59,8 @@ def test_the_other_ways_of_a_step_compute_the_same(monkeypatch: pytest.MonkeyPat
     of_two = ways.measure("two streams in a block", network, CPU)
     assert gpu.streams_joined and len(set(read_by)) == 2
     assert of_two["loss"] == pytest.approx(of_plain["loss"], rel=1e-6) and of_two["step_s"] > 0
+    of_sixteen = ways.measure("sixteen taps", network, CPU)
+    assert of_sixteen["loss"] == pytest.approx(of_plain["loss"], rel=1e-6)
     before = torch.backends.cudnn.benchmark
     with ways.both():
         assert torch.backends.cudnn.benchmark

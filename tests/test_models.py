@@ -10,11 +10,20 @@ import pytest
 import torch
 from neuralop.layers.spectral_convolution import SpectralConv
 from torch.nn.functional import conv_transpose2d
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fno_runner.config import N, RunConfig
 from fno_runner.models import build_network, count_parameters
-from fno_runner.models.blocks import Conv1x1, FirstConv, FourierBlock, Upsample
+from fno_runner.models.blocks import (
+    Conv1x1,
+    FirstConv,
+    FourierBlock,
+    Upsample,
+    beside,
+    beside_in_rows,
+)
 from fno_runner.models.fno import FNO
+from fno_runner.models.fused import in_words
 from fno_runner.models.hybrid import Hybrid
 from fno_runner.models.spectral import SpectralConv2d
 
@@ -170,6 +179,42 @@ def test_a_fused_block_is_the_block(modes: int, memory: torch.memory_format) -> 
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
     assert torch.autograd.gradcheck(block.fused, x, fast_mode=True)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("last", [1, 4, 6, 7, 8])
+def test_numbers_are_brought_into_another_order_by_words(kind: torch.dtype, last: int) -> None:
+    t = torch.randn(2, 3, 5, last).to(kind)
+    with Made() as made:
+        moved = in_words(t, 2, 0, 1, 3)
+    assert moved.is_contiguous() and torch.equal(moved, t.permute(2, 0, 1, 3))
+    words = last * kind.itemsize // 8 if last * kind.itemsize % 8 == 0 else last
+    assert made.of["clone"] == [30 * words]
+
+
+class Made(TorchDispatchMode):
+    """Notes how many numbers operations make, by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.of: dict[str, list[int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        made = func(*args, **(kwargs or {}))
+        self.of.setdefault(func.__name__.split(".")[0], []).append(made.numel())
+        return made
+
+
+def test_images_beside_each_other_are_channels_last() -> None:
+    first, second = (
+        torch.randn(2, channels, 4, 4).contiguous(memory_format=torch.channels_last)
+        for channels in (3, 5)
+    )
+    both, expected = beside_in_rows(first, second), torch.cat([first, second], dim=1)
+    assert torch.equal(both, expected) and both.stride() == expected.stride()
+    assert torch.equal(beside(first, second), expected)
 
 
 def test_a_fused_block_takes_a_gradient_that_is_part_of_another() -> None:

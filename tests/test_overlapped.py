@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fno_runner.capture import WARM_UP
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Patterns
 from fno_runner.device import allow_tf32
@@ -107,6 +110,20 @@ def test_a_pass_that_failed_leaves_nothing_in_flight(
     np.testing.assert_allclose(
         predictor(few.take(np.arange(3))), expected[:3], rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_predictor_that_nobody_needs_is_gone_at_once(tiny: Dataset, gpu: StandIn) -> None:
+    """With its graphs: a run makes one for each set of patterns, beside others on the card."""
+    predictor = overlapping(make_model(), tiny.test, 4)
+    left = weakref.ref(predictor)
+    gc.disable()
+    try:
+        for _ in range(WARM_UP + 2):
+            predictor(tiny.test.take(np.arange(4)))
+        del predictor
+        assert gpu.replays and left() is None
+    finally:
+        gc.enable()
 
 
 def test_bf16_is_cast_once_and_is_autocast_s(tiny: Dataset, gpu: StandIn) -> None:

@@ -113,8 +113,10 @@ def _train(
     best = deepcopy(network.state_dict())
     for epoch in range(1, epochs + 1):
         network.train()
-        for rows in torch.randperm(count, generator=shuffle).split(config.batch_size):
-            batch = inputs.batch(rows.to(device))
+        # Sent at once: a copy a step would wait for the device.
+        order = torch.randperm(count, generator=shuffle).to(device)
+        for rows in order.split(config.batch_size):
+            batch = inputs.batch(rows)
             loss = loss_of(network(*batch), batch[0])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

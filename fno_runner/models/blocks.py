@@ -50,6 +50,26 @@ def refiner(width: int, layers: int) -> nn.Sequential:
     )
 
 
+def beside(
+    first: Float[Tensor, "b c h w"], second: Float[Tensor, "b d h w"]
+) -> Float[Tensor, "b c+d h w"]:
+    """The channels of one image, then those of the other."""
+    if first.device.type == "cpu":
+        return torch.cat([first, second], dim=1)
+    return beside_in_rows(first, second)
+
+
+def beside_in_rows(
+    first: Float[Tensor, "b c h w"], second: Float[Tensor, "b d h w"]
+) -> Float[Tensor, "b c+d h w"]:
+    """The same for a GPU, as contiguous memory: of that PyTorch moves 16 bytes at a time.
+
+    Of the same memory seen as channels-last it moves number by number.
+    """
+    rows = [image.permute(0, 2, 3, 1) for image in (first, second)]  # (B, H, W, C)
+    return torch.cat(rows, dim=-1).permute(0, 3, 1, 2)
+
+
 class FourierBlock(nn.Module):
     """y = x + GELU(SpectralConv(x) + Conv3×3(x)): global and local, side by side."""
 

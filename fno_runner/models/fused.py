@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, gelu
 
-from fno_runner.models.spectral import columns_of, modes_of
+from fno_runner.models.spectral import columns_of, in_order, modes_of
 
+WORD = torch.int64.itemsize
+"""Bytes that a copy to another order moves at a time."""
 Made = TypeVar("Made")
 
 
@@ -69,10 +71,10 @@ class FusedBlock(torch.autograd.Function):
     ) -> Tensor:
         batch, rows, cols = len(x), len(to_rows) // 2, len(to_cols) // 4
         convolved = needed_later(_convolved, x, weight)
-        modes = modes_of(x, to_rows, to_cols)  # (rows·cols, 2·B, 2·C)
+        modes = modes_of(x, to_rows, to_cols, in_words)  # (rows·cols, 2·B, 2·C)
         mixed = torch.matmul(modes, matrices)  # (rows·cols, 2·B, C)
         mixed[rows // 2 * cols, :batch].add_(bias)
-        columns = columns_of(mixed, rows, from_cols)  # (B, rows·2, W·C)
+        columns = columns_of(mixed, rows, from_cols, in_words)  # (B, rows·2, W·C)
         z = convolved()
         _pixel_rows(z).baddbmm_(from_rows.expand(batch, -1, -1), columns)
         ctx.save_for_backward(
@@ -92,17 +94,28 @@ class FusedBlock(torch.autograd.Function):
         t = torch.matmul(from_rows.T, _pixel_rows(of_z))  # (B, rows·2, W·C)
         t = torch.matmul(from_cols.T, t.view(batch, rows, 2 * width, channels))
         of_bias = t[:, rows // 2, 0].sum(0)
-        t = t.view(batch, rows, cols, 2, channels).permute(1, 2, 3, 0, 4)
-        t = t.reshape(rows * cols, 2 * batch, channels)
+        t = in_words(t.view(batch, rows, cols, 2, channels), 1, 2, 3, 0, 4)
+        t = t.view(rows * cols, 2 * batch, channels)
         of_matrices = torch.matmul(modes.mT, t)
         t = torch.matmul(t, matrices.mT)  # (rows·cols, 2·B, 2·C)
-        t = t.view(rows, cols, 2, batch, 2, channels).permute(3, 0, 1, 2, 4, 5)
-        t = torch.matmul(to_cols.T, t.reshape(batch, rows, cols * 4, channels))
+        t = in_words(t.view(rows, cols, 2, batch, 2, channels), 3, 0, 1, 2, 4, 5)
+        t = torch.matmul(to_cols.T, t.view(batch, rows, cols * 4, channels))
         of_x, of_weight = convolved()
         _pixel_rows(of_x).baddbmm_(
             to_rows.T.expand(batch, -1, -1), t.view(batch, rows * 2, width * channels)
         )
         return of_x.add_(gradient), of_weight, of_bias, of_matrices, None, None, None, None
+
+
+def in_words(t: Tensor, *axes: int) -> Tensor:
+    """As `in_order`, of a tensor in whose last axis, which stays the last, numbers lie together.
+
+    A GPU's copy to another order computes the place of each number it moves: in bfloat16 that takes
+    longer than to move it. So it is given words of 8 bytes. No gradient goes through it.
+    """
+    if t.shape[-1] * t.element_size() % WORD:
+        return in_order(t, *axes)
+    return in_order(t.view(torch.int64), *axes).view(t.dtype)
 
 
 def _convolved(x: Tensor, weight: Tensor) -> Tensor:

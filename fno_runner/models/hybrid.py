@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from fno_runner.models.blocks import (
     FourierBlock,
     Upsample,
     VacuumHead,
+    beside,
     conv3x3,
     lifter,
     refiner,
@@ -56,6 +56,6 @@ class Hybrid(nn.Module):
                 x = down(x)
         x = self.bottleneck(x)
         for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([up(x), skips.pop()], dim=1))
+            x = merge(beside(up(x), skips.pop()))
         out: Tensor = self.head(self.refine(x))  # (B, 2·patches, N, N)
         return out

@@ -6,9 +6,16 @@ the mode convention of neuraloperator's `SpectralConv`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+def in_order(t: Tensor, *axes: int) -> Tensor:
+    """The same numbers, contiguous, with the axes in this order."""
+    return t.permute(axes).contiguous()
 
 
 class SpectralConv2d(nn.Module):
@@ -64,6 +71,17 @@ class SpectralConv2d(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float().contiguous(), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralConv2d:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # A GPU multiplies fastest what begins at multiples of 16 bytes in every row. Numbers of
+        # pixels are such multiples, numbers of modes are not: there pixels lie side by side.
+        on_cpu = self.from_rows.device.type == "cpu"
+        self.from_cols, self.from_rows = (
+            factor.contiguous() if on_cpu else factor.T.contiguous().T
+            for factor in (self.from_cols, self.from_rows)
+        )
+        return self
+
     @property
     def matrices(self) -> Float[Tensor, "modes parts o"]:
         """[Wr; Wi] of every kept mode, row by row: (rows·cols, 2·I, O), a view of the weight."""
@@ -82,8 +100,16 @@ class SpectralConv2d(nn.Module):
         return t.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def modes_of(x: Float[Tensor, "b i h w"], to_rows: Tensor, to_cols: Tensor) -> Tensor:
+def modes_of(
+    x: Float[Tensor, "b i h w"],
+    to_rows: Tensor,
+    to_cols: Tensor,
+    ordered: Callable[..., Tensor] = in_order,
+) -> Tensor:
     """F(x) on the kept modes: rows first, then columns.
+
+    Args:
+        ordered: another way to do what `in_order` does.
 
     Returns:
         (rows·cols, 2·B, 2·I): for each mode, of every pattern [Xr, −Xi], then of every [Xi, Xr].
@@ -93,21 +119,28 @@ def modes_of(x: Float[Tensor, "b i h w"], to_rows: Tensor, to_cols: Tensor) -> T
     t = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     t = torch.matmul(to_rows, t)  # (B, rows·2, W·I)
     t = torch.matmul(to_cols, t.view(batch, rows, 2 * width, channels))
-    t = t.view(batch, rows, cols, 2, 2, channels).permute(1, 2, 3, 0, 4, 5)
-    return t.reshape(rows * cols, 2 * batch, 2 * channels)
+    t = ordered(t.view(batch, rows, cols, 2, 2, channels), 1, 2, 3, 0, 4, 5)
+    return t.view(rows * cols, 2 * batch, 2 * channels)
 
 
-def columns_of(modes: Float[Tensor, "modes parts o"], rows: int, from_cols: Tensor) -> Tensor:
+def columns_of(
+    modes: Float[Tensor, "modes parts o"],
+    rows: int,
+    from_cols: Tensor,
+    ordered: Callable[..., Tensor] = in_order,
+) -> Tensor:
     """Back along the columns: pixels there, modes along the rows; only real parts are formed.
 
-    modes: (rows·cols, 2·B, O), of each the real part of every pattern, then the imaginary ones.
+    Args:
+        modes: (rows·cols, 2·B, O), of each the real part of every pattern, then the imaginary ones.
+        ordered: another way to do what `in_order` does.
 
     Returns:
         (B, rows·2, W·O).
     """
     cols, batch = from_cols.shape[1] // 2, modes.shape[1] // 2
-    t = modes.view(rows, cols, 2, batch, -1).permute(3, 0, 1, 2, 4)
-    t = torch.matmul(from_cols, t.reshape(batch, rows, cols * 2, -1))
+    t = ordered(modes.view(rows, cols, 2, batch, -1), 3, 0, 1, 2, 4)
+    t = torch.matmul(from_cols, t.view(batch, rows, cols * 2, -1))
     return t.view(batch, rows * 2, -1)
 
 

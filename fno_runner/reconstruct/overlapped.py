@@ -14,7 +14,7 @@ from fno_runner.capture import WARM_UP, Captured
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import DivergedError
 from fno_runner.reconstruct.predictor import Predictor, slices
-from fno_runner.reconstructor import Reconstructor
+from fno_runner.reconstructor import Beam, Reconstructor
 
 SLOTS = 2
 """Slices in flight: one is worked on while the next is sent and the last is fetched."""
@@ -52,6 +52,30 @@ class _Slot:
         self.rows = None
 
 
+class _Work:
+    """What is recorded of a slice.
+
+    It does not know the predictor, which keeps the recording: else the graphs, and the memory of
+    each, would stay until the next garbage collection.
+
+    largest: float32 (), at least as large as all numbers of the patches so far; infinite or NaN if
+        any is.
+    """
+
+    def __init__(self, model: Reconstructor, probe: Tensor, beam: Beam, factor: Tensor) -> None:
+        """`factor`: the input scale factor, (1, 1, 1, 1)."""
+        self._model, self._probe, self._beam, self._factor = model, probe, beam, factor
+        self.largest = torch.zeros((), device=factor.device)
+
+    def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The patches of a slice."""
+        factor = self._factor.expand(len(x), 1, 1, 1)
+        patch = self._model.forward_predict(x, positions, self._probe, factor, self._beam)
+        peak = torch.linalg.vector_norm(torch.view_as_real(patch), float("inf"))
+        self.largest.copy_(torch.maximum(self.largest, peak))
+        return patch
+
+
 class OverlappedPredictor(Predictor):
     """As `Predictor`, on a GPU: a slice is one replayed graph, and nobody waits for a copy."""
 
@@ -71,10 +95,9 @@ class OverlappedPredictor(Predictor):
             self._model = deepcopy(self._model)
             self._model.network.to(model.product_type)
         self._device = device
-        self._probe, self._beam = self._probe.to(device), self._beam.to(device)
-        self._factor = torch.full((1, 1, 1, 1), scale, device=device)
-        self._largest = torch.zeros((), device=device)
-        self._slice = Captured(self._predict)
+        factor = torch.full((1, 1, 1, 1), scale, device=device)
+        work = _Work(self._model, self._probe.to(device), self._beam.to(device), factor)
+        self._largest, self._slice = work.largest, Captured(work)
         self._sending, self._fetching = torch.cuda.Stream(), torch.cuda.Stream()
         shape = (slice_size, 1, *probe.shape[-2:])
         self._slots = [_Slot(shape, device) for _ in range(SLOTS)]
@@ -125,11 +148,3 @@ class OverlappedPredictor(Predictor):
             slot.fetched[:count].copy_(slot.patch[:count], non_blocking=True)
             slot.arrived.record()
         slot.rows = rows
-
-    def _predict(self, x: Tensor, positions: Tensor) -> Tensor:
-        """The patches of a slice; notes the largest number, which is infinite or NaN if any is."""
-        factor = self._factor.expand(len(x), 1, 1, 1)
-        patch = self._model.forward_predict(x, positions, self._probe, factor, self._beam)
-        peak = torch.linalg.vector_norm(torch.view_as_real(patch), float("inf"))
-        self._largest.copy_(torch.maximum(self._largest, peak))
-        return patch

@@ -74,6 +74,7 @@ class Descent:
         self.gradient = {name: torch.zeros_like(place) for name, place in places.items()}
         for name, place in places.items():
             place.grad = self.gradient[name]
+        self._given = torch.zeros(2, device=device)
         self._rates = [torch.tensor(0.0, device=device) for _ in range(2)]
         moved = [places.pop("positions")] if sought.positions else []
         groups = [
@@ -88,7 +89,10 @@ class Descent:
 
     def step(self, rows: Int64[Tensor, " b"], rate: float, position_rate: float) -> None:
         """Let these frames improve what is sought, at these rates of Adam."""
-        self._step(rows, torch.tensor([rate, position_rate], device=rows.device))
+        # By a kernel each: a copy from the host would wait until the last step is done.
+        for given, number in zip(self._given, (rate, position_rate), strict=True):
+            given.fill_(number)
+        self._step(rows, self._given)
 
     def take_r(self) -> float:
         """R = Σ|predicted − measured| / Σ measured during the steps since the last call."""

@@ -2,6 +2,9 @@
 
 A GPU's step is bound by the number of its kernels. All weights in a row are cast to bfloat16 at
 once, their gradients are cast back at once, and one norm and one update do for all of them.
+
+Of a network of 85 million weights what is done to them is half of the memory that a step moves. So
+no array is made of the gradients as they come: each goes where it belongs as it is cast.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ class _Place:
 class Row:
     """Some weights of a model in a row; the model's own become views of it.
 
-    numbers: float32 (P,), the parameter that is trained in their place.
+    numbers: float32 (P,), the parameter that is trained in their place; its gradient is always
+        there, and is overwritten by `take`.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
@@ -56,16 +60,25 @@ class Row:
         self._places = {name: _Place.of(weights[name]) for name in names}
         parts = [place.numbers(weights[name]) for name, place in self._places.items()]
         self.numbers = nn.Parameter(torch.cat([part.detach() for part in parts]))
+        self.numbers.grad = torch.zeros_like(self.numbers, requires_grad=False)
+        self._of_grad = self._split(self.numbers.grad)
         for name, view in self.named(self.numbers.detach()).items():
             weights[name].data = view
 
     def named(self, numbers: Float[Tensor, " p"]) -> dict[str, Tensor]:
         """Views of such a row, of weights or of what belongs to each of them, by their names."""
-        parts = numbers.split([place.shape.numel() for place in self._places.values()])
         return {
             name: place.view(part)
-            for (name, place), part in zip(self._places.items(), parts, strict=True)
+            for (name, place), part in zip(self._places.items(), self._split(numbers), strict=True)
         }
+
+    def take(self, gradients: Mapping[str, Tensor]) -> None:
+        """Make these, of whatever type, the gradient of `numbers`; some tens go into one launch."""
+        given = [place.numbers(gradients[name]) for name, place in self._places.items()]
+        torch._foreach_copy_(self._of_grad, given)
+
+    def _split(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        return numbers.split([place.shape.numel() for place in self._places.values()])
 
 
 class FlatWeights:
@@ -80,17 +93,30 @@ class FlatWeights:
             for share, names in names_by_share.items()
         }
         self._type = model.product_type
+        self._weights: dict[str, Tensor] = {}
         self._constants = {
             name: constant.to(self._type) for name, constant in model.network_constants().items()
         }
 
     def forward(self, *batch: Any) -> Tensor:
         """What the model's `forward` gives of these arguments, as a function of the rows."""
-        given = dict(self._constants)
+        weights: dict[str, Tensor] = {}
         for row in self.rows.values():
-            given |= row.named(row.numbers.to(self._type))
+            weights |= row.named(row.numbers.detach().to(self._type))
+        if torch.is_grad_enabled():
+            # Each is a leaf, so that its gradient comes as it is.
+            self._weights = {name: weight.requires_grad_() for name, weight in weights.items()}
+        given = self._constants | weights
         predicted: Tensor = functional_call(self._model, given, batch)
         return predicted
+
+    def backward(self, loss: Tensor) -> None:
+        """Let the rows have the gradient of a loss on what `forward` gave last."""
+        weights, self._weights = self._weights, {}
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        of_weights = dict(zip(weights, gradients, strict=True))
+        for row in self.rows.values():
+            row.take(of_weights)
 
 
 def _alignment(count: int) -> int:

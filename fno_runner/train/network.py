@@ -77,13 +77,11 @@ class Network:
         self._beam = Beam.of(inputs.probe)
         self._loss_of = LOSSES[config.loss]
         names_by_share = names_of_shares(self.model, config)
-        if flat:
-            weights = FlatWeights(self.model, names_by_share)
-            self._predict = weights.forward
-            rows = {share: row.numbers for share, row in weights.rows.items()}
+        self._flat = FlatWeights(self.model, names_by_share) if flat else None
+        if self._flat is not None:
+            rows = {share: row.numbers for share, row in self._flat.rows.items()}
             self._optimiser: Adam = AdamOfRows(rows, rate)
         else:
-            self._predict = self.model
             trained = {
                 share: [self.model.get_parameter(name) for name in names]
                 for share, names in names_by_share.items()
@@ -113,8 +111,11 @@ class Network:
         It reads no number back and branches on no data, so that it can be captured.
         """
         loss = self._loss(rows)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if self._flat is None:
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+        else:
+            self._flat.backward(loss)
         self._optimiser.clip(self.config.grad_clip)
         self._optimiser.step()
         return loss.detach()
@@ -127,4 +128,5 @@ class Network:
     def _loss(self, rows: Tensor) -> Tensor:
         # What no batch changes is not computed anew.
         batch = (*self._inputs.batch(rows), self._beam)
-        return self._loss_of(self._predict(*batch), batch[0])
+        predict = self.model if self._flat is None else self._flat.forward
+        return self._loss_of(predict(*batch), batch[0])

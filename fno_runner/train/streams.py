@@ -23,11 +23,17 @@ class OnStreams:
     def __call__(self, rows: Tensor) -> Tensor:
         """From each network's row numbers, int64 (K, B), to their numbers, float32 (K,)."""
         begun_from = torch.cuda.current_stream()
+        begun: list[torch.cuda.Stream] = []
         results = []
-        for work, stream, its_rows in zip(self._works, self._streams, rows, strict=True):
-            stream.wait_stream(begun_from)
-            with torch.cuda.stream(stream):
-                results.append(work(its_rows))
-        for stream in self._streams:
-            begun_from.wait_stream(stream)
+        try:
+            for work, stream, its_rows in zip(self._works, self._streams, rows, strict=True):
+                stream.wait_stream(begun_from)
+                begun.append(stream)
+                with torch.cuda.stream(stream):
+                    results.append(work(its_rows))
+        finally:
+            # Also where memory runs out: a recording can only be ended where its streams have met,
+            # and one that has not ended keeps its memory. A stream that was not begun is not in it.
+            for stream in begun:
+                begun_from.wait_stream(stream)
         return torch.stack(results)
