@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 PIECES = 36
-"""A row is updated in so many pieces, as many as go into one launch. PyTorch's fused kernel gives
-each block of threads 65,536 numbers of one tensor: a network of 750,000 would keep 12 blocks busy
-for a long time, on a card with room for hundreds."""
+"""A row is worked on in so many pieces, as many as go into one launch. PyTorch's kernels for lists
+of tensors give each block of threads 65,536 numbers of one: a network of 750,000 would keep 12
+blocks busy for a long time, on a card with room for hundreds."""
 ALIGNED = 64
 """Pieces begin at multiples of so many numbers: the kernel is slower at other addresses."""
 
@@ -98,7 +98,7 @@ class AdamOfRows(Adam):
         self._set_rates()
         for row, group in zip(self._rows, self.param_groups, strict=True):
             state = self.state[row]
-            size = -(-len(row) // (PIECES * ALIGNED)) * ALIGNED
+            size = size_of_pieces(len(row))
             assert row.grad is not None
             weights, gradients, firsts, seconds = (
                 tensor.split(size)
@@ -112,6 +112,11 @@ class AdamOfRows(Adam):
                 amsgrad=group["amsgrad"], maximize=group["maximize"],
                 grad_scale=self._too_long, found_inf=None,
             )  # fmt: skip
+
+
+def size_of_pieces(count: int) -> int:
+    """Of a row of so many numbers."""
+    return -(-count // (PIECES * ALIGNED)) * ALIGNED
 
 
 def memory_order(tensor: Tensor) -> tuple[int, ...]:

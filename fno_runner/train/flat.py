@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.adam import memory_order
+from fno_runner.train.adam import memory_order, size_of_pieces
 
 ALIGNED = 64
 """Weights begin at multiples of so many numbers where that needs no gaps: libraries have slower
@@ -61,7 +61,8 @@ class Row:
         parts = [place.numbers(weights[name]) for name, place in self._places.items()]
         self.numbers = nn.Parameter(torch.cat([part.detach() for part in parts]))
         self.numbers.grad = torch.zeros_like(self.numbers, requires_grad=False)
-        self._of_grad = self._split(self.numbers.grad)
+        self._piece = size_of_pieces(len(self.numbers))
+        self._of_grad = self._pieces(self._split(self.numbers.grad))
         for name, view in self.named(self.numbers.detach()).items():
             weights[name].data = view
 
@@ -75,7 +76,10 @@ class Row:
     def take(self, gradients: Mapping[str, Tensor]) -> None:
         """Make these, of whatever type, the gradient of `numbers`; some tens go into one launch."""
         given = [place.numbers(gradients[name]) for name, place in self._places.items()]
-        torch._foreach_copy_(self._of_grad, given)
+        torch._foreach_copy_(self._of_grad, self._pieces(given))
+
+    def _pieces(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        return [piece for part in parts for piece in part.split(self._piece)]
 
     def _split(self, numbers: Tensor) -> tuple[Tensor, ...]:
         return numbers.split([place.shape.numel() for place in self._places.values()])
