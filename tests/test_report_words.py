@@ -90,3 +90,19 @@ def test_a_choice_that_is_no_better_than_no_network_is_told_so() -> None:
         (compared,) = series(table(runs))
         told = dict(advice(compared)).get("without a network", "")
         assert (f"50 projections {reached:.4f}" in told) == is_told and "flat" not in told
+
+
+def test_what_a_scan_is_chosen_by_stands_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"r_factor": {"held_out": 0.07, "held_out_from_object": 0.0815}}
+    runs = [
+        result(width=width, metrics={**metrics, "psnr": (20.0, 25.0)}, metrics_against="reference")
+        for width in (16, 32)
+    ]
+    save(tmp_path, runs, pictures=False)
+    assert main([str(tmp_path)]) == 0
+    said = " ".join(re.sub(r"[┃│]", " ", capsys.readouterr().out).split())
+    assert "0.0815" in said and "0.0700" in said and "PSNR" not in said
+    rows = page_data(series(table(runs)), [], Path())["rows"]
+    assert rows["r_held_out_from_object"] == [0.0815, 0.0815]
