@@ -209,3 +209,16 @@ def test_a_text_of_a_record_is_no_markup(tmp_path: Path) -> None:
     assert main([str(a), str(b)]) == 0
     page = (b / "compared-with-a" / PAGE).read_text()
     assert "<script>" not in page and "data are not the same" in page
+
+
+def test_scans_are_compared_by_what_they_are_chosen_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by likeness to the reference, which they have as well."""
+    of_scan = {"r_factor": {"held_out": 0.07, "held_out_from_object": 0.08}, "ssim": (0.5, 0.7)}
+    changes = {"metrics": of_scan, "metrics_against": "reference"}
+    for name in "ab":
+        runs = [result(seed=seed, **changes) for seed in (0, 1)]
+        save(tmp_path / name, runs, pictures=False)
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "R of held-out frames, from the object" in " ".join(capsys.readouterr().out.split())
