@@ -11,6 +11,7 @@ import pytest
 
 from agent.analysis.comparison import compare
 from agent.compare import CSV, PAGE, main
+from agent.report.compare_page import said
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import table
 from fno_runner.config import RunConfig
@@ -107,6 +108,15 @@ def test_what_was_trained_and_lost_counts_once_a_seed_whatever_it_ended_as() -> 
     (row,) = comparison.configurations
     assert (row.collapsed, row.runs) == ((1, 1), (2, 3))
     assert comparison.collapsed_only == (0, 0)
+
+
+def test_too_few_seeds_are_told_as_what_they_are() -> None:
+    a = study({32: [0.8], 64: [0.9]}, 1.0)
+    b = study({32: [0.8], 64: [0.0]}, 1.0, precision="bf16")
+    b[1].status = "collapsed"
+    text = " ".join(said(compare(table(a), table(b), PHASE_SSIM)))
+    assert "Of 2 configurations B is better in 0, worse in 0, undecided in 0" in text
+    assert "; in 1 one seed finished in both" in text and "in 1 no seed finished in both" in text
 
 
 def test_runs_of_one_seed_are_paired_on_the_same_data() -> None:
