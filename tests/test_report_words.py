@@ -57,6 +57,22 @@ def test_where_less_is_better_nobody_is_told_to_want_the_most() -> None:
             assert f"the {word} {compared.choice.by.label}" in text
 
 
+def test_the_steps_between_picks_are_of_what_is_chosen_by() -> None:
+    """As the terminal has them: the price is of that, and not of what is reported."""
+    runs = [
+        result(width=width, metrics_against=None, floors={}, metrics=Metrics(scan={"r_factor": {
+            "train": 0.08, "held_out": 0.1 - 0.001 * width, "held_out_from_object": r}}))
+        for width, r in ((16, 0.09), (32, 0.08))
+    ]  # fmt: skip
+    (compared,) = series(table(runs))
+    picks = pick_table(compared)
+    assert picks is not None and compared.recommendation is not None
+    assert "from the object" in picks["heads"][2]
+    assert picks["rows"][-1]["quality"] == "0.0800"
+    compared_at_once = [row["step"] for row in picks["rows"] if "better" in row["step"]]
+    assert all("0.0100 better in R of held-out frames, from" in step for step in compared_at_once)
+
+
 def test_the_legend_names_a_recommendation_only_where_there_is_one() -> None:
     runs = [result(width=width, seed=seed) for width in (32, 48) for seed in (0, 1)]
     assert "recommended" in legend(pareto_figure(series(table(runs))))
