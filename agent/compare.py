@@ -16,7 +16,7 @@ from agent.analysis.comparison import as_table, compare
 from agent.report.compare_page import print_comparison, render_comparison
 from agent.study.csv_files import as_csv
 from agent.study.folder import read_study
-from agent.study.quality import PHASE_SSIM, R_HELD_OUT, numbers
+from agent.study.quality import PHASE_SSIM, R_FROM_OBJECT, R_HELD_OUT, numbers
 from agent.study.retimes import runs_of
 from fno_runner.cli import Parser, command
 from fno_runner.errors import UserError
@@ -83,7 +83,8 @@ def _quality(name: str | None, tables: Sequence[pd.DataFrame]) -> Quantity:
     Raises:
         UserError: there is no such metric, or a study has it nowhere.
     """
-    wanted = [PHASE_SSIM, R_HELD_OUT]
+    # A scan by what it is chosen by: likeness to another method's object is no quality.
+    wanted = [R_FROM_OBJECT, R_HELD_OUT, PHASE_SSIM]
     if name is not None:
         if name not in QUANTITIES or QUANTITIES[name].better is None:
             raise UserError(f"--metric {name}: known are {', '.join(sorted(QUANTITIES))}")
@@ -102,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     add("a", type=Path, metavar="A", help="a study's folder: what was before")
     add("b", type=Path, metavar="B", help="another one: what came after")
     add("--metric", metavar="COLUMN",
-        help="what they are compared by (default: ssim_phase, of scans r_held_out)")  # fmt: skip
+        help="what they are compared by (default: ssim_phase; of scans "
+        "r_held_out_from_object)")  # fmt: skip
     add("--output-dir", "--output_dir", type=Path, metavar="DIR",
         help="where the files go (default: B/compared-with-A)")  # fmt: skip
     return parser

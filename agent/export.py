@@ -48,6 +48,8 @@ These files are written:
   study_configs.csv    a row for each configuration: means over seeds with 95 % intervals
   recommendation.json  the recommended configuration of each series of comparable runs, and why
   pareto_plot.png      quality against cost, with the fronts; .pdf is the same for papers
+  ladder.png           the recommended configuration at every price, and the scatter of seeds
+  main_effects.png     what each swept key does to the quality, the others averaged
   reconstructions.png  reconstructions of the front and the worst one, beside the truth
   report.html          all of it in one file that opens in a browser, also offline
 

@@ -58,9 +58,10 @@ Time the inference of all saved models of a study again, one after the other, on
 
 Times of runs that shared a machine, or that come from several machines, are hard to compare. This
 command times every model alone, in the way of a run (docs/performance.md). It visits all models for
-a second or two each, then all of them again, and so on. A model's fastest visit counts. A model is
-visited for five minutes at least, and until its {CONFIRMED} fastest visits agree to {NEAR:.0%}, so
-that a slow minute does no harm. Leave the machine alone meanwhile.
+a second or two each, then all of them again, and so on. A model's fastest visit counts. This goes
+on for five minutes at least, and until each model's {CONFIRMED} fastest visits agree to {NEAR:.0%},
+so that a slow minute does no harm, but never beyond --rounds visits. Leave the machine alone
+meanwhile.
 
 The command writes STUDY/retime.json. The export then takes the times and the device_name from
 there; its column timed_by says so. The records stay as they are.

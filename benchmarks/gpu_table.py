@@ -126,7 +126,11 @@ def _newest(folder: Path) -> Rows:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the machine of the newest table, and all that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(argv).folder
     if rows := _newest(folder / "step"):

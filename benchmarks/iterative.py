@@ -77,11 +77,11 @@ def measure_networks(scan_file: Path, study: Path) -> dict[str, tuple[str, float
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status."""
     parser = Parser("python -m benchmarks.iterative", __doc__)
-    parser.add_argument("scan", type=Path)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--fit", type=Path, help="another file to fit [SCAN.npz]")
-    parser.add_argument("--start", help="an array of it to begin with as the probe [its own]")
-    parser.add_argument("--modes", type=count_of(16), default=1)
+    parser.add_argument("scan", type=Path, help="the scan that the networks were trained on")
+    parser.add_argument("study", type=Path, help="the study's folder")
+    parser.add_argument("--fit", type=Path, help="another file to fit (default: SCAN.npz)")
+    parser.add_argument("--start", help="the array of it that is the probe to begin with")
+    parser.add_argument("--modes", type=count_of(16), default=1, help="of the probe (default: 1)")
     args = parser.parse_args(argv)
     before = measure_networks(args.scan, args.study)
     fits = measure_fits(args.fit or args.scan, args.start, args.modes)

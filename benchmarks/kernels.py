@@ -81,7 +81,11 @@ def table(network: Network, found: Sequence[Kernel]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each network."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("networks", nargs="+", type=network_named, metavar="NETWORK")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     args = parser.parse_args(argv)

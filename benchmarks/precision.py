@@ -34,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status."""
     parser = Parser("python -m benchmarks.precision", __doc__)
     parser.add_argument(
-        "architectures", nargs="*", default=ARCHITECTURES, metavar="fno|hybrid", help="[both]"
+        "architectures",
+        nargs="*",
+        default=ARCHITECTURES,
+        metavar="fno|hybrid",
+        help="(default: both)",
     )
     architectures = parser.parse_args(argv).architectures
     if unknown := set(architectures) - set(ARCHITECTURES):

@@ -184,24 +184,35 @@ def _write(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.race",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("scan", help="a scan's file; or simulated; or map")
     add("of", type=Path, nargs="?", help="the map's scan")
-    add("--output", type=Path, default=Path("outputs/race"))
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--output", type=Path, default=Path("outputs/race"),
+        help="a folder (default: outputs/race)")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="where to compute (default: auto, a GPU if there is one)")  # fmt: skip
     add("--everything", action="store_true", help="keep all frames, and judge by all")
-    add("--share", type=float, default=1.0, help="of the frames that is kept [1: all but a tenth]")
-    add("--photons", type=float, help="a frame [the scan's; 1e9]")
-    add("--overlap", type=float, default=0.75, help="of the simulated raster")
-    add("--frames", type=count_of(), default=64, help="of the simulated raster")
-    add("--turns", type=count_of(), default=3)
+    add("--share", type=float, default=1.0,
+        help="part of the frames that is kept (default: 1, all but the tenth that "
+        "judges)")  # fmt: skip
+    add("--photons", type=float,
+        help="photons a frame (default: the scan's; simulated, 1e9)")  # fmt: skip
+    add("--overlap", type=float, default=0.75,
+        help="of neighbours in the simulated raster, part of the beam (default: 0.75)")  # fmt: skip
+    add("--frames", type=count_of(), default=64,
+        help="how many the simulated raster has (default: 64)")  # fmt: skip
+    add("--turns", type=count_of(), default=3,
+        help="how often each side is timed (default: 3)")  # fmt: skip
     words = "of frames that judge (simulated: of the object), each with another seed of the network"
-    add("--draws", type=count_of(), default=1, help=words)
+    add("--draws", type=count_of(), default=1, help=f"{words} (default: 1)")
     add("--model", type=Path, help="a run's folder: its network races, too")
-    add("--sides", default="", help="only those whose name holds one of these words, a,b,c")
-    add("--no-networks", action="store_true")
+    add("--sides", default="", metavar="A,B,C",
+        help="only sides whose name holds one of these words")  # fmt: skip
+    add("--no-networks", action="store_true", help="only the fits without a network")
     for kind, words in (
         ("timings", "measure the times, on a quiet machine"),
         ("own", "networks that learn from the star's frames"),
@@ -210,8 +221,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(f"--{kind}", dest="kind", action="store_const", const=kind, default="cells",
             help=f"of the map: {words}")  # fmt: skip
-    add("--seconds", type=float, default=math.inf, help="of the map: begin nothing after so many")
-    add("--draw", action="store_true", help="of the map: what is there already")
+    add("--seconds", type=float, default=math.inf,
+        help="of the map: begin nothing after so many seconds")  # fmt: skip
+    add("--draw", action="store_true", help="of the map: only draw what is there already")
     add("--only", default="", help="of the map: cells whose name holds this")
     return parser
 

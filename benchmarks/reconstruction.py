@@ -70,7 +70,9 @@ def measure(name: str, data: Path, output: Path) -> list[str]:
 @command
 def main() -> int:
     parser = Parser("python -m benchmarks.reconstruction", __doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)} [all]")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)} (default: all)"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, help="keep the runs' folders here")
     given = parser.parse_args()

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.retime import ROUNDS
 from agent.study.retimes import Model, read_retiming
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         first, second = (_retimed(Path(folder), rounds) for _ in range(2))
     table = Table(title=f"{rounds} rounds on {next(iter(first.values())).times.device_name}")
     for column in ("network", "pass [s]", "again [s]", "differs", "alone [ms]", "again", "differs"):
-        table.add_column(column, justify="right")
+        table.add_column(Text(column), justify="right")  # Text: [s] is a unit, no markup
     near = [0, 0]
     for name, label in names.items():
         cells = [label]

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("python -m benchmarks.watch", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("scan", type=Path)
-    parser.add_argument("--rate", type=float, default=100.0, help="frames/s [100]")
+    parser.add_argument("--rate", type=float, default=100.0, help="frames a second (default: 100)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         written, seen = _measured(args.model, args.scan, Path(folder), args.rate)

@@ -128,7 +128,11 @@ def measure(way: str, network: Network, device: torch.device) -> dict[str, float
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table; or, with a way named, what it measured, as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ways",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("networks", nargs="+", type=network_named, metavar="NETWORK")
     parser.add_argument("--way", choices=list(WAYS))
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -15,6 +15,7 @@ from fno_runner.config import RunConfig, allowed, choices, load_config, suggesti
 from fno_runner.errors import MachineError, UserError, printable
 
 if TYPE_CHECKING:  # not every program prints with it
+    from pydantic.fields import FieldInfo
     from rich.console import Console
 
 log = logging.getLogger("fno_runner")
@@ -127,13 +128,12 @@ def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
     )
     for key, field in RunConfig.model_fields.items():
         words = choices(field)
-        default = "" if field.default is None else f" [{field.default}]"
         parser.add_argument(
             *dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}")),
             dest=key,
             default=argparse.SUPPRESS,
             metavar="|".join(map(str, words)) if words else key.split("_")[-1].upper(),
-            help=f"{field.description}{default}".replace("%", "%%"),
+            help=_help(field).replace("%", "%%"),
         )
     values, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -148,6 +148,15 @@ def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
     if idle:
         log.warning("%s: no effect on data that are not simulated so", ", ".join(idle))
     return config
+
+
+def _help(field: FieldInfo) -> str:
+    """What a knob is, its bounds if it is a number, and its default where the words have none."""
+    takes = allowed(field)
+    bounds = f": {takes}" if takes.startswith(("an integer", "a number")) else ""
+    default = field.default
+    shown = f"{default:g}" if isinstance(default, float) else default
+    return f"{field.description}{bounds}{'' if default is None else f' (default: {shown})'}"
 
 
 def _convert(key: str, text: str) -> Any:

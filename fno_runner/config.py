@@ -88,7 +88,7 @@ class RunConfig(BaseModel):
     train_patterns: int | None = Field(
         None,
         ge=16,
-        description="train on this many patterns, drawn with the seed (default: on all)",
+        description="train on this many patterns, drawn with the seed (default: all)",
     )
 
     # --- inference and machine ---------------------------------------------------------------
@@ -173,7 +173,9 @@ class RunConfig(BaseModel):
         description="patterns of a third object, by which configurations are chosen (NPZ)",
     )
     scan: str | None = Field(
-        None, min_length=1, description="an experimental scan (docs/real-data.md names the formats)"
+        None,
+        min_length=1,
+        description="an experimental scan (docs/scan-formats.md names the formats)",
     )
     probe_file: str | None = Field(
         None,
@@ -382,7 +384,8 @@ def allowed(field: FieldInfo) -> str:
     for constraint in constraints:
         for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
             if (bound := getattr(constraint, attribute, None)) is not None:
-                bounds.append(f"{sign} {bound:g}" if abs(bound) < 1e6 else f"{sign} {bound}")
+                short = isinstance(bound, float) or abs(bound) < 1e6
+                bounds.append(f"{sign} {bound:g}" if short else f"{sign} {bound}")
     name = "an integer" if int in types else "a number" if float in types else "a text"
     return " ".join([name, " and ".join(bounds)]).strip()
 

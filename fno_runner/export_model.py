@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser("python -m fno_runner.export_model", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a run's folder, or a study's")
-    add("--format", choices=FORMATS, help="one only [both]")
-    add("-o", "--output", type=Path, metavar="OUT", help="folder [MODEL.exported, new]")
+    add("--format", choices=FORMATS, help="one only (default: both)")
+    add("-o", "--output", type=Path, metavar="OUT", help="a new folder (default: MODEL.exported)")
     add("--license", metavar="TEXT", default=LICENSE, help="the card's line on the licence")
     return parser
 

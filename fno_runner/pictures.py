@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-IMAGE, LEFT, BOTTOM, AROUND, BAR, TITLE, CORRELATION = 2.85, 0.75, 0.5, 0.8, 0.95, 0.4, 2.9
+IMAGE, LEFT, BOTTOM, AROUND, BAR, TITLE, CORRELATION = 2.85, 0.75, 0.5, 0.8, 1.2, 0.4, 2.9
 """Of recon.png [in]: an image's longer side; what its labels take left of it, below it, and both
 below and above; a bar of colours with its label; the title; the correlations. To find room by
 drawing first (matplotlib's constrained layout) took longer than all else."""
@@ -145,7 +145,7 @@ def draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
     axes.set(xlim=(0, FINEST), ylim=(-0.1, 1.03), xlabel="spatial frequency [1/px]")
     axes.set_ylabel("Fourier ring correlation", fontsize=9)
     axes.set_title("two halves of the frames" if halves else f"with the {kind}", fontsize=10)
-    axes.legend(fontsize=8, loc="upper right", ncols=2, frameon=False)
+    axes.legend(fontsize=8, loc="best", ncols=2, frameon=False)
     axes.grid(color="#ececec")
     axes.spines[["top", "right"]].set_visible(False)
 

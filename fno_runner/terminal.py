@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fno_runner.runner import Outcome
 from fno_runner.score.quantities import FLOORS, QUANTITIES
@@ -76,7 +77,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         if (pair := result.metrics.pairs.get(name)) is not None:
             floors = [_number(floor[name][1]) for floor in result.floors.values()]
             heading = QUANTITIES[f"{name}_phase"].heading.removeprefix("phase ")
-            table.add_row(heading, _number(pair[0]), _number(pair[1]), *floors)
+            # Text: [dB] is a unit, no markup.
+            table.add_row(Text(heading), _number(pair[0]), _number(pair[1]), *floors)
     for key in SCAN_ROWS:
         if (value := result.metrics.scan.get("r_factor", {}).get(key)) is not None:
             table.add_row(QUANTITIES[f"r_{key}"].label, "", _number(value))

@@ -11,6 +11,7 @@ import pytest
 
 from agent.analysis.comparison import compare
 from agent.compare import CSV, PAGE, main
+from agent.report.compare_page import said
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import table
 from fno_runner.config import RunConfig
@@ -107,6 +108,15 @@ def test_what_was_trained_and_lost_counts_once_a_seed_whatever_it_ended_as() -> 
     (row,) = comparison.configurations
     assert (row.collapsed, row.runs) == ((1, 1), (2, 3))
     assert comparison.collapsed_only == (0, 0)
+
+
+def test_too_few_seeds_are_told_as_what_they_are() -> None:
+    a = study({32: [0.8], 64: [0.9]}, 1.0)
+    b = study({32: [0.8], 64: [0.0]}, 1.0, precision="bf16")
+    b[1].status = "collapsed"
+    text = " ".join(said(compare(table(a), table(b), PHASE_SSIM)))
+    assert "Of 2 configurations B is better in 0, worse in 0, undecided in 0" in text
+    assert "; in 1 one seed finished in both" in text and "in 1 no seed finished in both" in text
 
 
 def test_runs_of_one_seed_are_paired_on_the_same_data() -> None:
@@ -209,3 +219,16 @@ def test_a_text_of_a_record_is_no_markup(tmp_path: Path) -> None:
     assert main([str(a), str(b)]) == 0
     page = (b / "compared-with-a" / PAGE).read_text()
     assert "<script>" not in page and "data are not the same" in page
+
+
+def test_scans_are_compared_by_what_they_are_chosen_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by likeness to the reference, which they have as well."""
+    of_scan = {"r_factor": {"held_out": 0.07, "held_out_from_object": 0.08}, "ssim": (0.5, 0.7)}
+    changes = {"metrics": of_scan, "metrics_against": "reference"}
+    for name in "ab":
+        runs = [result(seed=seed, **changes) for seed in (0, 1)]
+        save(tmp_path / name, runs, pictures=False)
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "R of held-out frames, from the object" in " ".join(capsys.readouterr().out.split())

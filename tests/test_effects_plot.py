@@ -27,7 +27,12 @@ def test_panels_stand_in_the_order_of_importance_on_one_axis() -> None:
     assert sorted(keys) == ["architecture", "input_transform", "modes", "width"]
     importance = {effect.key: effect.importance for effect in compared.effects}
     assert keys == sorted(keys, key=lambda key: -importance[key])
-    assert [axes.get_ylabel() for axes in figure.axes] == ["phase SSIM", "", "", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "phase SSIM\nmean, 95 % interval",
+        "",
+        "",
+        "",
+    ]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     assert figure.axes[0].get_title() == f"importance {100 * importance[keys[0]]:.0f} %"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from agent.report.ladder_plot import ladder_figure
 from agent.report.pareto_plot import pareto_figure
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import Cell, table
+from fno_runner.pictures import draw_reconstruction
 from fno_runner.result import RunResult
 from tests.studies import result
 from tests.test_plots import assert_legible
@@ -163,3 +165,18 @@ def test_a_name_is_broken_between_its_keys_where_that_will_do() -> None:
     assert all(line.endswith(",") for line in lines[:-1])
     long = "x" * 3 * NAME_WIDTH
     assert max(map(len, wrapped(f"fno, scan {long}").split("\n"))) <= NAME_WIDTH
+
+
+@pytest.mark.parametrize("contrast", [1.0, 1e-2, 1e-3])
+def test_no_text_of_a_reconstruction_leaves_the_page(
+    contrast: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weak object has ticks of many digits, which push the label of its colours outwards."""
+    rng = np.random.default_rng(0)
+    objects = 1 + contrast * (rng.random((2, 40, 40)) + 1j * rng.random((2, 40, 40)))
+    truth, made = objects.astype(np.complex64)
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    seen = np.ones((40, 40), bool)
+    draw_reconstruction(tmp_path / "recon.png", "fno", made, seen, truth, "truth", {})
+    assert_legible(figures[0])

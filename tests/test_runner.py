@@ -282,6 +282,16 @@ def test_of_a_network_that_learnt_nothing_the_terminal_says_what_may_help(
     assert "0.02" in said and ("--rate_scaling fan_in" in said) == helps
 
 
+def test_units_are_printed_as_they_are() -> None:
+    """What a terminal may take for markup, [dB] among it."""
+    result = RunResult(run_id="0" * 12, status="finished", config=RunConfig().model_dump())
+    result.metrics.pairs |= {"psnr": (20.0, 25.0), "mae": (0.1, 0.2), "frc50": (0.1, 0.1)}
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_outcome(Outcome(result, Path("run[1]")), console)
+    said = console.export_text()
+    assert all(word in said for word in ("PSNR [dB]", "MAE [rad]", "FRC cut-off [1/px]", "run[1]"))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

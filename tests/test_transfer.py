@@ -126,7 +126,7 @@ def test_a_grid_is_run_twice_and_compared(
         (SWEEP + "  nphotons: {values: [1.0e+8, 1.0e+9]}\n", [], "nphotons: swept, but no effect"),
         (SWEEP + "  data_seed: {values: [0, 1]}\n", [], "sweeps data_seed"),
         (SWEEP + "  bin: {value: 2}\n", [], "bin=2: sums pixels of a scan"),
-        (SWEEP, ["--metric", "beauty"], "metric 'beauty' is not known"),
+        (SWEEP, ["--metric", "beauty"], "--metric beauty: not known"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -172,5 +172,7 @@ def test_both_studies_have_the_size_of_the_scan(
 
 
 def test_metrics_know_which_way_is_better() -> None:
-    assert transfer._metric("r_held_out", "validation") == Metric("r_held_out", False)
-    assert transfer._metric("ssim_phase", "scan") == Metric("ssim_phase", True)
+    assert transfer._metric("--scan-metric", "r_held_out", "validation") == Metric(
+        "r_held_out", False
+    )
+    assert transfer._metric("--metric", "ssim_phase", "scan") == Metric("ssim_phase", True)

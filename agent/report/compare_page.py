@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,14 @@ def said(comparison: Comparison) -> list[str]:
             f"changes from {quality.shown(overall.a)} to {quality.shown(overall.b)}, by "
             f"{signed(overall.change, quality)}{interval}; {quality.better} is better."
         )
-    verdicts = [compared.verdict for compared in rows]
-    untold = f"one seed tells nothing in {verdicts.count('one seed')}"
-    if without := verdicts.count("no pair"):
-        untold += f", no seed finished in both in {without}"
+    verdicts: Counter[str] = Counter(compared.verdict for compared in rows)
+    few = (("one seed", "one seed"), ("no pair", "no seed"))
+    untold = [f"in {verdicts[verdict]} {words}" for verdict, words in few if verdicts[verdict]]
     lines.append(
-        f"B is better in {verdicts.count('better')}, worse in {verdicts.count('worse')}, "
-        f"undecided in {verdicts.count('undecided')}; {untold}."
+        f"Of {count(len(rows), 'configuration')} B is better in {verdicts['better']}, worse in "
+        f"{verdicts['worse']}, undecided in {verdicts['undecided']}"
+        + "".join(f"; {told} finished in both, which tells nothing" for told in untold)
+        + "."
     )
     for column in TIMES:
         ratios = np.array([compared.times[column].change for compared in rows])
@@ -62,7 +64,7 @@ def said(comparison: Comparison) -> list[str]:
                 f"times that in A ({known.min():.3g} to {known.max():.3g})."
             )
     if not any(compared.times[column].pairs for compared in rows for column in TIMES):
-        lines.append("Times are of other devices, or unknown, and are not compared.")
+        lines.append("Times are not compared: no seed finished in both on one kind of device.")
     first, second = comparison.collapsed_only
     if first or second:
         lines.append(

@@ -49,7 +49,9 @@ def effects_figure(all_series: Sequence[Series]) -> Figure:
                 _panel(panel, effect)
             for panel in row[len(keys) :]:
                 panel.set_visible(False)
-            row[0].set_ylabel(series.reported.axis + against(series, series.reported))
+            quality = series.reported.axis + against(series, series.reported)
+            barred = any(np.isfinite(effect.low).any() for effect in series.effects)
+            row[0].set_ylabel(quality + ("\nmean, 95 % interval" if barred else ""))
             low, high = row[0].get_ylim()
             row[0].set_ylim(*spanning(low, high, series.reported.least_span))
             if series.name:

@@ -288,7 +288,8 @@ function losses() {
   const curves = data.losses.flatMap(({label, epochs, train, validation, colour}) => [
     {name: plain(label), legendgroup: label, x: epochs, y: validation, mode: "lines+markers", marker: {size: 5},
      line: {color: colour, width: 2}, hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>"},
-    {name: plain(label), legendgroup: label, x: epochs, y: train, mode: "lines", showlegend: false,
+    {name: plain(label), legendgroup: label, x: epochs, y: train, mode: epochs.length > 1 ? "lines" : "markers", showlegend: false,
+     marker: {size: 7, symbol: "circle-open"},
      line: {color: colour, width: 1, dash: "dot"}, hovertemplate: "%{y:.4~g} on training patterns<extra></extra>"},
   ]);
   const longest = curves.reduce((most, {x}) => Math.max(most, ...x.slice(-1)), 1);

@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 METRICS = (
     *("ssim_phase", "psnr_phase", "mae_phase", "pearson_phase", "val_ssim_phase"),
-    *("r_held_out", "r_train", TIME, "latency_s", "train_time_s"),
+    *("r_held_out_from_object", "r_held_out", "r_train", TIME, "latency_s", "train_time_s"),
 )
 """Means over seeds, with their intervals."""
 

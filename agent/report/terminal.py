@@ -34,9 +34,11 @@ MOST_LETTERS = 300
 
 FRONT_COLUMNS = (
     *("model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase"),
-    *("val_ssim_phase", "r_held_out", "r_train"),
+    *("val_ssim_phase", "r_held_out_from_object", "r_held_out", "r_train"),
 )
 """The quantities that are told of a front's configurations, where they are known."""
+NOT_OF_A_SCAN = ("psnr_phase", "mae_phase")
+"""Left out where R is told: how like another method's object a scan's is, one number says."""
 
 
 @dataclass(frozen=True)
@@ -231,12 +233,17 @@ def _front_table(series: Series) -> Table:
     front = series.fronts[0]
     known = series.configs.columns[series.configs.notna().any()]
     columns = {"model_params": "model_params"} | {c: f"{c}_mean" for c in FRONT_COLUMNS[1:]}
-    shown = {QUANTITIES[c]: column for c, column in columns.items() if column in known}
+    left_out = NOT_OF_A_SCAN if front.quality.of == "scan" else ()
+    shown = {
+        QUANTITIES[c]: column
+        for c, column in columns.items()
+        if column in known and c not in left_out
+    }
     printed = Table(
         title=f"front: trainable parameters against {front.quality.label}", title_justify="left"
     )
     for heading in ("", "configuration"):
-        printed.add_column(heading)
+        printed.add_column(heading, min_width=len(heading))
     # Text: [s] is a unit, no markup.
     for heading in ("seeds", *(quantity.heading for quantity in shown), "on the front"):
         printed.add_column(Text(heading), justify="right")

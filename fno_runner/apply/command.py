@@ -64,7 +64,8 @@ Reconstruct a scan with a network that was trained before.
 EPILOG = """\
 R = Σ|predicted − measured| / Σ measured amplitude, over all frames.
 
-Exit status: 0 done; 1 a prediction is no number; 2 unusable input; 3 this machine cannot do it."""
+Exit status: 0 done; 1 a prediction is no number; 2 unusable input; 3 this machine cannot do it;
+128 + signal when stopped (with --watch the files are whole, and the same command goes on)."""
 
 
 WAIT_S, IDLE_S = 60.0, 30.0
@@ -275,25 +276,27 @@ def _parser() -> Parser:
         help="use a network that sees amplitudes only with any probe")  # fmt: skip
     add("--refine", type=count_of(10_000), metavar="PASSES",
         help="go on from the network's object with the fit without a network")  # fmt: skip
-    add("--refine-probe", action="store_true", help="… of the probe, too")
-    add("--refine-positions", action="store_true", help="… of the positions, too")
+    add("--refine-probe", action="store_true", help="… and fit the probe, too")
+    add("--refine-positions", action="store_true", help="… and fit the positions, too")
     add("--adapt", type=count_of(10_000), metavar="EPOCHS",
         help="train the network on, without labels, on this scan; kept in OUT/network")  # fmt: skip
     add("--adapt-layers", choices=("all", "last"),
-        help="which ones: all, or those after the Fourier blocks [all]")  # fmt: skip
+        help="… which layers: all, or those after the Fourier blocks (default: all)")  # fmt: skip
     add("--compare", action="store_true",
         help="do the same without the network as well, and say what it saves")  # fmt: skip
     add("--watch", action="store_true", help="SCAN is still being written: an HDF5 file in SWMR "
         "mode, or a folder of files")  # fmt: skip
     add("--wait", type=positive, metavar="S",
-        help=f"… for its first frame so long [{WAIT_S:g} s]")  # fmt: skip
+        help=f"… wait so long for its first frame [s] (default: {WAIT_S:g})")  # fmt: skip
     add("--idle", type=positive, metavar="S",
-        help=f"… without a new frame, after which it has ended [{IDLE_S:g} s]")  # fmt: skip
-    add("--frames", type=count_of(), metavar="F", help="… it has so many [what it declares]")
+        help=f"… it has ended when so long no frame came [s] (default: {IDLE_S:g})")  # fmt: skip
+    add("--frames", type=count_of(), metavar="F",
+        help="… it has so many frames (default: what it declares)")  # fmt: skip
     add("--serve", type=count_of(65535), metavar="PORT",
         help="… show the page to browsers of this machine, http://127.0.0.1:PORT")  # fmt: skip
     add("--infer-batch-size", type=count_of(2**20), metavar="B",
-        help="frames a slice [the network's]")  # fmt: skip
+        help="frames that the network works on at a time (default: as the run "
+        "had it)")  # fmt: skip
     return parser
 
 

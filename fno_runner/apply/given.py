@@ -23,7 +23,8 @@ log = logging.getLogger("fno_runner")
 AnyScan = TypeVar("AnyScan", bound=Outline)
 
 positive = number_where(lambda number: 0 < number < math.inf, "a number > 0")
-"""The type of such an option."""
+not_negative = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
+"""Types of such options."""
 NM = 1e-9
 """[m]"""
 SHORTEST, LONGEST = (bound / NM for bound in OBJECT_PIXEL)
@@ -48,17 +49,19 @@ def add_scan_options(parser: Parser) -> None:
     add = parser.add_argument
     add("scan", type=Path, metavar="SCAN", help="of any format of docs/scan-formats.md")
     add("--data", choices=("amplitude", "intensity"),
-        help="what the scan's frames hold [what its format says]")  # fmt: skip
-    add("--entry", metavar="NAME", help="which entry of the scan's file [the first]")
-    add("-o", "--output", type=Path, metavar="OUT", help="folder [SCAN.reconstruction, new]")
+        help="what the scan's frames hold (default: what its format says)")  # fmt: skip
+    add("--entry", metavar="NAME", help="which entry of the scan's file (default: the first)")
+    add("-o", "--output", type=Path, metavar="OUT",
+        help="a new folder; of one that is there, …-2 (default: SCAN.reconstruction)")  # fmt: skip
     add("--probe", type=Path, metavar="PATH",
         help="take this file's probe (a scan, object.npz, product.h5), or that of this model's "
-        "training [the scan's]")  # fmt: skip
+        "training (default: the scan's)")  # fmt: skip
     add("--pixel-size", type=pixel_width, metavar="NM",
-        help="of the object [what the scan tells]")  # fmt: skip
+        help="width of the object's pixel [nm] (default: what the scan tells)")  # fmt: skip
     add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
-        "[as in the training; 1]")  # fmt: skip
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="[auto]")
+        "(default: as in the training, else 1)")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="where to compute (default: auto, a GPU if there is one)")  # fmt: skip
 
 
 def hints_of(given: argparse.Namespace) -> Hints:

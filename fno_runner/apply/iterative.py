@@ -18,7 +18,7 @@ from fno_runner.apply.given import (
     add_scan_options,
     as_told,
     hints_of,
-    positive,
+    not_negative,
     write_new,
 )
 from fno_runner.apply.outputs import write_product
@@ -124,23 +124,31 @@ def _parser() -> Parser:
     add("--iterative", action="store_true", help="this command")
     add_scan_options(parser)
     add("--patch-size", type=int, choices=SIZES,
-        help="side of the frames [px; the smallest that holds 99 %% of the counts]")  # fmt: skip
+        help="side of the frames [px] (default: the smallest that holds 99 %% of the "
+        "counts)")  # fmt: skip
     add("--light", choices=("held", "fitted", "blind"), default="fitted",
         help="the probe: held as the file has it; fitted, beginning with that; or begun with what "
-        "the mean pattern tells [fitted]")  # fmt: skip
-    add("--modes", type=count_of(16), help="incoherent modes of the probe [the file's]")
+        "the mean pattern tells (default: fitted)")  # fmt: skip
+    add("--modes", type=count_of(16), help="incoherent modes of the probe (default: the file's)")
     add("--positions", action="store_true", help="correct the positions, too")
     add("--passes", type=_auto_or(count_of(MOST_PASSES)), default=AUTO, metavar="P",
-        help="over all frames; auto: until R of frames left out stops falling [auto]")  # fmt: skip
-    add("--smooth", type=_auto_or(_weight), default=0.0, metavar="W",
+        help="passes over all frames; auto: until R of frames left out stops falling "
+        "(default: auto)")  # fmt: skip
+    add("--smooth", type=_auto_or(not_negative), default=0.0, metavar="W",
         help="weight of the object's total variation; or auto: what predicts frames left out best, "
-        "for few or noisy frames [0]")  # fmt: skip
+        "for few or noisy frames (default: 0, none)")  # fmt: skip
     return parser
 
 
 def _auto_or(number: Callable[[str], float]) -> Callable[[str], float | str]:
-    return lambda text: text if text == AUTO else number(text)
+    """The type of an option that is a number or `auto`; what is neither is told both."""
 
+    def parse(text: str) -> int | float | str:
+        if text == AUTO:
+            return text
+        try:
+            return number(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or {AUTO}") from None
 
-def _weight(text: str) -> float:
-    return 0.0 if text == "0" else positive(text)
+    return parse

@@ -185,30 +185,32 @@ def _parser() -> Parser:
     for add in (inspect.add_argument, probe.add_argument):
         add("file", type=Path, metavar="FILE", help="the scan")
         add("--data", choices=("amplitude", "intensity"),
-            help="what the frames are [what the format says]")  # fmt: skip
-        add("--entry", metavar="NAME", help="which of several scans in the file [the first]")
+            help="what the frames hold (default: what the format says)")  # fmt: skip
+        add("--entry", metavar="NAME",
+            help="which of several scans in the file (default: the first)")  # fmt: skip
         add("--patch-size", "--patch_size", type=int, choices=SIZES, help="side of the frames "
-            "[px; the smallest that holds 99 %% of the counts]")  # fmt: skip
+            "[px] (default: the smallest that holds 99 %% of the counts)")  # fmt: skip
         add("--bin", type=int, choices=BINNINGS, default=1,
-            help="detector pixels a side that are summed to one [1]")  # fmt: skip
+            help="detector pixels a side that are summed to one (default: 1)")  # fmt: skip
         add("--start", metavar="ARRAY",
-            help="take this array of the file as the probe [its own]")  # fmt: skip
+            help="take this array of the file as the probe (default: its own)")  # fmt: skip
         add("--orientation", choices=ORIENTATIONS, default="as-stored",
             metavar="|".join(ORIENTATIONS), help="what is done to the positions "
-            "[as-stored]")  # fmt: skip
-        add("--sign", choices=SIGNS, default="+", help="of the Fourier transform [+]")
+            "(default: as-stored)")  # fmt: skip
+        add("--sign", choices=SIGNS, default="+", help="sign of the Fourier transform (default: +)")
     add = inspect.add_argument
     add("--output", "--picture", type=Path, metavar="PNG",
-        help="where to draw [FILE.png, beside it]")  # fmt: skip
+        help="where to draw (default: FILE.png, beside it)")  # fmt: skip
     add("--check-orientation", action="store_true",
         help="try the eight ways round of the positions with both signs; some seconds")  # fmt: skip
     add = probe.add_argument
-    add("--modes", type=count_of(16), default=1, help="incoherent probe modes [1]")
+    add("--modes", type=count_of(16), default=1, help="incoherent probe modes (default: 1)")
     add("--iterations", type=count_of(10_000), default=ITERATIONS,
-        help=f"passes over all frames [{ITERATIONS}]")  # fmt: skip
+        help=f"passes over all frames (default: {ITERATIONS})")  # fmt: skip
     add("--positions", action="store_true", help="correct the positions, too")
     add("--leave-out", action="store_true",
         help="leave out the frames that training holds out (data_seed 0), and say R on "
         "them")  # fmt: skip
-    add("--output", type=Path, metavar="NPZ", help="what to write [FILE.probeM.npz, new]")
+    add("--output", type=Path, metavar="NPZ",
+        help="what to write, which must be new (default: FILE.probeM.npz)")  # fmt: skip
     return parser

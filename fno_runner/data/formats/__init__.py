@@ -68,7 +68,10 @@ def open_scan(path: Path, hints: Hints = NONE) -> Iterator[OpenScan]:
             )
         measured = form.read(source)
         if hints.probe is not None:
-            name = source.file.needed("the probe to begin with", hints.probe)
+            try:
+                name = source.file.needed("the probe to begin with", hints.probe)
+            except UserError as error:
+                raise UserError(f"{error}; it holds {source.file.tree()}") from None
             probe = modes(source.file.read(name))
             measured = replace(measured, probe=probe, probe_named=True)
         if hints.data is not None:
