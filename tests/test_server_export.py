@@ -303,6 +303,23 @@ def test_what_cannot_be_read_gets_one_line_and_writes_nothing(
     assert "no API key" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_project_may_be_called_what_the_server_allows(
+    backend: WandbBackend, tmp_path: Path
+) -> None:
+    project = "l'étude (2) + a@b, ~x"
+    config = {"run_id": run_id(RunConfig()), **RunConfig().model_dump(exclude=set(PATHS))}
+    sweep = backend.add_sweep(sweep_file(width=[32]), project)
+    summary = mirrored_summary(result_of(RunConfig()))
+    backend.add_run(project, sweep=sweep, config=config, summary=summary, group=sweep.id)
+    env = backend.environment(tmp_path)
+    calls = (["export", sweep.path], ["export", f"team/{project}"], ["retry", sweep.path])
+    of_sweep, of_project, retried = together(env, tmp_path, *calls)
+    assert (of_sweep[0], of_project[0], retried[0]) == (0, 0, 0), (of_sweep, of_project, retried)
+    assert f"sweep team/{project}/{sweep.id}: 1 run" in of_sweep[1]
+    assert f"project team/{project}: 1 run" in of_project[1]
+    assert "1 of the grid's 1 points are finished" in retried[1]
+
+
 def test_a_server_in_trouble_is_asked_again(backend: WandbBackend, tmp_path: Path) -> None:
     sweep = backend.add_sweep(sweep_file(width=list(range(1, 202))), PROJECT)
     for width in range(1, 202):
