@@ -158,6 +158,11 @@ NEVER_CAME: dict[str, Any] = {"summary": None}
         ({"config": {"optimiser": "adam"}}, "rejected", "config: unknown key 'optimiser'"),
         ({"config": {"width": "wide"}}, "rejected", "config: width='wide': allowed is"),
         ({"config": {"width": [8]}}, "rejected", "config: width=[8]: allowed is"),
+        ({"config": {"width": 8}}, "rejected", "config: edited at the server"),
+        ({"config": {"learning_rate": 0.1}}, "rejected", "config: edited at the server"),
+        ({"config": {"learning_rate": 0.1}, "summary": {"config_hash": None}}, "finished", ""),
+        ({"config": {"bin": 2, "nphotons": 10}}, "rejected", "config: edited at the server"),
+        ({"config": {"bin": 2, "scan": None}}, "rejected", "config: bin=2: sums pixels of a scan"),
     ],
 )
 def test_what_has_no_result_to_believe_is_a_row_with_the_reason(
@@ -172,6 +177,24 @@ def test_what_has_no_result_to_believe_is_a_row_with_the_reason(
     assert all((told[key] is None) == (status != "finished") for key in numbers)
     assert told["run_id"] == WHOLE.run_id
     assert told["architecture"] == "fno"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scan": "a.h5", "bin": 2, "scan_entry": "entry_2", "patch_size": 128, "modes": 100},
+        {"probe_file": "a.h5", "scan_data": "intensity", "objects": "stars,discs"},
+        {"train_npz": "a.npz", "test_npz": "b.npz", "probe_radius": 60.0, "patch_size": 64},
+    ],
+)
+def test_a_run_on_data_files_is_believed_without_their_paths(values: dict[str, Any]) -> None:
+    config = load_config({"patch_size": 64, **values})
+    result = result_of(RunConfig()).model_copy(update={"config": config.model_dump()})
+    told = cells(of_server(result))
+    assert (told["status"], told["error"], told["scan"]) == ("finished", "", None)
+    assert all(told[key] == value for key, value in values.items() if key not in PATHS)
+    edited = cells(of_server(result, {"width": 9}))
+    assert (edited["status"], edited["ssim_phase"]) == ("rejected", None)
 
 
 def test_a_run_that_never_began_is_named_by_its_sweeps_keys() -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import wandb
 
 from agent.server.client import short
+from agent.server.logged_config import CONFIG_HASH, config_hash
 from agent.server.run_folders import PICTURE, Address, hold, write_address
 from agent.server.stop_request import SWEEP_ID, is_of_a_sweep
 from agent.study.records import row
@@ -244,11 +245,14 @@ def exit_code(result: RunResult) -> int:
 
 
 def summary(result: RunResult) -> dict[str, Any]:
-    """The flat keys of a run's summary: what its row has beside the configuration.
+    """The flat keys of a run's summary: what its row has beside the configuration, and its hash.
 
     A number that is missing is left out: the client drops None and NaN without a word.
     """
-    cells: Mapping[str, Any] = row(result)
+    cells: Mapping[str, Any] = {
+        **row(result),
+        CONFIG_HASH: config_hash(result.run_config, result.run_id),
+    }
     return {
         key: value
         for key, value in cells.items()
