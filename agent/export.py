@@ -200,9 +200,7 @@ def write(
     make_folder(folder)
     if lost:  # somebody deleted runs at the server, or it is another project's table
         kept = number_aside(csv, csv.with_name(f"{csv.name}.before"))
-        remark = (
-            f"{lost} of the table that was here are not on the server any more; {kept} has them"
-        )
+        remark = f"{lost} of the table that was here are no longer on the server; {kept} has them"
         material = replace(material, remarks=[*material.remarks, remark])
     write_text_atomically(csv, as_csv(runs))
     write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))

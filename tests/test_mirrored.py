@@ -305,6 +305,10 @@ def test_a_record_is_told_in_place_of_its_mirror() -> None:
     both = merged(attempt(1, "failed", BROKEN), attempt(2), here=(BROKEN,))
     assert shown(both) == [("w1", "failed", True), ("w2", "finished", False)]
     assert both.only_here == {}
+    # One run here, whose end never arrived, and a newer one elsewhere: each keeps its numbers.
+    apart = merged(attempt(1, "crashed"), attempt(2), here=(here,))
+    assert shown(apart) == [("w1", "finished", True), ("w2", "finished", False)]
+    assert apart.table["train_time_s"].tolist() == [61.0, 60.5]
     # Paths are in no mirror: they tell where a row is from.
     assert both.table["data_dir"].tolist() == ["outputs/datasets", None]
 

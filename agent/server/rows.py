@@ -102,11 +102,11 @@ def server_row(run: ServerRun) -> ServerRow:
     """A run of this program; whatever is odd about it is told in its row."""
     config, fault = _config(run.config)
     cells, status, error = _outcome(run)
-    if cells and not fault and _is_edited(run):
+    name = _logged_name(run) or ("" if fault else _computed_name(run))
+    if cells and not fault and _is_edited(run, name):
         fault = "config: edited at the server; it is not the one that the run was run with"
     if fault and cells:
         cells, status, error = {}, REJECTED, fault
-    name = _logged_name(run) or ("" if fault else _computed_name(run))
     said = {**config, **cells, "run_id": name, "status": status, "error": error}
     groups: dict[str, dict[str, Cell]] = {group: {} for group in GROUPS}
     # As every record has them: a table of runs without results has these columns, too.
@@ -138,7 +138,8 @@ def merge(there: Iterable[ServerRow], records: Mapping[str, Iterable[RunResult]]
 
     A record is whole where its mirror may be late or partial: its cells replace those of the run
     that it is the record of. Which one that is, the total time in both tells; failing that, it is
-    the newest of its run_id. A record that is not finished replaces no other, finished run.
+    the newest of its run_id that tells none. A record that is not finished replaces no other,
+    finished run.
 
     Args:
         records: those of each local study, by its name (see `study_name`).
@@ -213,10 +214,13 @@ def _by_seed(record: RunResult) -> list[Parts]:
 
 def _owner(record: RunResult, attempts: Sequence[ServerRow]) -> ServerRow | None:
     """The run that a record is the record of, among those of its run_id, oldest first."""
-    time = record.timing.get("total_time_s")
-    same = [a for a in attempts if time is not None and a.cell("total_time_s") == time]
-    if same or not attempts:
-        return same[-1] if same else None
+    if (time := record.timing.get("total_time_s")) is not None:
+        if same := [attempt for attempt in attempts if attempt.cell("total_time_s") == time]:
+            return same[-1]
+        # What took another time is another run, whose numbers are not to be lost.
+        attempts = [attempt for attempt in attempts if attempt.cell("total_time_s") is None]
+    if not attempts:
+        return None
     newest = attempts[-1]
     loses = newest.cell("status") == "finished" and record.status != "finished"
     return None if loses else newest
@@ -224,7 +228,8 @@ def _owner(record: RunResult, attempts: Sequence[ServerRow]) -> ServerRow | None
 
 def _is_behind(attempt: ServerRow, record: RunResult) -> bool:
     """Whether the server lacks a record's result and will not get it by itself."""
-    return attempt.run.state not in ACTIVE and attempt.cell("status") != record.status
+    told = attempt.cell("status")
+    return attempt.run.state not in ACTIVE and told not in (record.status, REJECTED)
 
 
 def _outcome(run: ServerRun) -> tuple[dict[str, Cell], str, str]:
@@ -284,7 +289,7 @@ def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
     return {k: _cell(v) if k not in PATHS or k in given else None for k, v in config.items()}, ""
 
 
-def _is_edited(run: ServerRun) -> bool:
+def _is_edited(run: ServerRun, name: str) -> bool:
     """Whether a run's configuration differs from the one of which its summary has the hash.
 
     A run of an earlier version has none there, and is taken at its word.
@@ -292,7 +297,7 @@ def _is_edited(run: ServerRun) -> bool:
     logged = run.summary.get(CONFIG_HASH)
     if logged is None:
         return False
-    return bool(config_hash(logged_config(run.config), str(run.config.get("run_id"))) != logged)
+    return bool(config_hash(logged_config(run.config), name) != logged)
 
 
 def _logged_name(run: ServerRun) -> str | None:
