@@ -251,6 +251,10 @@ def test_a_foreign_run_has_keys_that_are_not_ours_and_no_run_id() -> None:
         ({"run_id": "0123456789ab", "lr": 0.1}, True),
     ):
         assert is_ours(replace(ours, config=config)) == expected
+    asked = replace(ours, config={"epochs": 5, "seed": 1}, summary={"_runtime": 3})
+    assert is_ours(asked)
+    assert not is_ours(replace(asked, summary={"loss": 1}))
+    assert not is_ours(replace(asked, sweep=None))
 
 
 # --- several runs of one run_id, and local records ------------------------------------------------

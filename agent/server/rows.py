@@ -92,10 +92,17 @@ class MergedTable:
 
 
 def is_ours(run: ServerRun) -> bool:
-    """Whether a run is one of this program, as far as its configuration tells."""
+    """Whether a run is one of this program, as far as its configuration tells.
+
+    A run of this program logs its run_id as it begins. One of a sweep may not have begun: then it
+    has the sweep's keys and has told nothing. Another program has an `epochs` or a `seed`, too.
+    """
+    if _logged_name(run) is not None:
+        return True
+    silent = run.sweep is not None and all(key.startswith("_") for key in run.summary)
     keys = run.config.keys() - {"run_id"}
     known = bool(keys) and keys <= RunConfig.model_fields.keys()
-    return known or _logged_name(run) is not None
+    return known and (silent or "status" in run.summary)
 
 
 def server_row(run: ServerRun) -> ServerRow:
