@@ -38,7 +38,7 @@ from agent.study.records import one_line, read_records, table
 from agent.study.retimes import prefer_retimed
 from fno_runner.cli import Parser, command
 from fno_runner.errors import UserError
-from fno_runner.files import make_folder, write_text_atomically
+from fno_runner.files import make_folder, number_aside, write_text_atomically
 
 HELP = """\
 Write the results of a study's runs, and print the Pareto front and the recommended configuration.
@@ -180,7 +180,7 @@ def write(
     csv = folder / CSV
     if runs.empty and csv.exists():
         raise UserError(f"{material.source}: no run to export; {csv} is left as it is")
-    if lost := only_in(csv, runs):
+    if (lost := only_in(csv, runs)) and "wandb_id" not in runs:
         raise UserError(
             f"{csv} has {lost} runs that only the server knows and is left as it is; export the "
             "sweep by its name to renew it, or give another --output-dir"
@@ -200,6 +200,10 @@ def write(
     all_series = series(material.counted, options)
     grid = attempts(sweep, runs) if sweep is not None and sweep.method == "grid" else None
     make_folder(folder)
+    if lost:  # somebody deleted runs at the server, or it is another project's table
+        kept = number_aside(csv, csv.with_name(f"{csv.name}.before"))
+        remark = f"{lost} of the table that was here are no longer on the server; {kept} has them"
+        material = replace(material, remarks=[*material.remarks, remark])
     write_text_atomically(csv, as_csv(runs))
     write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))
     write_text_atomically(folder / RECOMMENDATION, to_json(material.name, all_series))

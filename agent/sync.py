@@ -25,6 +25,12 @@ from agent.study.folder import newest_study
 from fno_runner.cli import Parser, command
 from fno_runner.errors import MachineError, UserError
 
+OF_A_RUN = tuple(
+    f"WANDB_{word}"
+    for word in ("NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "RUN_ID", "RESUME", "SWEEP_ID")
+)
+"""What the environment may say of a run that begins. None begins here, and the client would write
+it into every run that it completes, over what the server has."""
 BATCH = 8
 """Runs that are sent, and looked for, together."""
 
@@ -95,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The client writes where it likes, but not into the study.
         os.environ |= {"WANDB_DIR": scratch, "WANDB_SILENT": "true"}
         # Whoever calls this means the server, whatever mode the runs are in.
-        os.environ.pop("WANDB_MODE", None)
+        for variable in ("WANDB_MODE", *OF_A_RUN):
+            os.environ.pop(variable, None)
         return sync(study, args.dry_run)
 
 
@@ -116,7 +123,7 @@ def sync(study: Path, dry_run: bool = False) -> int:
         UserError: the study has no such runs, or the server does not answer.
         MachineError: the study's folder cannot be read, or not be written.
     """
-    folder = study / "wandb"
+    folder = study if study.name == "wandb" and not (study / "wandb").is_dir() else study / "wandb"
     if not folder.is_dir():
         what = "no runs of Weights & Biases in it" if study.is_dir() else "no such folder"
         raise UserError(f"{study}: {what}")

@@ -150,9 +150,9 @@ print(json.dumps(told))
 def test_other_sweeps_have_other_axes_and_bad_ones_one_line(
     backend: WandbBackend, tmp_path: Path
 ) -> None:
-    def add(program: str = "agent/run.py", **config: Any) -> Sweep:
+    def add(program: str = "agent/run.py", project: str = PROJECT, **config: Any) -> Sweep:
         fixed: dict[str, Any] = {"method": "grid", "parameters": {"width": {"value": 8}}}
-        return backend.add_sweep({**fixed, "program": program, **config}, PROJECT)
+        return backend.add_sweep({**fixed, "program": program, **config}, project)
 
     drawn = add(
         name="2×2 drawn + fixed",
@@ -163,7 +163,7 @@ def test_other_sweeps_have_other_axes_and_bad_ones_one_line(
             "seed": {"values": [0, 1]},
         },
     )
-    cheapest = add(metric={"name": "model_params", "goal": "minimize"})
+    cheapest = add(project="é & (2)", metric={"name": "model_params", "goal": "minimize"})
     foreign = add(program="train.py")
     unknown = add(parameters={"depth": {"values": [1, 2]}})
     portal, locked, newer = add(), add(name="locked"), add(name="newer")
@@ -188,6 +188,7 @@ def test_other_sweeps_have_other_axes_and_bad_ones_one_line(
     assert (done.returncode, done.stderr) == (0, "")
     made, bad = json.loads(done.stdout)[:2], json.loads(done.stdout)[2:]
     assert [(status, errors) for status, _, errors in made] == [(0, "")] * 2
+    assert "/team/%C3%A9%20&%20%282%29?nw=" in made[1][1]
     for (status, out, errors), reason in zip(bad, refused.values(), strict=True):
         assert (status, out, errors.count("\n")) == (2, "", 1), errors
         assert errors.startswith("error: ") and reason in errors

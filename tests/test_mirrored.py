@@ -158,6 +158,11 @@ NEVER_CAME: dict[str, Any] = {"summary": None}
         ({"config": {"optimiser": "adam"}}, "rejected", "config: unknown key 'optimiser'"),
         ({"config": {"width": "wide"}}, "rejected", "config: width='wide': allowed is"),
         ({"config": {"width": [8]}}, "rejected", "config: width=[8]: allowed is"),
+        ({"config": {"width": 8}}, "rejected", "config: edited at the server"),
+        ({"config": {"learning_rate": 0.1}}, "rejected", "config: edited at the server"),
+        ({"config": {"learning_rate": 0.1}, "summary": {"config_hash": None}}, "finished", ""),
+        ({"config": {"bin": 2, "nphotons": 10}}, "rejected", "config: edited at the server"),
+        ({"config": {"bin": 2, "scan": None}}, "rejected", "config: bin=2: sums pixels of a scan"),
     ],
 )
 def test_what_has_no_result_to_believe_is_a_row_with_the_reason(
@@ -172,6 +177,24 @@ def test_what_has_no_result_to_believe_is_a_row_with_the_reason(
     assert all((told[key] is None) == (status != "finished") for key in numbers)
     assert told["run_id"] == WHOLE.run_id
     assert told["architecture"] == "fno"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scan": "a.h5", "bin": 2, "scan_entry": "entry_2", "patch_size": 128, "modes": 100},
+        {"probe_file": "a.h5", "scan_data": "intensity", "objects": "stars,discs"},
+        {"train_npz": "a.npz", "test_npz": "b.npz", "probe_radius": 60.0, "patch_size": 64},
+    ],
+)
+def test_a_run_on_data_files_is_believed_without_their_paths(values: dict[str, Any]) -> None:
+    config = load_config({"patch_size": 64, **values})
+    result = result_of(RunConfig()).model_copy(update={"config": config.model_dump()})
+    told = cells(of_server(result))
+    assert (told["status"], told["error"], told["scan"]) == ("finished", "", None)
+    assert all(told[key] == value for key, value in values.items() if key not in PATHS)
+    edited = cells(of_server(result, {"width": 9}))
+    assert (edited["status"], edited["ssim_phase"]) == ("rejected", None)
 
 
 def test_a_run_that_never_began_is_named_by_its_sweeps_keys() -> None:
@@ -228,6 +251,10 @@ def test_a_foreign_run_has_keys_that_are_not_ours_and_no_run_id() -> None:
         ({"run_id": "0123456789ab", "lr": 0.1}, True),
     ):
         assert is_ours(replace(ours, config=config)) == expected
+    asked = replace(ours, config={"epochs": 5, "seed": 1}, summary={"_runtime": 3})
+    assert is_ours(asked)
+    assert not is_ours(replace(asked, summary={"loss": 1}))
+    assert not is_ours(replace(asked, sweep=None))
 
 
 # --- several runs of one run_id, and local records ------------------------------------------------
@@ -282,6 +309,10 @@ def test_a_record_is_told_in_place_of_its_mirror() -> None:
     both = merged(attempt(1, "failed", BROKEN), attempt(2), here=(BROKEN,))
     assert shown(both) == [("w1", "failed", True), ("w2", "finished", False)]
     assert both.only_here == {}
+    # One run here, whose end never arrived, and a newer one elsewhere: each keeps its numbers.
+    apart = merged(attempt(1, "crashed"), attempt(2), here=(here,))
+    assert shown(apart) == [("w1", "finished", True), ("w2", "finished", False)]
+    assert apart.table["train_time_s"].tolist() == [61.0, 60.5]
     # Paths are in no mirror: they tell where a row is from.
     assert both.table["data_dir"].tolist() == ["outputs/datasets", None]
 

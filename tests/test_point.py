@@ -24,13 +24,17 @@ from tests.wandb_backend import WandbBackend
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
-def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
+def test_what_cannot_begin_goes_back_to_its_sweep(
+    tmp_path: Path, tiny_npz: tuple[Path, Path], data_dir: Path
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "outputs").touch()
+    data = (f"--train_npz={tiny_npz[0]}", f"--test_npz={tiny_npz[1]}", f"--data_dir={data_dir}")
     options = {
-        "no disk": "--device=cpu",
-        "bad option": "--blocks=99",
-        "stopped": "--width=3",
+        "no disk": ("--device=cpu",),
+        "bad option": ("--blocks=99",),
+        "bad limit": ("--device=cpu", *data),
+        "stopped": ("--width=3",),
     }
     with WandbBackend() as backend:
         parameters = {"width": {"values": [3]}}
@@ -41,12 +45,15 @@ def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
         env["WANDB_PROJECT"] = "study"
         started = {
             name: subprocess.Popen(
-                [sys.executable, "-m", "agent.run", option],
-                env={**env, "WANDB_RUN_ID": runs[name].id, SLOT_REPORT: str(tmp_path / name)},
+                [sys.executable, "-m", "agent.run", *given],
+                env={
+                    **env, "WANDB_RUN_ID": runs[name].id, SLOT_REPORT: str(tmp_path / name),
+                    **({"WANDB_FINISH_TIMEOUT": "soon"} if name == "bad limit" else {}),
+                },
                 cwd=tmp_path / "full" if name == "no disk" else tmp_path,
                 stderr=subprocess.PIPE, text=True,
             )
-            for name, option in options.items()
+            for name, given in options.items()
         }  # fmt: skip
         # In the seconds of its imports, a run dies of a signal that it does not hear.
         deadline = time.monotonic() + 30
@@ -60,16 +67,18 @@ def test_what_cannot_begin_goes_back_to_its_sweep(tmp_path: Path) -> None:
     assert ends == {
         "no disk": (3, "preempted"),
         "bad option": (2, "pending"),  # the sweep's own fault: it would go round for ever
+        "bad limit": (3, "preempted"),
         "stopped": (143, "preempted"),
     }
-    given_back = ("no disk", "stopped")
+    given_back = ("no disk", "bad limit", "stopped")
     assert sorted(sweep.requeued) == sorted(runs[name].id for name in given_back)
     assert {name: read_report(tmp_path / name).unfit for name in options} == {
         "no disk": (f"cannot write to {server_study(sweep.id)}: Not a directory",),
         "bad option": (),
+        "bad limit": ("WANDB_FINISH_TIMEOUT='soon': allowed is a number of seconds > 0",),
         "stopped": (),
     }
-    for name in ("no disk", "bad option"):
+    for name in ("no disk", "bad option", "bad limit"):
         (line,) = own_lines(errors[name])
         assert line.startswith("error: ")
     assert not list(tmp_path.rglob("run-*"))  # nothing that a later sync could send

@@ -303,6 +303,56 @@ def test_what_cannot_be_read_gets_one_line_and_writes_nothing(
     assert "no API key" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_sweep_without_a_result_yet_has_a_table_and_a_page(
+    backend: WandbBackend, tmp_path: Path
+) -> None:
+    sweep = backend.add_sweep(sweep_file(width=[8, 16, 24, 32]), PROJECT)
+    results = [result_of(RunConfig(width=width)) for width in (8, 16, 24)]
+    put(backend, sweep, results[0], state="running", summary=LEFTOVERS)
+    put(backend, sweep, results[1], state="crashed", summary={})
+    edited = put(backend, sweep, results[2])
+    edited.raw_config["learning_rate"]["value"] = 0.5
+    backend.add_run(PROJECT, sweep=sweep, state="pending")
+    env = backend.environment(tmp_path)
+    done = export(env, tmp_path, sweep.path)
+    assert done.stderr == f"error: {sweep.path}: no finished run to recommend\n"
+    assert done.returncode == 1
+    assert "4 runs: 1 crashed, 1 pending, 1 rejected, 1 running" in done.stdout, done.stdout
+    folder = tmp_path / STUDIES / sweep.id
+    assert (folder / "report.html").exists()
+    before = rows(folder / CSV)
+    errors = {row["status"]: row["error"] for row in before}
+    assert errors["rejected"].startswith("config: edited at the server")
+
+    # Later one of them has told what it is, and another was deleted there.
+    backend.store.delete_run(backend.runs[1])
+    put(backend, sweep, result_of(RunConfig(width=32)))
+    backend.store.delete_run(backend.runs[2])
+    ((status, said, errors_now),) = together(env, tmp_path, ["export", sweep.path])
+    assert (status, errors_now) == (0, "")
+    kept = STUDIES / sweep.id / f"{CSV}.before-1"
+    assert f"1 of the table that was here are no longer on the server; {kept} has them" in said
+    assert rows(tmp_path / kept) == before
+    assert len(rows(folder / CSV)) == 3
+
+
+def test_a_project_may_be_called_what_the_server_allows(
+    backend: WandbBackend, tmp_path: Path
+) -> None:
+    project = "l'étude (2) + a@b, ~x"
+    config = {"run_id": run_id(RunConfig()), **RunConfig().model_dump(exclude=set(PATHS))}
+    sweep = backend.add_sweep(sweep_file(width=[32]), project)
+    summary = mirrored_summary(result_of(RunConfig()))
+    backend.add_run(project, sweep=sweep, config=config, summary=summary, group=sweep.id)
+    env = backend.environment(tmp_path)
+    calls = (["export", sweep.path], ["export", f"team/{project}"], ["retry", sweep.path])
+    of_sweep, of_project, retried = together(env, tmp_path, *calls)
+    assert (of_sweep[0], of_project[0], retried[0]) == (0, 0, 0), (of_sweep, of_project, retried)
+    assert f"sweep team/{project}/{sweep.id}: 1 run" in of_sweep[1]
+    assert f"project team/{project}: 1 run" in of_project[1]
+    assert "1 of the grid's 1 points are finished" in retried[1]
+
+
 def test_a_server_in_trouble_is_asked_again(backend: WandbBackend, tmp_path: Path) -> None:
     sweep = backend.add_sweep(sweep_file(width=list(range(1, 202))), PROJECT)
     for width in range(1, 202):

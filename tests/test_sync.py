@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -78,14 +79,15 @@ class Box:
         del self.env["WANDB_DIR"]
         self._started: list[subprocess.Popen[str]] = []
 
-    def run(self, *seeds: str, **more: str) -> None:
-        """Runs with these seeds."""
+    def run(self, *seeds: str, **more: str) -> str:
+        """Runs with these seeds; what they say on standard error."""
         command = [sys.executable, "-c", RUNS, str(self.study), *seeds]
         done = subprocess.run(
             command, env={**self.env, **more}, capture_output=True, text=True, check=False
         )
         killed = -signal.SIGKILL if seeds[-1].endswith("!") else 0
         assert done.returncode == killed, done.stderr
+        return done.stderr
 
     def start_sync(self, *options: str, study: str = "", **more: str) -> subprocess.Popen[str]:
         """`agent.sync` in the background."""
@@ -99,9 +101,15 @@ class Box:
         self._started.append(process)
         return process
 
-    def sync(self, *options: str, status: int = 0) -> list[str]:
+    def sync(
+        self,
+        *options: str,
+        study: str = "",
+        status: int = 0,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[str]:
         """The lines that `agent.sync` prints, which has to end with that status."""
-        process = self.start_sync(*options)
+        process = self.start_sync(*options, study=study, **variables)
         out, err = process.communicate(timeout=100)
         assert process.returncode == status, out + err
         assert API_KEY not in out + err
@@ -198,7 +206,7 @@ def test_what_a_server_has_in_part_is_completed(box: Box) -> None:
     assert (torn.state, torn.history) == ("running", [])
     # What an interrupted upload leaves: some rows, no end.
     part.state, part.exit_code, part.summary = "crashed", None, {"epoch": 2}
-    part.host = "elsewhere"
+    part.host, part.display_name, part.notes = "elsewhere", "mine", "look at this"
     del part.history_lines[2:]
     part.files.clear()
     # And one that lacks its record only, which is torn on this disk.
@@ -218,7 +226,8 @@ def test_what_a_server_has_in_part_is_completed(box: Box) -> None:
     assert lines[4].startswith("sent 0 runs, 0 were there already, 0 stopped before their end, 4")
     box.backend.faults.clear()
     record.write_text(kept)
-    lines = box.sync()
+    of_others = {f"WANDB_{word}": "other" for word in ("NAME", "NOTES", "TAGS", "RUN_GROUP")}
+    lines = box.sync(variables=of_others)
     assert lines[-1] == "sent 4 runs, 0 were there already, 0 stopped before their end, 0 failed"
     assert box.backend.runs == [given, part, other, torn]
     for run in box.backend.runs:
@@ -228,6 +237,39 @@ def test_what_a_server_has_in_part_is_completed(box: Box) -> None:
     assert isinstance(given.config["seed"], int)
     # The machine and the program are those of the run, not those that completed it.
     assert (part.host, part.program) == ("elsewhere", "-m agent.run")
+    # As is what somebody calls it, whatever this shell calls runs that begin.
+    assert (part.display_name, part.notes) == ("mine", "look at this")
+
+
+def test_files_for_which_the_folder_named_is_no_place_are_where_they_are_looked_for(
+    box: Box, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    for seed, place in enumerate(("/proc/nowhere", str(tmp_path / "taken"), "")):
+        said = box.run(str(seed), WANDB_MODE="offline", WANDB_DIR=place)
+        assert f"warning: WANDB_DIR={place!r}: cannot write to" in said or not place, said
+    box.run("3", WANDB_MODE="")  # set to nothing is not set
+    box.run("4", WANDB_MODE="offline", WANDB_RUN_ID="run 4.b")
+    lines = box.sync(study=str(box.study / "wandb"))
+    assert lines[-1].startswith("sent 4 runs, 1 was there already, 0 stopped")
+
+
+def test_a_run_that_is_taken_up_again_keeps_what_somebody_called_it(box: Box) -> None:
+    sweep = box.backend.add_sweep({"method": "grid", "parameters": {"seed": {"value": 0}}}, "grids")
+    given = box.backend.add_run("grids", sweep=sweep, config={"seed": 0}, state="pending")
+    of_sweep = {"WANDB_SWEEP_ID": sweep.id, "WANDB_RUN_ID": given.id}
+    place = {"WANDB_PROJECT": "grids", "WANDB_ENTITY": "team"}
+    box.run("0!", **of_sweep, **place)  # before the client had told its name
+    assert (given.state, given.display_name, given.tags) == ("running", None, [])
+    given.state = "preempted"
+    box.run("0", **of_sweep, **place)
+    ours = ("fno-sqrt-projection-m12-w32-s0", ["fno", "sqrt", "projection"])
+    assert (given.display_name, given.tags) == ours
+    given.display_name, given.tags, given.notes = "mine", ["good"], "look at this"
+    given.summary["mine"], given.state = 3, "preempted"
+    box.run("0", **of_sweep, **place)
+    assert (given.state, given.summary["mine"]) == ("finished", 3)
+    assert (given.display_name, given.tags, given.notes) == ("mine", ["good"], "look at this")
 
 
 def test_bad_input_is_one_line_and_changes_nothing(box: Box, offline: Path, tmp_path: Path) -> None:

@@ -87,10 +87,13 @@ def commits_of_one_code(table: pd.DataFrame) -> list[str]:
 
 
 def only_in(written: Path, table: pd.DataFrame) -> int:
-    """How many rows of a table that was written from a server's runs are not in this one."""
+    """How many rows of a table that was written from a server's runs are not in this one.
+
+    A row without a run_id is no loss: of such a run nothing was known but that it was there.
+    """
     here = set(words(table, ("run_id", "seed")))
     try:
-        rows = [row for row in read_csv(written) if row.get("wandb_id")]
+        rows = [row for row in read_csv(written) if row.get("wandb_id") and row.get("run_id")]
     except (OSError, UnicodeDecodeError, csv.Error):
         return 0
     return sum((row.get("run_id"), row.get("seed")) not in here for row in rows)

@@ -31,7 +31,9 @@ MAX_REASON = 300
 """A longer reason is cut [characters]."""
 
 NAME = r"[A-Za-z0-9_.-]+"
-PLACE = re.compile(rf"({NAME})/({NAME}(?: {NAME})*)(?:/({NAME}))?")
+PROJECT_NAME = r"[^\s/\\#?%:](?:[^/\\#?%:\x00-\x1f\x7f]{0,126}[^\s/\\#?%:])?"
+"""What a server takes for a project's name; one with a space at an end is not found again."""
+PLACE = re.compile(rf"({NAME})/({PROJECT_NAME})(?:/({NAME}))?")
 
 NO_KEY = (
     "no API key, or one that the server refuses: log in (wandb login, or WANDB_API_KEY); "
@@ -164,7 +166,7 @@ class Server:
                         status.update(f"{what}: {len(read)} of {len(listed)} runs")
                     read[run.id] = ServerRun(
                         id=run.id,
-                        state=run.state,
+                        state=str(run.state or ""),
                         sweep=run.sweep_name,
                         group=run.group,
                         config=dict(run.config),

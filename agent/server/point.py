@@ -77,10 +77,12 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
     stop.hold()
     config = config.of_size(dataset.test.size)
     name = run_id(config)
-    with (
-        Tracker(config, name, stop.end_early) as tracker,
-        TerminalProgress(console) as progress,
-    ):
+    try:
+        tracker = Tracker(config, name, stop.end_early)
+    except (UserError, OSError):
+        hand_back(config)
+        raise
+    with tracker, TerminalProgress(console) as progress:
         stop.release()
 
         def on_epoch(epoch: Epoch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from agent.server.client import ServerRun, short
+from agent.server.logged_config import CONFIG_HASH, config_hash, logged_config
 from agent.study.folder import STUDIES, server_study
 from agent.study.records import (
     COLUMNS,
@@ -25,7 +26,7 @@ from agent.study.records import (
     parts,
     read_records,
 )
-from fno_runner.config import PATHS, N, RunConfig, load_config
+from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.result import RunResult, Status
@@ -91,24 +92,35 @@ class MergedTable:
 
 
 def is_ours(run: ServerRun) -> bool:
-    """Whether a run is one of this program, as far as its configuration tells."""
+    """Whether a run is one of this program, as far as its configuration tells.
+
+    A run of this program logs its run_id as it begins. One of a sweep may not have begun: then it
+    has the sweep's keys and has told nothing. Another program has an `epochs` or a `seed`, too.
+    """
+    if _logged_name(run) is not None:
+        return True
+    silent = run.sweep is not None and all(key.startswith("_") for key in run.summary)
     keys = run.config.keys() - {"run_id"}
     known = bool(keys) and keys <= RunConfig.model_fields.keys()
-    return known or _logged_name(run) is not None
+    return known and (silent or "status" in run.summary)
 
 
 def server_row(run: ServerRun) -> ServerRow:
     """A run of this program; whatever is odd about it is told in its row."""
     config, fault = _config(run.config)
     cells, status, error = _outcome(run)
+    name = _logged_name(run) or ("" if fault else _computed_name(run))
+    if cells and not fault and _is_edited(run, name):
+        fault = "config: edited at the server; it is not the one that the run was run with"
     if fault and cells:
         cells, status, error = {}, REJECTED, fault
-    name = _logged_name(run) or ("" if fault else _computed_name(run))
     said = {**config, **cells, "run_id": name, "status": status, "error": error}
     groups: dict[str, dict[str, Cell]] = {group: {} for group in GROUPS}
+    # As every record has them: a table of runs without results has these columns, too.
+    groups["metrics"]["metrics_against"] = groups["provenance"]["schema_version"] = None
     for key in cells.keys() - set(COLUMNS):
         groups[_group(key)][key] = cells[key]
-    groups["config"] = {key: cell for key, cell in config.items() if key not in COLUMNS}
+    groups["config"] = {k: config.get(k) for k in RunConfig.model_fields if k not in COLUMNS}
     return ServerRow(run, [{key: said.get(key) for key in COLUMNS}, *groups.values()])
 
 
@@ -133,7 +145,8 @@ def merge(there: Iterable[ServerRow], records: Mapping[str, Iterable[RunResult]]
 
     A record is whole where its mirror may be late or partial: its cells replace those of the run
     that it is the record of. Which one that is, the total time in both tells; failing that, it is
-    the newest of its run_id. A record that is not finished replaces no other, finished run.
+    the newest of its run_id that tells none. A record that is not finished replaces no other,
+    finished run.
 
     Args:
         records: those of each local study, by its name (see `study_name`).
@@ -208,10 +221,13 @@ def _by_seed(record: RunResult) -> list[Parts]:
 
 def _owner(record: RunResult, attempts: Sequence[ServerRow]) -> ServerRow | None:
     """The run that a record is the record of, among those of its run_id, oldest first."""
-    time = record.timing.get("total_time_s")
-    same = [a for a in attempts if time is not None and a.cell("total_time_s") == time]
-    if same or not attempts:
-        return same[-1] if same else None
+    if (time := record.timing.get("total_time_s")) is not None:
+        if same := [attempt for attempt in attempts if attempt.cell("total_time_s") == time]:
+            return same[-1]
+        # What took another time is another run, whose numbers are not to be lost.
+        attempts = [attempt for attempt in attempts if attempt.cell("total_time_s") is None]
+    if not attempts:
+        return None
     newest = attempts[-1]
     loses = newest.cell("status") == "finished" and record.status != "finished"
     return None if loses else newest
@@ -219,7 +235,8 @@ def _owner(record: RunResult, attempts: Sequence[ServerRow]) -> ServerRow | None
 
 def _is_behind(attempt: ServerRow, record: RunResult) -> bool:
     """Whether the server lacks a record's result and will not get it by itself."""
-    return attempt.run.state not in ACTIVE and attempt.cell("status") != record.status
+    told = attempt.cell("status")
+    return attempt.run.state not in ACTIVE and told not in (record.status, REJECTED)
 
 
 def _outcome(run: ServerRun) -> tuple[dict[str, Cell], str, str]:
@@ -249,7 +266,7 @@ def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
         if isinstance(value, str | int | float)
         and key.isidentifier()
         and not key.startswith("_")
-        and key not in (*LEFTOVERS, *RunConfig.model_fields)
+        and key not in (*LEFTOVERS, CONFIG_HASH, *RunConfig.model_fields)
     }
     cells["error"] = one_line(str(summary.get("error") or ""))
     cells.setdefault("schema_version", 1)  # which did not say so
@@ -264,13 +281,10 @@ def _believed(summary: Mapping[str, Any]) -> dict[str, Cell]:
 
 def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
     """A run's configuration as cells, and why it is none that this program knows, if so."""
-    if "run_id" in given:  # it has begun; without a size it was version 0.1's
-        given = {"patch_size": N, **given}
-    given = {key: value for key, value in given.items() if key != "run_id"}
-    if not given:
+    if not given.keys() - {"run_id"}:
         return {}, "config: empty"
     try:
-        config = load_config(given).model_dump()
+        config = logged_config(given).model_dump()
     except UserError as error:
         readable = {
             key: _cell(given[key])
@@ -282,6 +296,17 @@ def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
     return {k: _cell(v) if k not in PATHS or k in given else None for k, v in config.items()}, ""
 
 
+def _is_edited(run: ServerRun, name: str) -> bool:
+    """Whether a run's configuration differs from the one of which its summary has the hash.
+
+    A run of an earlier version has none there, and is taken at its word.
+    """
+    logged = run.summary.get(CONFIG_HASH)
+    if logged is None:
+        return False
+    return bool(config_hash(logged_config(run.config), name) != logged)
+
+
 def _logged_name(run: ServerRun) -> str | None:
     """The run_id that the run logged, if it is one."""
     name = run.config.get("run_id")
@@ -290,9 +315,8 @@ def _logged_name(run: ServerRun) -> str | None:
 
 def _computed_name(run: ServerRun) -> str:
     """The run_id of a run that has logged none, having never begun; empty without its data."""
-    config = load_config({key: value for key, value in run.config.items() if key != "run_id"})
     try:
-        return run_id(config)
+        return run_id(logged_config(run.config))
     except UserError:
         return ""
 

@@ -21,7 +21,7 @@ from fno_runner.errors import MachineError
 from fno_runner.files import write_text_atomically
 from fno_runner.result import RECORD, RunResult
 
-FOLDER = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-([A-Za-z0-9_-]+)")
+FOLDER = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-([^/\\#?%:;,\n]+)")
 ADDRESS = "address.json"
 PICTURE = "recon.png"
 HOLD = ".hold"

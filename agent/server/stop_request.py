@@ -43,7 +43,7 @@ def be_ready_to_ask() -> None:
 
 def is_of_a_sweep() -> bool:
     """Whether an agent, which is online, gave this process its run."""
-    online = os.environ.get("WANDB_MODE") in (None, "", "online")
+    online = os.environ.get("WANDB_MODE") not in ("offline", "dryrun", "disabled")
     return SWEEP_ID in os.environ and "WANDB_RUN_ID" in os.environ and online
 
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import wandb
 
 from agent.server.client import short
+from agent.server.logged_config import CONFIG_HASH, config_hash
 from agent.server.run_folders import PICTURE, Address, hold, write_address
 from agent.server.stop_request import SWEEP_ID, is_of_a_sweep
 from agent.study.records import row
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import MachineError, UserError
+from fno_runner.files import make_folder
 from fno_runner.result import RECORD, SETTLED, RunResult
 
 if TYPE_CHECKING:  # torch takes seconds to import, and who only reads a server needs none
@@ -34,6 +36,9 @@ PROJECT = "fno-hyperparam-study"
 START_WAIT_S, FINISH_WAIT_S = 20, 90
 """How long a server that does not answer may hold up a run's start and its end [s]: two minutes in
 all, with the seconds that the client adds. WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override."""
+
+LEAST_FREE_BYTES = 16 * 2**20
+"""A disk with less room is none for the files of Weights & Biases."""
 
 WAYS_OUT = "log in (wandb login), or set WANDB_MODE=offline, or WANDB_MODE=disabled"
 
@@ -56,6 +61,8 @@ class Tracker:
         """
         self._config = config
         self._lost: Exception | None = None
+        if not os.environ.get("WANDB_MODE"):  # set to nothing: the client would refuse that
+            os.environ.pop("WANDB_MODE", None)
         _default_folder(Path(config.output_dir))
         self._run = self._start(config, run_id, on_stop)
         self._hold: int | None = None
@@ -75,15 +82,18 @@ class Tracker:
         before = set(folders.glob(f"run-*-{identifier}"))
 
         def start(mode: Literal["offline"] | None) -> wandb.Run:
-            return wandb.init(
+            run = wandb.init(
                 id=identifier,
                 mode=mode,
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
                 # A preempted run of a sweep comes back under its own id.
                 resume="allow" if SWEEP_ID in os.environ else None,
+                group=_group(config),
+                config=_logged(config, run_id),
                 settings=client_settings(stop_fn=on_stop),
-                **introduction(config, run_id),
             )
+            _label(run, config)
+            return run
 
         try:
             return start(None)
@@ -174,6 +184,13 @@ def hand_back(config: RunConfig) -> None:
     if not is_of_a_sweep():
         return
     identifier = os.environ["WANDB_RUN_ID"]
+    # A setting that nobody can use may be why the run cannot begin. This process ends after this.
+    for variable in ("WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+        try:
+            _seconds(variable, 1)
+        except MachineError:
+            del os.environ[variable]
+    os.environ["WANDB_MODE"] = "online"  # as the agent is, who was given the point
     with contextlib.suppress(Exception):
         wandb.teardown()  # of an earlier try, which may have lost its process
     try:
@@ -181,12 +198,12 @@ def hand_back(config: RunConfig) -> None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             run = wandb.init(
                 id=identifier,
-                mode="online",  # as the agent is, who was given the point
                 dir=folder,
-                group=os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
+                group=_group(config),
                 resume="allow",
                 settings=client_settings(),
             )
+            _label(run, config)
             run.mark_preempting()
             run.finish(exit_code=1)
             wandb.teardown()
@@ -197,12 +214,34 @@ def hand_back(config: RunConfig) -> None:
 def introduction(config: RunConfig, run_id: str) -> dict[str, Any]:
     """What a run tells the server of itself when it begins."""
     return {
-        "group": os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name),
-        "name": f"{config.architecture}-{config.input_transform}-{config.conditioning}"
-        f"-m{config.modes}-w{config.width}-s{config.seed}",
-        "tags": [config.architecture, config.input_transform, config.conditioning],
-        "config": {"run_id": run_id, **config.model_dump(exclude=set(PATHS))},
+        "group": _group(config),
+        "name": _title(config),
+        "tags": _tags(config),
+        "config": _logged(config, run_id),
     }
+
+
+def _label(run: wandb.Run, config: RunConfig) -> None:
+    """Name and tag a run, unless that was done before: somebody may have changed it since."""
+    if not (run.resumed and run.tags):
+        run.name, run.tags = _title(config), _tags(config)
+
+
+def _group(config: RunConfig) -> str:
+    return os.environ.get("WANDB_RUN_GROUP", Path(config.output_dir).name)
+
+
+def _title(config: RunConfig) -> str:
+    what = f"{config.architecture}-{config.input_transform}-{config.conditioning}"
+    return f"{what}-m{config.modes}-w{config.width}-s{config.seed}"
+
+
+def _tags(config: RunConfig) -> tuple[str, ...]:
+    return config.architecture, config.input_transform, config.conditioning
+
+
+def _logged(config: RunConfig, run_id: str) -> dict[str, Any]:
+    return {"run_id": run_id, **config.model_dump(exclude=set(PATHS))}
 
 
 def client_settings(**more: Any) -> wandb.Settings:
@@ -244,11 +283,14 @@ def exit_code(result: RunResult) -> int:
 
 
 def summary(result: RunResult) -> dict[str, Any]:
-    """The flat keys of a run's summary: what its row has beside the configuration.
+    """The flat keys of a run's summary: what its row has beside the configuration, and its hash.
 
     A number that is missing is left out: the client drops None and NaN without a word.
     """
-    cells: Mapping[str, Any] = row(result)
+    cells: Mapping[str, Any] = {
+        **row(result),
+        CONFIG_HASH: config_hash(result.run_config, result.run_id),
+    }
     return {
         key: value
         for key, value in cells.items()
@@ -259,12 +301,26 @@ def summary(result: RunResult) -> dict[str, Any]:
 def _default_folder(output_dir: Path) -> None:
     """Weights & Biases' files belong to the study's folder, unless WANDB_DIR says otherwise.
 
-    `wandb agent` sets it to the folder that it is started in where nobody has said anything.
+    `wandb agent` sets it to the folder that it is started in where nobody has said anything. In
+    place of a folder that cannot be used, the client would take one of the system's for what nobody
+    keeps, where no later agent.sync looks.
     """
-    by_agent = SWEEP_ID in os.environ and os.environ.get("WANDB_DIR") == str(Path.cwd())
-    if "WANDB_DIR" not in os.environ or by_agent:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        os.environ["WANDB_DIR"] = str(output_dir.resolve())
+    given = os.environ.get("WANDB_DIR")
+    by_agent = SWEEP_ID in os.environ and given == str(Path.cwd())
+    if given and not by_agent:
+        try:
+            free = shutil.disk_usage(make_folder(Path(given))).free
+            if free >= LEAST_FREE_BYTES:
+                return
+            why = f"{free / 2**20:.0f} MiB free"
+        except (MachineError, OSError) as error:
+            why = str(error)
+        print(
+            f"warning: WANDB_DIR={given!r}: {why}; Weights & Biases' files go to {output_dir}",
+            file=sys.stderr,
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    os.environ["WANDB_DIR"] = str(output_dir.resolve())
 
 
 def _seconds(variable: str, default: float) -> float:

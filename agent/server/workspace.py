@@ -9,6 +9,7 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
@@ -47,7 +48,7 @@ def save_workspace(place: Place, sweep: Sweep) -> str:
     # A filter that reads the same would stay switched off where somebody switched it off.
     workspace._stashed_filters_v2 = None
     workspace.save()
-    return str(workspace.url).replace(" ", "%20")  # a project's name may have spaces
+    return quote(str(workspace.url), safe="/:?=&")  # a project's name may have spaces, say
 
 
 def _workspace(place: Place, sweep: Sweep) -> ws.Workspace:
