@@ -6,6 +6,8 @@ import argparse
 import functools
 import logging
 import math
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -27,19 +29,34 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     """A program's `main` that ends in one line and an exit status, whatever a user can mend.
 
     An error of the operating system, such as of a disk that is full, gives MachineError's status;
-    Ctrl-C gives 130. A mistake of the program's own keeps its traceback.
+    Ctrl-C gives 130. Where nobody reads the output to its end, as in `… | head`, that is the end,
+    without a word. A mistake of the program's own keeps its traceback.
     """
 
     @functools.wraps(main)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return main(*args, **kwargs)
+            status = main(*args, **kwargs)
+            sys.stdout.flush()
+            return status
         except (UserError, OSError) as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                return 128 + signal.SIGPIPE
             return refuse(error)
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
 
     return told
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output was closed at its other end; what is still to be written is lost."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def refuse(error: UserError | OSError) -> int:

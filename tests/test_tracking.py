@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import wandb
 
 from agent.server.tracker import Tracker, summary
 from fno_runner.config import RunConfig
@@ -20,6 +23,7 @@ from fno_runner.data.npz import write_npz
 from fno_runner.errors import MachineError
 from fno_runner.identity import run_id
 from fno_runner.result import ErrorInfo, RunResult
+from fno_runner.runner import Outcome
 from tests.commands import python_m
 from tests.test_runner import arguments
 from tests.wandb_backend import WandbBackend
@@ -148,6 +152,38 @@ def test_a_client_that_dies_takes_no_run_with_it(tiny_config: RunConfig) -> None
     assert process.returncode == 0, said
     assert "warning: Weights & Biases has not everything" in said
     assert len(record(config)["history"]) == 9
+
+
+def test_a_record_that_cannot_be_copied_leaves_the_run_whole_with_the_client(
+    tiny_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A disk that is full at the end: what the client has of the run is ended, and kept."""
+    for variable in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = tiny_config.model_copy(update={"output_dir": str(tmp_path)})
+    ended: list[int] = []
+    finish = wandb.Run.finish
+
+    def finished(run: wandb.Run, exit_code: int) -> None:
+        ended.append(exit_code)
+        finish(run, exit_code)
+
+    monkeypatch.setattr(wandb.Run, "finish", finished)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    result = RunResult(run_id=run_id(config), status="finished", config=config.model_dump())
+    with Tracker(config, result.run_id) as tracker:
+        tracker.outcome(Outcome(result, tmp_path))
+    assert ended == [0]
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1 and "No space left on device" in said
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])

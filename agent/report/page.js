@@ -64,7 +64,7 @@ function detail(row) {
   if (picture) {
     const figure = element("figure", null);
     figure.append(element("img", null, {src: picture, alt: `phase reconstructed by ${rows.label[row]}`}),
-                  element("figcaption", "reconstructed phase of the test object"));
+                  element("figcaption", "reconstructed phase"));
     box.append(figure);
   }
   const list = element("dl", null);

@@ -141,6 +141,7 @@ class Tracker:
     def outcome(self, outcome: Outcome) -> None:
         """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
         picture, files = outcome.folder / PICTURE, Path(self._run.dir)
+        lost: Exception | None = None
         try:
             if not self._run.disabled:
                 # First what agent.sync needs, whatever becomes of the client.
@@ -152,9 +153,15 @@ class Tracker:
                 self._run.log({"reconstruction": wandb.Image(str(picture))})
             if not self._run.disabled:
                 self._run.save(str(files / RECORD), base_path=str(files), policy="now")
+        except Exception as error:
+            lost = error
+        try:
+            # Also where not all of the run could be sent: what the client has, it is to keep.
             self._finish(exit_code(outcome.result))
         except Exception as error:
-            self._warn(error)
+            lost = lost or error
+        if lost is not None:
+            self._warn(lost)
 
     def _finish(self, exit_code: int) -> None:
         try:
