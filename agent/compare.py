@@ -84,7 +84,12 @@ def _quality(name: str | None, tables: Sequence[pd.DataFrame]) -> Quantity:
         UserError: there is no such metric, or a study has it nowhere.
     """
     # A scan by what it is chosen by: likeness to another method's object is no quality.
-    wanted = [R_FROM_OBJECT, R_HELD_OUT, PHASE_SSIM]
+    scanned = [np.isfinite(numbers(runs, R_HELD_OUT.column)) for runs in tables]
+    by_object = all(
+        np.isfinite(numbers(runs, R_FROM_OBJECT.column))[known].all()
+        for runs, known in zip(tables, scanned, strict=True)
+    )
+    wanted = [*([R_FROM_OBJECT] if by_object else []), R_HELD_OUT, PHASE_SSIM]
     if name is not None:
         if name not in QUANTITIES or QUANTITIES[name].better is None:
             raise UserError(f"--metric {name}: known are {', '.join(sorted(QUANTITIES))}")

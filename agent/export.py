@@ -28,6 +28,7 @@ from agent.report.terminal import (
     Material,
     print_export,
 )
+from agent.report.words import count
 from agent.report.write import write_report
 from agent.server.client import Place, Server, UnknownPlaceError, parse_place
 from agent.server.rows import is_ours, with_records_here
@@ -200,9 +201,10 @@ def write(
     all_series = series(material.counted, options)
     grid = attempts(sweep, runs) if sweep is not None and sweep.method == "grid" else None
     make_folder(folder)
-    if lost:  # somebody deleted runs at the server, or it is another project's table
+    if lost:  # somebody deleted or edited runs at the server, or it is another project's table
         kept = number_aside(csv, csv.with_name(f"{csv.name}.before"))
-        remark = f"{lost} of the table that was here are no longer on the server; {kept} has them"
+        what = "no longer there, or no longer finished"
+        remark = f"{what}: {count(lost, 'run')} of the earlier table, which is {kept} now"
         material = replace(material, remarks=[*material.remarks, remark])
     write_text_atomically(csv, as_csv(runs))
     write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))

@@ -125,9 +125,13 @@ def _ended_late(pool: tuple[int, int]) -> bool:
     recording's memory, frees no other where memory runs out, and refuses to empty its cache.
     """
     device = torch.cuda.current_device()
+    end = getattr(torch._C, "_cuda_endAllocateToPool", None)
+    release = getattr(torch._C, "_cuda_releasePool", None)
+    if end is None or release is None:  # PyTorch before 2.8 has no such name
+        return False
     try:
-        torch._C._cuda_endAllocateToPool(device, pool)
+        end(device, pool)
     except RuntimeError:
         return False  # only the work failed
-    torch._C._cuda_releasePool(device, pool)
+    release(device, pool)
     return True

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 from fno_runner.config import RunConfig, allowed, choices, load_config, suggestion, value_types
@@ -37,10 +38,13 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             status = main(*args, **kwargs)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where it was closed before the program began
+                sys.stdout.flush()
             return status
         except (UserError, OSError) as error:
             if isinstance(error, BrokenPipeError) and _nobody_reads():
+                with Path(os.devnull).open("w") as nowhere:  # for what is still to be written
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
                 return 128 + signal.SIGPIPE
             return refuse(error)
         except KeyboardInterrupt:
@@ -50,13 +54,12 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output was closed at its other end; what is still to be written is lost."""
+    """Whether standard output was closed at its other end."""
+    if sys.stdout is None:
+        return False
     poll = select.poll()
     poll.register(sys.stdout, 0)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def refuse(error: UserError | OSError) -> int:

@@ -68,19 +68,19 @@ class Reconstructor(nn.Module):
         positions: Float32[Tensor, "b 1 2 c"],
         probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
-        beam: Beam | None = None,
+        unit_probe: UnitProbe | None = None,
     ) -> Float32[Tensor, "b c n n"]:
         """The amplitude that the reconstructed patches would diffract to, in x's units.
 
         x: diffraction amplitude. positions: row and column of the patch centre [px].
         probe: at the sample, or its M incoherent modes (M, N, N).
         input_scale_factor: 1 / the object's amplitude in vacuum.
-        beam: `Beam.of` the probe, where it is known already.
+        unit_probe: `UnitProbe.of` the probe, where it is known already.
         """
-        beam = beam or Beam.of(probe)
+        unit_probe = unit_probe or UnitProbe.of(probe)
         shift = self._shift(x, positions)
-        patch, scale = self._reconstruct(x, shift, beam, input_scale_factor)
-        predicted = amplitude_by(patch, beam.centred_at(shift)) / scale
+        patch, scale = self._reconstruct(x, shift, unit_probe, input_scale_factor)
+        predicted = amplitude_by(patch, unit_probe.centred_at(shift)) / scale
         return predicted if self.mask is None else predicted * self.mask
 
     def forward_predict(
@@ -89,14 +89,14 @@ class Reconstructor(nn.Module):
         positions: Float32[Tensor, "b 1 2 c"],
         probe: Complex64[Tensor, "*m n n"],
         input_scale_factor: Float32[Tensor, "b 1 1 1"],
-        beam: Beam | None = None,
+        unit_probe: UnitProbe | None = None,
     ) -> Complex64[Tensor, "b c n n"]:
         """The complex object patches, so that x ≈ |far field of probe · patch|.
 
         Arguments as in `forward`.
         """
-        beam = beam or Beam.of(probe)
-        patch, _ = self._reconstruct(x, self._shift(x, positions), beam, input_scale_factor)
+        unit_probe = unit_probe or UnitProbe.of(probe)
+        patch, _ = self._reconstruct(x, self._shift(x, positions), unit_probe, input_scale_factor)
         return patch / input_scale_factor
 
     @property
@@ -113,14 +113,14 @@ class Reconstructor(nn.Module):
         return subpixel_remainder(positions, x.shape[-1]) if self.subpixel else None
 
     def _reconstruct(
-        self, x: Tensor, shift: Tensor | None, beam: Beam, input_scale_factor: Tensor
+        self, x: Tensor, shift: Tensor | None, unit_probe: UnitProbe, input_scale_factor: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Normalised patch (B, C, N, N), and the factor from x to normalised."""
-        scale = input_scale_factor * beam.to_unit  # (B, 1, 1, 1)
+        scale = input_scale_factor * unit_probe.to_unit  # (B, 1, 1, 1)
         amplitude = x * scale  # mean square 1 over a dataset
         channels = [self.transform(amplitude)]
         if self.conditioning == "projection":
-            local = local_probe(beam.probe, shift)
+            local = local_probe(unit_probe.probe, shift)
             update = object_update(amplitude, local, mask=self.mask)  # (B, C, N, N)
             channels += [update.real, update.imag]
         # Not contiguous(memory_format=…): it leaves a single channel in the other format.
@@ -140,7 +140,7 @@ class Reconstructor(nn.Module):
 
 
 @dataclass(frozen=True)
-class Beam:
+class UnitProbe:
     """A probe in the model's units, and with it what no batch changes.
 
     probe: with mean intensity 1, complex64 (N, N) or (M, N, N). centred: `centring` of it.
@@ -152,14 +152,15 @@ class Beam:
     to_unit: Tensor
 
     @classmethod
-    def of(cls, probe: Complex64[Tensor, "*m n n"]) -> Beam:
+    def of(cls, probe: Complex64[Tensor, "*m n n"]) -> UnitProbe:
         """`probe`: at the sample, in the data's units, or its M incoherent modes."""
         to_unit = factor_to_unit(probe)
-        return cls(probe * to_unit, centring(probe * to_unit), to_unit)
+        unit = probe * to_unit
+        return cls(unit, centring(unit), to_unit)
 
-    def to(self, device: torch.device) -> Beam:
+    def to(self, device: torch.device) -> UnitProbe:
         """The same on another device."""
-        return Beam(self.probe.to(device), self.centred.to(device), self.to_unit.to(device))
+        return UnitProbe(self.probe.to(device), self.centred.to(device), self.to_unit.to(device))
 
     def centred_at(self, shift: Float32[Tensor, "b c 2"] | None) -> Tensor:
         """As `amplitude_by` takes it, moved by each pattern's shift [px], if any."""

@@ -32,6 +32,14 @@ def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
     assert process.wait(timeout=60) == 141
 
 
+def test_a_command_may_have_no_output_at_all() -> None:
+    command = f'exec "{sys.executable}" -c "$0" >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, SCRIPT], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_another_pipe_that_breaks_is_one() -> None:
     script = SCRIPT.replace("print(line)", "raise BrokenPipeError(32, 'Broken pipe', 'socket')")
     done = subprocess.run(

@@ -116,7 +116,7 @@ def test_too_few_seeds_are_told_as_what_they_are() -> None:
     b[1].status = "collapsed"
     text = " ".join(said(compare(table(a), table(b), PHASE_SSIM)))
     assert "Of 2 configurations B is better in 0, worse in 0, undecided in 0" in text
-    assert "; in 1 one seed finished in both" in text and "in 1 no seed finished in both" in text
+    assert "; in 1 only one seed has it in both" in text and "in 1 no seed has it in both" in text
 
 
 def test_runs_of_one_seed_are_paired_on_the_same_data() -> None:
@@ -232,3 +232,10 @@ def test_scans_are_compared_by_what_they_are_chosen_by(
         save(tmp_path / name, runs, pictures=False)
     assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     assert "R of held-out frames, from the object" in " ".join(capsys.readouterr().out.split())
+    # As an export: by it only where every run has it.
+    some = [result(seed=seed, **changes) for seed in (0, 1)]
+    some[1].metrics.scan["r_factor"] = {"held_out": 0.07}
+    save(tmp_path / "c", some, pictures=False)
+    assert main([str(tmp_path / "a"), str(tmp_path / "c")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "R on held-out frames" in said and "from the object" not in said

@@ -85,6 +85,18 @@ def test_where_a_thick_object_wraps_whatever_its_phase(truth: np.ndarray) -> Non
         assert np.mean(np.abs(phase - wrapped) < 1e-3) > 0.999
 
 
+def test_a_small_ramp_wraps_no_more_than_a_large_one() -> None:
+    """Of a phase that nearly fills the circle: 1.4 rad of a ramp would push some of it over ±π."""
+    rng = np.random.default_rng(0)
+    rows = np.linspace(-0.5, 0.5, 96)[:, None]
+    phase = np.clip(rng.normal(size=(96, 96)), -3.1, 3.1)
+    truth = np.exp(1j * phase)[None].astype(np.complex64)
+    for ramp in (0.0, 0.5, 1.4, 3.0):
+        noisy = np.exp(1j * (phase + ramp * rows + 0.02 * rng.normal(size=phase.shape)))
+        scores = score(noisy[None].astype(np.complex64), truth, everywhere(truth))
+        assert scores["mae"][1] < 0.02, ramp
+
+
 def test_no_ramp_is_found_in_a_prediction_of_nothing(truth: np.ndarray) -> None:
     """What agrees with no ramp any better is compared as it is."""
     rng = np.random.default_rng(0)

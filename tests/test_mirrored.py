@@ -195,6 +195,8 @@ def test_a_run_on_data_files_is_believed_without_their_paths(values: dict[str, A
     assert all(told[key] == value for key, value in values.items() if key not in PATHS)
     edited = cells(of_server(result, {"width": 9}))
     assert (edited["status"], edited["ssim_phase"]) == ("rejected", None)
+    # A sweep may say where to write, and leave the scan to its command.
+    assert cells(of_server(result, {"data_dir": "data"}))["status"] == "finished"
 
 
 def test_a_run_that_never_began_is_named_by_its_sweeps_keys() -> None:
@@ -313,6 +315,10 @@ def test_a_record_is_told_in_place_of_its_mirror() -> None:
     apart = merged(attempt(1, "crashed"), attempt(2), here=(here,))
     assert shown(apart) == [("w1", "finished", True), ("w2", "finished", False)]
     assert apart.table["train_time_s"].tolist() == [61.0, 60.5]
+    # Also where what is elsewhere is not believed.
+    edited = replace(attempt(2), config={**attempt(2).config, "width": 9})
+    doubted = merged(attempt(1, "crashed"), edited, here=(here,))
+    assert [status for _, status, _ in shown(doubted)] == ["finished", "rejected"]
     # Paths are in no mirror: they tell where a row is from.
     assert both.table["data_dir"].tolist() == ["outputs/datasets", None]
 

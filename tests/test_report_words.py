@@ -112,6 +112,7 @@ def test_a_small_difference_is_not_told_as_zero() -> None:
     """Seeds that all gain 2e-5, and seeds that gain nothing: only the latter may read 0.0000."""
     assert (PHASE_SSIM.shown(2e-5), PHASE_SSIM.shown(0.00012)) == ("2e-05", "0.0001")
     assert (PHASE_SSIM.shown(0.0), PHASE_SSIM.shown(-1e-17)) == ("0.0000", "0.0000")
+    assert PHASE_SSIM.shown(float("nan")) == signed(float("nan"), PHASE_SSIM) == "nan"
     assert (signed(-2e-5, PHASE_SSIM), signed(0.0123, PHASE_SSIM)) == ("−2e-05", "+0.0123")
     assert signed(-1e-17, PHASE_SSIM) == signed(0.0, PHASE_SSIM) == "0.0000"
     for more, expected in ((2e-5, "by +2e-05 (95 %: +2e-05 … +2e-05)"),
@@ -142,7 +143,7 @@ def test_where_no_seed_finished_in_both_one_seed_is_not_blamed() -> None:
     for run in b:
         run.status = "collapsed"
     lines = said(compare(table(a), table(b), PHASE_SSIM))
-    assert any("in 1 no seed finished in both" in x for x in lines)
+    assert any("in 1 no seed has it in both" in x for x in lines)
     assert not any("one seed" in x for x in lines)
 
 

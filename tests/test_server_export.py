@@ -326,14 +326,21 @@ def test_a_sweep_without_a_result_yet_has_a_table_and_a_page(
 
     # Later one of them has told what it is, and another was deleted there.
     backend.store.delete_run(backend.runs[1])
-    put(backend, sweep, result_of(RunConfig(width=32)))
+    finished = put(backend, sweep, result_of(RunConfig(width=32)))
     backend.store.delete_run(backend.runs[2])
     ((status, said, errors_now),) = together(env, tmp_path, ["export", sweep.path])
     assert (status, errors_now) == (0, "")
     kept = STUDIES / sweep.id / f"{CSV}.before-1"
-    assert f"1 of the table that was here are no longer on the server; {kept} has them" in said
+    assert f"no longer finished: 1 run of the earlier table, which is {kept} now" in said
     assert rows(tmp_path / kept) == before
     assert len(rows(folder / CSV)) == 3
+
+    # What is gone was told; what somebody edits since is not lost without a word either.
+    ((_, said, _),) = together(env, tmp_path, ["export", sweep.path])
+    assert "earlier table" not in said and len(list(folder.glob("*.before-*"))) == 1
+    finished.raw_config["learning_rate"]["value"] = 0.5
+    ((_, said, _),) = together(env, tmp_path, ["export", sweep.path])
+    assert "1 run of the earlier table" in said and (folder / f"{CSV}.before-2").exists()
 
 
 def test_a_project_may_be_called_what_the_server_allows(

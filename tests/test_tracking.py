@@ -166,9 +166,11 @@ def test_a_record_that_cannot_be_copied_leaves_the_run_whole_with_the_client(
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = tiny_config.model_copy(update={"output_dir": str(tmp_path)})
     ended: list[int] = []
+    told: list[dict[str, Any]] = []
     finish = wandb.Run.finish
 
     def finished(run: wandb.Run, exit_code: int) -> None:
+        told.append(dict(run.summary))
         ended.append(exit_code)
         finish(run, exit_code)
 
@@ -184,6 +186,8 @@ def test_a_record_that_cannot_be_copied_leaves_the_run_whole_with_the_client(
     assert ended == [0]
     said = capsys.readouterr().err
     assert said.count("warning") == 1 and "No space left on device" in said
+    assert "sends the rest later" not in said, "agent.sync has no record to send"
+    assert told and told[0]["status"] == "finished", "and yet the server knows how it ended"
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])

@@ -87,16 +87,23 @@ def commits_of_one_code(table: pd.DataFrame) -> list[str]:
 
 
 def only_in(written: Path, table: pd.DataFrame) -> int:
-    """How many rows of a table that was written from a server's runs are not in this one.
+    """How many runs of a table that was written from a server's are not in this one.
 
-    A row without a run_id is no loss: of such a run nothing was known but that it was there.
+    Nor are they if they were finished and are not any more, as where somebody edited them. A row
+    without a run_id is no loss: of such a run nothing was known but that it was there.
     """
-    here = set(words(table, ("run_id", "seed")))
+    here = set(table["run_id"])
+    finished = set(table.loc[table["status"] == "finished", "run_id"])
     try:
-        rows = [row for row in read_csv(written) if row.get("wandb_id") and row.get("run_id")]
+        rows = [row for row in read_csv(written) if row.get("wandb_id")]
     except (OSError, UnicodeDecodeError, csv.Error):
         return 0
-    return sum((row.get("run_id"), row.get("seed")) not in here for row in rows)
+    lost = {
+        row["run_id"]
+        for row in rows
+        if row["run_id"] not in (finished if row["status"] == "finished" else here)
+    }
+    return len(lost - {""})
 
 
 def _count(values: pd.Series, origins: pd.Series) -> list[str]:

@@ -47,12 +47,12 @@ def said(comparison: Comparison) -> list[str]:
             f"{signed(overall.change, quality)}{interval}; {quality.better} is better."
         )
     verdicts: Counter[str] = Counter(compared.verdict for compared in rows)
-    few = (("one seed", "one seed"), ("no pair", "no seed"))
-    untold = [f"in {verdicts[verdict]} {words}" for verdict, words in few if verdicts[verdict]]
+    few = (("one seed", "only one seed has"), ("no pair", "no seed has"))
+    untold = [f"in {verdicts[verdict]} {told}" for verdict, told in few if verdicts[verdict]]
     lines.append(
         f"Of {count(len(rows), 'configuration')} B is better in {verdicts['better']}, worse in "
         f"{verdicts['worse']}, undecided in {verdicts['undecided']}"
-        + "".join(f"; {told} finished in both, which tells nothing" for told in untold)
+        + "".join(f"; {told} it in both studies, which tells nothing" for told in untold)
         + "."
     )
     for column in TIMES:
@@ -64,7 +64,9 @@ def said(comparison: Comparison) -> list[str]:
                 f"times that in A ({known.min():.3g} to {known.max():.3g})."
             )
     if not any(compared.times[column].pairs for compared in rows for column in TIMES):
-        lines.append("Times are not compared: no seed finished in both on one kind of device.")
+        lines.append(
+            "Times are not compared: no seed has them in both on one known kind of device."
+        )
     first, second = comparison.collapsed_only
     if first or second:
         lines.append(

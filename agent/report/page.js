@@ -31,7 +31,7 @@ const shown = (key, value) => {
   if (typeof value !== "number") return String(value);
   const {digits} = columns[key];
   if (digits === 0) return value.toLocaleString("en");
-  if (digits && value && Math.abs(value) < 0.5 * 10 ** -digits) return value.toPrecision(2);
+  if (digits && value && Math.abs(value) < 0.5 * 10 ** -digits) return String(round(value, 2));
   return digits ? value.toFixed(digits) : value.toLocaleString("en", {maximumSignificantDigits: 4});
 };
 const spread = (key, row) => {

@@ -121,7 +121,7 @@ def whole_percents(probability: Array) -> Array:
 def signed(difference: float, quantity: Quantity) -> str:
     """'+0.0123', '−0.0123', and '0.0000' without a sign."""
     if not quantity.is_some(difference):
-        return quantity.shown(0.0)
+        return quantity.shown(difference)
     return f"{'−' if difference < 0 else '+'}{quantity.shown(abs(difference))}"
 
 

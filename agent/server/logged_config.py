@@ -25,6 +25,7 @@ DATA: tuple[dict[str, str], ...] = (
     {"train_npz": SOMEWHERE, "test_npz": SOMEWHERE},
 )
 """What the data of a run may have been: some keys are refused without a scan, or with one."""
+OF_DATA = set(PATHS) - {"data_dir", "output_dir"}
 
 
 def logged_config(given: Mapping[str, Any]) -> RunConfig:
@@ -37,7 +38,7 @@ def logged_config(given: Mapping[str, Any]) -> RunConfig:
         given = {"patch_size": N, **given}
     given = {key: value for key, value in given.items() if key != "run_id"}
     refused = None
-    for paths in DATA[: 1 if given.keys() & set(PATHS) else None]:
+    for paths in DATA[: 1 if given.keys() & OF_DATA else None]:
         try:
             return load_config({**given, **paths})
         except UserError as error:

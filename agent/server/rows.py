@@ -222,10 +222,11 @@ def _by_seed(record: RunResult) -> list[Parts]:
 def _owner(record: RunResult, attempts: Sequence[ServerRow]) -> ServerRow | None:
     """The run that a record is the record of, among those of its run_id, oldest first."""
     if (time := record.timing.get("total_time_s")) is not None:
-        if same := [attempt for attempt in attempts if attempt.cell("total_time_s") == time]:
+        told = [attempt.run.summary.get("total_time_s") for attempt in attempts]
+        if same := [a for a, other in zip(attempts, told, strict=True) if other == time]:
             return same[-1]
         # What took another time is another run, whose numbers are not to be lost.
-        attempts = [attempt for attempt in attempts if attempt.cell("total_time_s") is None]
+        attempts = [a for a, other in zip(attempts, told, strict=True) if other is None]
     if not attempts:
         return None
     newest = attempts[-1]

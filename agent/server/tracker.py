@@ -142,26 +142,30 @@ class Tracker:
         """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
         picture, files = outcome.folder / PICTURE, Path(self._run.dir)
         lost: Exception | None = None
-        try:
-            if not self._run.disabled:
-                # First what agent.sync needs, whatever becomes of the client.
+        later = f", {_how_to_send()} sends the rest later"
+        if not self._run.disabled:
+            # First what agent.sync needs, whatever becomes of the client.
+            try:
                 shutil.copy2(outcome.folder / RECORD, files / RECORD)
                 if picture.exists():
                     shutil.copy2(picture, files.parent / PICTURE)
+            except OSError as error:
+                lost, later = error, ""
+        try:
             self._run.summary.update(summary(outcome.result))
             if picture.exists():
                 self._run.log({"reconstruction": wandb.Image(str(picture))})
-            if not self._run.disabled:
+            if not self._run.disabled and lost is None:
                 self._run.save(str(files / RECORD), base_path=str(files), policy="now")
         except Exception as error:
-            lost = error
+            lost = lost or error
         try:
             # Also where not all of the run could be sent: what the client has, it is to keep.
             self._finish(exit_code(outcome.result))
         except Exception as error:
             lost = lost or error
         if lost is not None:
-            self._warn(lost)
+            self._warn(lost, later)
 
     def _finish(self, exit_code: int) -> None:
         try:
@@ -174,10 +178,12 @@ class Tracker:
                 self._hold = None
 
     @staticmethod
-    def _warn(error: Exception) -> None:
+    def _warn(error: Exception, later: str | None = None) -> None:
+        if later is None:
+            later = f", {_how_to_send()} sends the rest later"
         print(
             f"warning: Weights & Biases has not everything ({short(error)}); the local record "
-            f"is whole, {_how_to_send()} sends the rest later",
+            f"is whole{later}",
             file=sys.stderr,
         )
 
@@ -186,7 +192,7 @@ def hand_back(config: RunConfig) -> None:
     """Give the point back that a sweep handed to this process, which cannot begin it.
 
     The server hands out again what was begun and preempted, and nothing else: the run is begun just
-    for that. Outside a sweep, or with WANDB_MODE other than online, there is nobody to tell.
+    for that. Outside a sweep, or with WANDB_MODE offline or disabled, there is nobody to tell.
     """
     if not is_of_a_sweep():
         return
@@ -316,7 +322,7 @@ def _default_folder(output_dir: Path) -> None:
     by_agent = SWEEP_ID in os.environ and given == str(Path.cwd())
     if given and not by_agent:
         try:
-            free = shutil.disk_usage(make_folder(Path(given))).free
+            free = shutil.disk_usage(make_folder(Path(given).expanduser())).free
             if free >= LEAST_FREE_BYTES:
                 return
             why = f"{free / 2**20:.0f} MiB free"

@@ -45,7 +45,10 @@ def _apply(given: Sequence[Tensor]) -> Tensor:
 
 
 def needed_later(work: Callable[..., Made], *tensors: Tensor) -> Callable[[], Made]:
-    """Work whose result is asked for only after other work, for which it might have a stream."""
+    """Work whose result is asked for only after other work, done at once.
+
+    A seam: `benchmarks.ways` measures what a stream of its own would gain.
+    """
     made = work(*tensors)
     return lambda: made
 
@@ -93,7 +96,7 @@ class FusedBlock(torch.autograd.Function):
         # The spectral layer's products, transposed and in the opposite order.
         t = torch.matmul(from_rows.T, _pixel_rows(of_z))  # (B, rows·2, W·C)
         t = torch.matmul(from_cols.T, t.view(batch, rows, 2 * width, channels))
-        of_bias = t[:, rows // 2, 0].sum(0)
+        of_bias = t[:, rows // 2, 0].sum(0)  # the real part of frequency zero
         t = in_words(t.view(batch, rows, cols, 2, channels), 1, 2, 3, 0, 4)
         t = t.view(rows * cols, 2 * batch, channels)
         of_matrices = torch.matmul(modes.mT, t)

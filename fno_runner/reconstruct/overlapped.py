@@ -14,7 +14,7 @@ from fno_runner.capture import WARM_UP, Captured
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import DivergedError
 from fno_runner.reconstruct.predictor import Predictor, slices
-from fno_runner.reconstructor import Beam, Reconstructor
+from fno_runner.reconstructor import Reconstructor, UnitProbe
 
 SLOTS = 2
 """Slices in flight: one is worked on while the next is sent and the last is fetched."""
@@ -62,15 +62,17 @@ class _Work:
         any is.
     """
 
-    def __init__(self, model: Reconstructor, probe: Tensor, beam: Beam, factor: Tensor) -> None:
+    def __init__(
+        self, model: Reconstructor, probe: Tensor, unit_probe: UnitProbe, factor: Tensor
+    ) -> None:
         """`factor`: the input scale factor, (1, 1, 1, 1)."""
-        self._model, self._probe, self._beam, self._factor = model, probe, beam, factor
+        self._model, self._probe, self._unit_probe, self._factor = model, probe, unit_probe, factor
         self.largest = torch.zeros((), device=factor.device)
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """The patches of a slice."""
         factor = self._factor.expand(len(x), 1, 1, 1)
-        patch = self._model.forward_predict(x, positions, self._probe, factor, self._beam)
+        patch = self._model.forward_predict(x, positions, self._probe, factor, self._unit_probe)
         peak = torch.linalg.vector_norm(torch.view_as_real(patch), float("inf"))
         self.largest.copy_(torch.maximum(self.largest, peak))
         return patch
@@ -96,7 +98,7 @@ class OverlappedPredictor(Predictor):
             self._model.network.to(model.product_type)
         self._device = device
         factor = torch.full((1, 1, 1, 1), scale, device=device)
-        work = _Work(self._model, self._probe.to(device), self._beam.to(device), factor)
+        work = _Work(self._model, self._probe.to(device), self._unit_probe.to(device), factor)
         self._largest, self._slice = work.largest, Captured(work)
         self._sending, self._fetching = torch.cuda.Stream(), torch.cuda.Stream()
         shape = (slice_size, 1, *probe.shape[-2:])

@@ -11,7 +11,7 @@ from jaxtyping import Complex64
 from fno_runner.batches import Inputs
 from fno_runner.data.dataset import Patterns
 from fno_runner.errors import DivergedError
-from fno_runner.reconstructor import Beam, Reconstructor
+from fno_runner.reconstructor import Reconstructor, UnitProbe
 
 
 class Predictor:
@@ -38,7 +38,7 @@ class Predictor:
         """`scale`: the input scale factor that the model was trained with."""
         self._model, self._scale, self._slice_size = model.eval(), scale, slice_size
         self._probe = torch.from_numpy(probe)
-        self._beam = Beam.of(self._probe)
+        self._unit_probe = UnitProbe.of(self._probe)
 
     def warm_up(self, patterns: Patterns) -> None:
         """Do, before a clock starts, what a pass over these patterns does for the first time."""
@@ -57,7 +57,7 @@ class Predictor:
         patches = np.empty(patterns.amplitude.shape, np.complex64)
         for rows in slices(len(patterns), self._slice_size):
             x, positions, _, scale = inputs.batch(rows)
-            patch = self._model.forward_predict(x, positions, self._probe, scale, self._beam)
+            patch = self._model.forward_predict(x, positions, self._probe, scale, self._unit_probe)
             patches[rows] = patch[:, 0].numpy()
             if not np.isfinite(patches[rows]).all():
                 raise DivergedError("a predicted patch is not finite")

@@ -17,10 +17,10 @@ from fno_runner.reconstruct.predictor import slices
 
 LIT = 16
 """Positions whose probe is computed at a time."""
-COVERED = 0.05
-"""A pixel of a free scan counts as seen above this share of the usual illumination: that which half
-of the light falls on pixels with at least. It is the same however far a window is dark about its
-beam, as what is dark has no light."""
+COVERED, DIM = 0.05, 0.05
+"""A pixel of a free scan counts as seen above this share of the usual illumination: the median of
+the pixels that are left without the dimmest ones, which hold so much of the light together. It is
+the same however far a window is dark about its beam, and however bright a few places are."""
 
 
 @runtime_checkable
@@ -206,8 +206,8 @@ def covered(weight: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     if not lit.size:
         return np.zeros(weight.shape, bool)
     light = np.cumsum(lit, dtype=np.float64)
-    usual = lit[np.searchsorted(light, light[-1] / 2)]
-    seen: np.ndarray = weight > COVERED * usual
+    bright = lit[np.searchsorted(light, DIM * light[-1]) :]
+    seen: np.ndarray = weight > COVERED * bright[len(bright) // 2]
     return seen
 
 

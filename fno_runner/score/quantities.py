@@ -79,7 +79,7 @@ class Quantity:
         """'0.7312', '25.50', '12,345', '0.0123'; '2e-05' of what so many digits would call 0."""
         if self.digits is None:
             return f"{value:.3g}"
-        if not self.is_some(value):
+        if abs(value) <= NO_DIFFERENCE:
             value = 0.0
         is_small = 0 < abs(value) < 0.5 * 10.0**-self.digits
         return f"{value:.2g}" if is_small else f"{value:,.{self.digits}f}"

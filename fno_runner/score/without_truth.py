@@ -73,7 +73,8 @@ def correlate_halves(
     if not mask.any():
         return None
     first, second, seen = crop_to(mask, halves[0][0], halves[1][0])
-    if min(seen.shape) < 2 * len(KERNEL) or not seen.any():  # not as many rings as are smoothed
+    # Not as many rings as are smoothed, or nothing but a rim, where the window is zero.
+    if min(seen.shape) < 2 * len(KERNEL) or not seen[1:-1, 1:-1].any():
         return None
     amplitude, phase = (ring_correlation(*pair, seen) for pair in align(first, second, seen))
     return amplitude, phase

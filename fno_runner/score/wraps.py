@@ -12,9 +12,8 @@ from jaxtyping import Bool, Complex128
 
 CUTS = 128
 """Places of the cut that are weighed, evenly around the circle."""
-GAINED, ALIKE = 1.1, 0.5
-"""A ramp between two objects counts where without it they agree by so much more, and by so much of
-what they can. A ramp of less than 1.5 rad in all does not; a plane fitted later takes it away."""
+ALIKE = 0.5
+"""A ramp between two objects counts where without it they agree by so much of what they can."""
 
 Wave = Complex128[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
@@ -40,13 +39,13 @@ def ramp_between(product: Wave, mask: Mask) -> Wave | None:
     product: of one and the other's complex conjugate.
     """
     ramp = ramp_of(product, mask)
-    agree, without = (abs(np.sum(of[mask])) for of in (product, product * ramp.conj()))
+    with_it, without = (abs(np.sum(of[mask])) for of in (product, product * ramp.conj()))
     most = np.sum(np.abs(product[mask]))
-    return ramp if without > GAINED * agree and without > ALIKE * most else None
+    return ramp if without > max(with_it, ALIKE * most) else None
 
 
 def ramp_of(wave: Wave, mask: Mask) -> Wave:
-    """exp(i(k·y + l·x)) with a wave's mean change of phase a row and a column, (H, W).
+    """exp(i(k·y + m·x)) with a wave's mean change of phase a row and a column, (H, W).
 
     The mean is that of neighbours' products, in which no phase wraps that changes by less than π a
     pixel; a strong neighbour counts more.

@@ -14,7 +14,8 @@ PIECES = 36
 of tensors give each block of threads 65,536 numbers of one: a network of 750,000 would keep 12
 blocks busy for a long time, on a card with room for hundreds."""
 ALIGNED = 64
-"""Pieces begin at multiples of so many numbers: the kernel is slower at other addresses."""
+"""Pieces begin at multiples of so many numbers: libraries have slower kernels for addresses that
+are not multiples of 16 bytes."""
 
 
 class Adam(torch.optim.Adam):
@@ -84,13 +85,13 @@ class AdamOfRows(Adam):
         """`rows`: float32 (P,), each by the share of the rate that its weights learn at."""
         super().__init__({share: [row] for share, row in rows.items()}, rate)
         self._rows = list(rows.values())
-        self._too_long = torch.ones((), device=rate.device)
+        self._divisor = torch.ones((), device=rate.device)
 
     def clip(self, longest: float) -> None:
-        """Let the next update divide the gradient by what it is too long by, on its way."""
+        """Let the next update divide the gradient as it reads it, if its norm is larger."""
         norms = [torch.linalg.vector_norm(row.grad) for row in self._rows]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-        self._too_long = (norm / longest).clamp_min(1.0)
+        self._divisor = (norm / longest).clamp_min(1.0)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -110,7 +111,7 @@ class AdamOfRows(Adam):
                 lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
                 eps=group["eps"], weight_decay=group["weight_decay"],
                 amsgrad=group["amsgrad"], maximize=group["maximize"],
-                grad_scale=self._too_long, found_inf=None,
+                grad_scale=self._divisor, found_inf=None,
             )  # fmt: skip
 
 

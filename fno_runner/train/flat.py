@@ -19,11 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.train.adam import memory_order, size_of_pieces
-
-ALIGNED = 64
-"""Weights begin at multiples of so many numbers where that needs no gaps: libraries have slower
-kernels for addresses that are not multiples of 16 bytes."""
+from fno_runner.train.adam import ALIGNED, memory_order, size_of_pieces
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class Row:
         }
 
     def take(self, gradients: Mapping[str, Tensor]) -> None:
-        """Make these, of whatever type, the gradient of `numbers`; some tens go into one launch."""
+        """Make these, of whatever type, the gradient of `numbers`, in a launch or two."""
         given = [place.numbers(gradients[name]) for name, place in self._places.items()]
         torch._foreach_copy_(self._of_grad, self._pieces(given))
 

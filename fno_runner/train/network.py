@@ -13,7 +13,7 @@ from fno_runner.batches import Inputs, mask_of
 from fno_runner.config import RunConfig
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.physics import LOSSES
-from fno_runner.reconstructor import Beam, Reconstructor, input_scale_factor
+from fno_runner.reconstructor import Reconstructor, UnitProbe, input_scale_factor
 from fno_runner.train.adam import Adam, AdamOfRows
 from fno_runner.train.flat import FlatWeights
 from fno_runner.train.progress import Progress
@@ -74,7 +74,7 @@ class Network:
         self.model = build_model(config, dataset, inputs.x.device)
         scale = torch.full_like(inputs.scale, self.split.scale)
         self._inputs = replace(inputs, scale=scale)
-        self._beam = Beam.of(inputs.probe)
+        self._unit_probe = UnitProbe.of(inputs.probe)
         self._loss_of = LOSSES[config.loss]
         names_by_share = names_of_shares(self.model, config)
         self._flat = FlatWeights(self.model, names_by_share) if flat else None
@@ -127,6 +127,6 @@ class Network:
 
     def _loss(self, rows: Tensor) -> Tensor:
         # What no batch changes is not computed anew.
-        batch = (*self._inputs.batch(rows), self._beam)
+        batch = (*self._inputs.batch(rows), self._unit_probe)
         predict = self.model if self._flat is None else self._flat.forward
         return self._loss_of(predict(*batch), batch[0])
