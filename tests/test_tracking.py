@@ -164,6 +164,7 @@ def test_a_record_that_cannot_be_copied_leaves_the_run_whole_with_the_client(
     for variable in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()  # of earlier tests of this process, whose environment the client has read
     config = tiny_config.model_copy(update={"output_dir": str(tmp_path)})
     ended: list[int] = []
     told: list[dict[str, Any]] = []
@@ -183,6 +184,7 @@ def test_a_record_that_cannot_be_copied_leaves_the_run_whole_with_the_client(
     result = RunResult(run_id=run_id(config), status="finished", config=config.model_dump())
     with Tracker(config, result.run_id) as tracker:
         tracker.outcome(Outcome(result, tmp_path))
+    wandb.teardown()
     assert ended == [0]
     said = capsys.readouterr().err
     assert said.count("warning") == 1 and "No space left on device" in said
