@@ -136,7 +136,8 @@ def test_the_point_of_a_living_driver_stays_its_own(tmp_path: Path) -> None:
 
 
 def name(point: Point) -> str:
-    return f"{point['modes']:012x}"
+    """No two points share one, as no two share a run_id."""
+    return f"{point['modes']:06x}{point['width']:06x}"
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -144,7 +145,7 @@ def test_a_sampler_draws_new_points_until_the_space_is_empty(tmp_path: Path, met
     sweep = a_sweep(method, modes={"min": 1, "max": 3}, width={"value": 8})
     queue = a_queue(tmp_path, sweep)
     seen = []
-    while ticket := queue.draw(sweep.parameters, name, ["2".zfill(12)]):
+    while ticket := queue.draw(sweep.parameters, name, [name({"modes": 2, "width": 8})]):
         seen.append(ticket.point)
         queue.finish(ticket, "finished", 0.1)
     assert sorted(point["modes"] for point in seen) == [1, 3]  # type: ignore[type-var]
