@@ -99,11 +99,11 @@ def only_in(written: Path, table: pd.DataFrame) -> int:
     except (OSError, UnicodeDecodeError, csv.Error):
         return 0
     lost = {
-        row["run_id"]
+        row.get("run_id")
         for row in rows
-        if row["run_id"] not in (finished if row["status"] == "finished" else here)
+        if row.get("run_id") not in (finished if row.get("status") == "finished" else here)
     }
-    return len(lost - {""})
+    return len(lost - {"", None})
 
 
 def _count(values: pd.Series, origins: pd.Series) -> list[str]:
