@@ -39,11 +39,7 @@ def run_id(config: RunConfig) -> str:
         UserError: a data file that the configuration names cannot be read, or a key is out of the
             bounds that the size of its patterns sets.
     """
-    decisive: dict[str, Any] = {
-        key: value
-        for key, value in config.model_dump(exclude=set(IN_NO_RUN_ID)).items()
-        if key in OF_VERSION_0_1 or value != type(config).model_fields[key].default
-    }
+    decisive = decisive_keys(config)
     decisive.pop("patch_size", None)
     if config.train_npz is None:
         size = patch_size_of(config)
@@ -57,5 +53,19 @@ def run_id(config: RunConfig) -> str:
                 if key in ARRAYS
                 else fingerprint_scan(Path(path), Hints.of(config))
             )
-    text = json.dumps(decisive, sort_keys=True, allow_nan=False)
+    return short_hash(decisive)
+
+
+def decisive_keys(config: RunConfig) -> dict[str, Any]:
+    """The keys that count, with their values: without paths, device, and newer ones at default."""
+    return {
+        key: value
+        for key, value in config.model_dump(exclude=set(IN_NO_RUN_ID)).items()
+        if key in OF_VERSION_0_1 or value != type(config).model_fields[key].default
+    }
+
+
+def short_hash(content: object) -> str:
+    """12 hex digits of what JSON can hold, in whatever order its keys are."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

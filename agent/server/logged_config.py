@@ -6,14 +6,12 @@ run's summary has a hash of the configuration that it was run with.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from fno_runner.config import IN_NO_RUN_ID, PATHS, N, RunConfig, load_config
+from fno_runner.config import PATHS, N, RunConfig, load_config
 from fno_runner.errors import UserError
-from fno_runner.identity import OF_VERSION_0_1
+from fno_runner.identity import decisive_keys, short_hash
 
 CONFIG_HASH = "config_hash"
 """The key of a summary."""
@@ -49,11 +47,4 @@ def logged_config(given: Mapping[str, Any]) -> RunConfig:
 
 def config_hash(config: RunConfig, run_id: str) -> str:
     """A hash of the run_id and of the keys that decide it, data files aside (12 hex digits)."""
-    fields = RunConfig.model_fields
-    decisive = {
-        key: value
-        for key, value in config.model_dump(exclude=set(IN_NO_RUN_ID)).items()
-        if key in OF_VERSION_0_1 or value != fields[key].default
-    }
-    text = json.dumps([run_id, decisive], sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return short_hash([run_id, decisive_keys(config)])
