@@ -16,3 +16,10 @@ def python_m(
         [sys.executable, "-m", module, *arguments],
         env=env, cwd=cwd, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+PROGRAM = f"""#!/bin/sh
+''''exec "{sys.executable}" "$0" "$@" # '''
+"""
+"""The beginning of a script that this Python runs: an interpreter's path with a space in it cannot
+stand in a script's first line. The second line is the shell's, and a text to Python."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +18,11 @@ from agent.scheduling import mps
 from agent.scheduling.mps import CONTROL, LOGS, MAX_RESTARTS, OWNER, PID_FILE, PIPES, shared_by_mps
 from agent.scheduling.slots import Slot, plan_slots
 from tests.bench import Bench, is_alive
+from tests.commands import PROGRAM
 
 # Starts a daemon that leaves its caller, with a pid file and a socket in the folder of pipes, and
 # ends it at the line "quit"; says no where another one is there.
-STAND_IN = f"""#!{sys.executable}
-import os, pathlib, signal, socket, sys, time
+STAND_IN = f"""{PROGRAM}import os, pathlib, signal, socket, sys, time
 pipes, logs = (pathlib.Path(os.environ[name]) for name in ("{PIPES}", "{LOGS}"))
 pid_file = pipes / "{PID_FILE}"
 def daemon():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from fno_runner.models import count_parameters
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import BESIDE, BESIDE_COLUMN
 from fno_runner.runner import run
+from tests.commands import PROGRAM
 
 GIB = 2**30
 
@@ -49,7 +49,7 @@ def box(folder: Path, free_mib: str | None, with_mps: bool = True) -> dict[str, 
     if free_mib is not None:
         programs["nvidia-smi"] = f"print({free_mib!r})"
     for name, code in programs.items():
-        (folder / name).write_text(f"#!{sys.executable}\n{code}\n")
+        (folder / name).write_text(f"{PROGRAM}{code}\n")
         (folder / name).chmod(0o755)
     return {"PATH": str(folder)}
 
