@@ -272,6 +272,26 @@ def test_the_recommended_one_is_on_the_front_and_on_the_ladder(
     json.loads(to_json("study", [compared]), parse_constant=lambda word: pytest.fail(word))
 
 
+def test_the_choice_of_a_scan_is_on_the_front_of_what_it_is_chosen_by() -> None:
+    def of_scan(width: int, params: int, own: float, from_object: float) -> RunResult:
+        metrics = {"r_factor": {"held_out": own, "held_out_from_object": from_object}}
+        return run(width, params, 0.5, metrics=metrics)
+
+    # The second is best by each frame's own answer, the third by the object.
+    runs = [of_scan(1, 10, 0.09, 0.1), of_scan(2, 20, 0.06, 0.12), of_scan(3, 40, 0.08, 0.05)]
+    compared = only(runs)
+    first, names = compared.fronts[0], [front.name for front in compared.fronts]
+    assert first.quality == compared.choice.by == R_FROM_OBJECT
+    assert compared.configs["width"][first.members].tolist() == [1, 3]
+    assert compared.recommendation is not None and compared.recommendation.config in first.members
+    reported = compared.fronts[names.index("model_params-r_held_out")]
+    assert compared.configs["width"][reported.members].tolist() == [1, 2]
+    # Where a run lacks it, nothing is chosen by it, and no front is over it.
+    lacking = run(4, 80, 0.5, metrics={"r_factor": {"held_out": 0.07}})
+    compared = only([*runs, lacking])
+    assert {front.quality.column for front in compared.fronts} == {"r_held_out"}
+
+
 def test_only_finished_runs_with_both_numbers_are_compared() -> None:
     judged = only(
         [

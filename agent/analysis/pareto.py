@@ -20,11 +20,20 @@ from agent.analysis.configurations import (
 )
 from agent.analysis.means import Means
 from agent.analysis.probabilities import front_probabilities, on_front
-from agent.study.quality import PHASE_PSNR, PHASE_SSIM, R_HELD_OUT, R_TRAIN, Array, numbers
+from agent.study.quality import (
+    PHASE_PSNR,
+    PHASE_SSIM,
+    R_FROM_OBJECT,
+    R_HELD_OUT,
+    R_TRAIN,
+    Array,
+    numbers,
+)
 from fno_runner.score.quantities import QUANTITIES, Quantity
 
 SIMULATED = ((COST, PHASE_SSIM), (COST, PHASE_PSNR), (TIME, PHASE_SSIM), (FLOPS, PHASE_SSIM))
 SCAN = ((COST, R_HELD_OUT), (COST, R_TRAIN), (TIME, R_HELD_OUT), (FLOPS, R_HELD_OUT))
+CHOSEN_FROM_OBJECT = tuple((cost, R_FROM_OBJECT) for cost in (COST, TIME, FLOPS))
 """The fronts: costs, and what they buy."""
 
 
@@ -69,9 +78,18 @@ class Front:
         return f"{self.cost.column}-{self.quality.column}"
 
 
-def fronts(runs: pd.DataFrame, configs: Configurations, reported: Quantity) -> list[Front]:
-    """The fronts of a series that have a point; those over inference time once a device."""
-    kinds = SCAN if reported == R_HELD_OUT else SIMULATED
+def fronts(
+    runs: pd.DataFrame, configs: Configurations, by: Quantity, reported: Quantity
+) -> list[Front]:
+    """The fronts of a series that have a point; those over inference time once a device.
+
+    Args:
+        by: what is chosen by. Of a scan's object nothing but the held-out frames is known, so its
+            first fronts are over that.
+        reported: what is reported.
+    """
+    first = CHOSEN_FROM_OBJECT if by == R_FROM_OBJECT else ()
+    kinds = (*first, *(SCAN if reported == R_HELD_OUT else SIMULATED))
     on = devices(runs)
     used = sorted({on[row] for mine in configs.seeds for row in mine})
     drawn = []

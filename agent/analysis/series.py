@@ -227,7 +227,7 @@ def _series(name: str, runs: pd.DataFrame, options: ChoiceOptions) -> Series:
         choice=choice,
         runs=runs,
         of=configs,
-        fronts=fronts(runs, configs, choice.reported),
+        fronts=fronts(runs, configs, choice.by, choice.reported),
         effects=effects(configs, choice.reported),
         recommendation=None if isinstance(choice_or_reason, str) else choice_or_reason,
         why_not=choice_or_reason if isinstance(choice_or_reason, str) else "",
