@@ -79,11 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit(given: argparse.Namespace, scan: Scan, device: torch.device) -> tuple[Choice, Fit]:
-    """What was chosen, and the fit to all frames.
-
-    Raises:
-        UserError: too few frames to choose by.
-    """
+    """What was chosen, and the fit to all frames."""
     fit = partial(
         reconstruct,
         modes=given.modes or (1 if scan.probe is None else len(scan.probe)),
