@@ -20,8 +20,8 @@ class Crop:
     """The N·b × N·b pixels about a detector's centre, of which b × b are summed to one.
 
     size: N [px]. binning: b. counts: the share of the detector's counts that is in them.
-    light: the share of the probe's light that is within the N px at the sample; binning makes that
-        window narrower in proportion. None where there is no probe.
+    light: the share of the probe's light that is within the N px at the sample, where binning makes
+        that window narrower; None where it does not, or there is no probe.
     """
 
     size: int
@@ -36,11 +36,12 @@ class Crop:
         mean = binned(window(recording.mean, recording.centre, reach), binning)
         good = all_good(window(recording.mask, recording.centre, reach), binning)
         held, total = recording.measured.counts_held, float(recording.mean.sum())
+        narrowed = None if binning == 1 else recording.probe
         return cls(
             size=size,
             binning=binning,
             counts=held * float(mean[good].sum()) / total if total > 0 else 0.0,
-            light=None if recording.probe is None else _light(recording.probe, size, binning),
+            light=None if narrowed is None else _light(narrowed, size, binning),
         )
 
     @property
@@ -66,7 +67,7 @@ class Crop:
 
     def __str__(self) -> str:
         words = f"{100 * self.counts:.3g} % of the counts"
-        if self.binning > 1 and self.light is not None:
+        if self.light is not None:
             words += f", {100 * self.light:.3g} % of the probe's light"
         return words
 
