@@ -132,8 +132,11 @@ def number_where(allowed: Callable[[float], bool], words: str) -> Callable[[str]
     return parse
 
 
-def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
+def parse_config(argv: Sequence[str] | None, prog: str, description: str) -> RunConfig:
     """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
+
+    Args:
+        argv: the options; None for those of this process.
 
     Raises:
         UserError: one line that names the option, the value and what is allowed.

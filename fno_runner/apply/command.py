@@ -17,7 +17,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fno_runner.apply.adapt import Adapted, adapt, train_from_nothing, write_adapted
 from fno_runner.apply.assemble import OnFrames, assemble
 from fno_runner.apply.follow import Limits, arrivals, follow, output_folder
-from fno_runner.apply.given import (
+from fno_runner.apply.live import Opening, recording_of
+from fno_runner.apply.live_page import PAGE, served
+from fno_runner.apply.model import TrainedModel, find_model
+from fno_runner.apply.options import (
     FILES,
     AnyScan,
     add_scan_options,
@@ -28,9 +31,6 @@ from fno_runner.apply.given import (
     wanted_folder,
     write_new,
 )
-from fno_runner.apply.live import Opening, recording_of
-from fno_runner.apply.live_page import PAGE, served
-from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import write_product
 from fno_runner.apply.prepared import Prepared, prepare, warm_up
 from fno_runner.apply.product import Product, record_of
