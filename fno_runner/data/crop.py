@@ -51,7 +51,7 @@ class Crop:
 
     def remarks(self, recording: Recording) -> list[str]:
         """What was done to frames that have another size, and what was lost, in words."""
-        height, width = recording.size
+        height, width = recording.frame_shape
         if (height, width) == (self.reach, self.reach) and self.binning == 1:
             return []
         n = self.size
@@ -96,17 +96,17 @@ def alternatives(recording: Recording) -> Iterator[Crop]:
     """What every size and binning would hold that needs no padding."""
     for binning in BINNINGS:
         for size in SIZES:
-            if size * binning <= min(recording.size):
+            if size * binning <= min(recording.frame_shape):
                 yield Crop.of(recording, size, binning)
 
 
 def is_filled(recording: Recording, size: int, binning: int) -> bool:
     """Whether the frames fill at least half of N·b px, either way."""
-    return 2 * min(recording.size) >= size * binning
+    return 2 * min(recording.frame_shape) >= size * binning
 
 
 def _possible(recording: Recording, binning: int) -> tuple[int, ...]:
-    smaller = [n for n in SIZES if n * binning < max(recording.size)]
+    smaller = [n for n in SIZES if n * binning < max(recording.frame_shape)]
     filled = [n for n in SIZES[: len(smaller) + 1] if is_filled(recording, n, binning)]
     return tuple(filled) or SIZES[:1]
 

@@ -163,7 +163,7 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
     crop = Crop.of(recording, n, binning)
     reach = crop.reach
     if not is_filled(recording, n, binning):
-        height, width = recording.size
+        height, width = recording.frame_shape
         allowed = [str(n) for n in SIZES if is_filled(recording, n, binning)]
         binned_by = "" if binning == 1 else f" with bin={binning}"
         raise UserError(
