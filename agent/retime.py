@@ -36,8 +36,8 @@ from fno_runner.device import allow_tf32, pick_device
 from fno_runner.errors import DivergedError, MachineError, UserError
 from fno_runner.provenance import device_name
 from fno_runner.reconstruct.inference import predictor_for
-from fno_runner.reconstruct.weights import WEIGHTS, load_weights
-from fno_runner.result import RunResult, run_folder
+from fno_runner.reconstruct.weights import load_weights
+from fno_runner.result import WEIGHTS, RunResult, run_folder
 from fno_runner.score.flops import flops_per_pattern
 from fno_runner.score.timing import Enough, Timing, lengthen_pass, timed_predict
 from fno_runner.train.network import build_model

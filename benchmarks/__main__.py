@@ -22,8 +22,9 @@ from benchmarks.plan import Network, Plan, network_named, plan, precisions
 from benchmarks.processes import measure_dataset, measure_export, measure_run, measure_startup
 from benchmarks.report import print_report, write_report
 from benchmarks.training import measure_compiled, measure_memory, measure_replicates, measure_step
+from benchmarks.turns import one_heap
 from fno_runner.cli import Parser, command
-from fno_runner.device import one_heap, pick_device
+from fno_runner.device import pick_device
 from fno_runner.errors import UserError
 
 HELP = """\

@@ -27,8 +27,8 @@ from fno_runner.config import N, load_config
 from fno_runner.data import load_dataset
 from fno_runner.data.crop import window
 from fno_runner.reconstruct.inference import predict
-from fno_runner.reconstruct.weights import WEIGHTS, load_weights
-from fno_runner.result import RunResult
+from fno_runner.reconstruct.weights import load_weights
+from fno_runner.result import WEIGHTS, RunResult
 from fno_runner.score.metrics import align, bounding_box, r_factor
 from fno_runner.score.without_truth import from_object
 from fno_runner.train.network import build_model

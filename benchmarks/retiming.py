@@ -26,8 +26,8 @@ from fno_runner.config import RunConfig, load_config
 from fno_runner.data import load_dataset
 from fno_runner.device import pick_device
 from fno_runner.identity import run_id
-from fno_runner.reconstruct.weights import WEIGHTS, write_weights
-from fno_runner.result import RunResult, run_folder, write_result
+from fno_runner.reconstruct.weights import write_weights
+from fno_runner.result import WEIGHTS, RunResult, run_folder, write_result
 from fno_runner.train.network import build_model
 
 NETWORKS = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable, Mapping
 from threading import Semaphore, Thread
 from time import perf_counter
@@ -13,6 +15,9 @@ from fno_runner.device import keep_freed_memory, keeps_freed_memory
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+M_ARENA_MAX = -8
+"""Of <malloc.h>."""
 
 
 def in_turns(sides: Mapping[K, Callable[[], T]], turns: int, burn_in: int = 1) -> dict[K, list[T]]:
@@ -38,6 +43,12 @@ def in_turns(sides: Mapping[K, Callable[[], T]], turns: int, burn_in: int = 1) -
             if turn >= burn_in:
                 results[name].append(result)
     return results
+
+
+def one_heap() -> None:
+    """Let threads that start from now on share the main thread's heap (glibc only)."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 class Paused:

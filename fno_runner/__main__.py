@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stop.release()
         console = Console()
         try:
-            arguments = sys.argv[1:] if argv is None else argv
-            config = parse_config(arguments, "python -m fno_runner", DESCRIPTION)
+            config = parse_config(argv, "python -m fno_runner", DESCRIPTION)
             log_to_terminal()
             with TerminalProgress(console) as progress:
                 outcome = run(config, on_step=progress.on_step, on_epoch=progress.on_epoch)

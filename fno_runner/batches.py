@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fno_runner.data.dataset import Patterns
+from fno_runner.data.frames import Outline
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,6 @@ class Inputs:
         return x, self.positions[rows], self.probe, self.scale.expand(len(x), 1, 1, 1)
 
 
-def mask_of(patterns: Patterns) -> Tensor | None:
-    """The good pixels, bool (N, N), or None where all are."""
+def mask_of(patterns: Patterns | Outline) -> Tensor | None:
+    """The good pixels of patterns or of a scan, bool (N, N), or None where all are."""
     return None if patterns.mask is None else torch.from_numpy(patterns.mask)

@@ -29,9 +29,8 @@ P = ParamSpec("P")
 def command(main: Callable[P, int]) -> Callable[P, int]:
     """A program's `main` that ends in one line and an exit status, whatever a user can mend.
 
-    An error of the operating system, such as of a disk that is full, gives MachineError's status;
-    Ctrl-C gives 130. Where nobody reads the output to its end, as in `… | head`, that is the end,
-    without a word. A mistake of the program's own keeps its traceback.
+    Errors end as `refuse` says; Ctrl-C gives 130. Where nobody reads the output to its end, as in
+    `… | head`, that is the end, without a word. A mistake of the program keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -133,8 +132,11 @@ def number_where(allowed: Callable[[float], bool], words: str) -> Callable[[str]
     return parse
 
 
-def parse_config(argv: Sequence[str], prog: str, description: str) -> RunConfig:
+def parse_config(argv: Sequence[str] | None, prog: str, description: str) -> RunConfig:
     """The configuration of `--key=value`, `--key value`, `--two_words` or `--two-words` options.
+
+    Args:
+        argv: the options; None for those of this process.
 
     Raises:
         UserError: one line that names the option, the value and what is allowed.
@@ -188,7 +190,7 @@ def _convert(key: str, text: str) -> Any:
     if type(None) in types and text.lower() in nothing:
         return None
     for kind in (int, float):
-        if kind in types or any(getattr(t, "__origin__", None) is kind for t in types):
+        if kind in types:
             try:
                 return kind(text)
             except ValueError:

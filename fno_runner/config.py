@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -375,13 +375,8 @@ def allowed(field: FieldInfo) -> str:
     if field.examples:
         return _some_of(field.examples)
     types = value_types(field)
-    # `int | None` keeps its bounds in the annotation's metadata, a plain int in the field's.
-    constraints = list(field.metadata)
-    for argument in types:
-        if get_origin(argument) is Annotated:
-            constraints += get_args(argument)[1:]
     bounds = []
-    for constraint in constraints:
+    for constraint in field.metadata:
         for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
             if (bound := getattr(constraint, attribute, None)) is not None:
                 short = isinstance(bound, float) or abs(bound) < 1e6

@@ -46,7 +46,7 @@ PROBE_SIDE = 1024
 
 
 # Of <malloc.h>.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 NEVER = 2**31 - 1
 USUAL = 32 * 2**20
 """The largest array [bytes] that the C library comes to keep by itself (DEFAULT_MMAP_THRESHOLD_MAX)
@@ -208,9 +208,3 @@ def keep_freed_memory(keep: bool = True) -> None:
 def keeps_freed_memory() -> bool:
     """What `keep_freed_memory` was last told."""
     return _keeps
-
-
-def one_heap() -> None:
-    """Let threads that start from now on share the main thread's heap (glibc only)."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

@@ -36,7 +36,7 @@ EPILOG = "Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = _parser().parse_args(argv)
     log_to_terminal()
     model = find_model(given.model)
     formats = FORMATS if given.format is None else (given.format,)

@@ -40,9 +40,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """`write_atomically` of bytes that are in memory."""
+    write_atomically(path, lambda stream: stream.write(content))
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` of UTF-8 text."""
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+    write_bytes_atomically(path, text.encode())
 
 
 def set_aside(path: Path, kind: Kind) -> Path:

@@ -33,7 +33,7 @@ KNOWN_SCHEMAS = (1, 2, 3)
 OF_SCHEMA_3 = ("objects", "curves")
 RECORD = "result.json"
 BESIDE = "FNO_POINTS_BESIDE"
-"""Set by who runs several points on one device at a time: how many others there may be."""
+"""Environment variable: how many other points may run on the same device at the same time."""
 BESIDE_COLUMN = "timed_beside"
 """In a record's timing: so many other points may have shared the device. Its inference times are no
 measure of the network alone."""
@@ -72,13 +72,10 @@ class Metrics:
     @classmethod
     def of(cls, values: Mapping[str, Pair | ByName]) -> Metrics:
         """What one object in JSON says."""
-        metrics = cls()
-        for name, value in values.items():
-            if isinstance(value, dict):
-                metrics.scan[name] = value
-            else:
-                metrics.pairs[name] = value
-        return metrics
+        return cls(
+            pairs={name: value for name, value in values.items() if not isinstance(value, dict)},
+            scan={name: value for name, value in values.items() if isinstance(value, dict)},
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -260,11 +257,9 @@ def run_folder(output_dir: Path, identifier: str) -> Path:
     return output_dir / "runs" / identifier
 
 
-def write_result(result: RunResult, folder: Path) -> Path:
-    """Write result.json in `folder`, whole or not at all, and say where it is."""
-    path = folder / RECORD
-    write_text_atomically(path, result.to_json())
-    return path
+def write_result(result: RunResult, folder: Path) -> None:
+    """Write result.json in `folder`, whole or not at all."""
+    write_text_atomically(folder / RECORD, result.to_json())
 
 
 def read_result(path: Path, run_id: str | None = None) -> RunResult:

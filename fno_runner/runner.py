@@ -33,11 +33,12 @@ from fno_runner.models import count_parameters
 from fno_runner.overlap import Overlap
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.provenance import peak_memory_bytes, provenance
-from fno_runner.reconstruct.weights import WEIGHTS, weights_of_seed, write_weights
+from fno_runner.reconstruct.weights import weights_of_seed, write_weights
 from fno_runner.result import (
     BESIDE,
     BESIDE_COLUMN,
     RECON,
+    WEIGHTS,
     ErrorInfo,
     RunResult,
     SeedResult,
@@ -118,77 +119,61 @@ def run(
         MachineError: no such device, or it fails; the disk refuses.
     """
     device = pick_device(config.device)
-    try:
-        return _run(config, dataset, device, on_step, on_epoch, stop_asked)
-    except Exception as error:
-        if reason := machine_failure(error, device):
-            raise MachineError(reason) from error
-        raise
-
-
-def _run(
-    config: RunConfig,
-    dataset: Dataset | None,
-    device: torch.device,
-    on_step: OnStep | None,
-    on_epoch: OnEpoch | None,
-    stop_asked: StopAsked,
-) -> Outcome:
-    """`run`, but for an error of the device, which is raised as it came."""
     start = perf_counter()
-    allow_tf32(config.precision == "tf32")
-    if dataset is None:
-        dataset = preflight(config)
-    else:
-        start -= dataset.loading_s  # by `preflight`, for this run
-    config = config.of_size(dataset.test.size)
-    identifier = run_id(config)
-    output_dir = Path(config.output_dir)
-    result = RunResult(
-        run_id=identifier,
-        status="failed",
-        config=config.model_dump(),
-        provenance={**provenance(device), "dataset": dataset.fingerprint},
-    )
-    if dataset.validation is not None:
-        result.provenance["validation_object"] = dataset.validation.fingerprint
-    if dataset.counts_held is not None:
-        result.provenance["counts_held"] = dataset.counts_held
-    result.provenance["train_patterns_used"] = _patterns_used(config, dataset)
-    with (
-        working_folder(output_dir, identifier) as (folder, publish),
-        held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
-    ):
-        log.info("run %s on %s: %s", identifier, result.provenance["device_name"], _title(config))
-        if checkpoints is not None:
-            _say_what_others_left(checkpoints.folder, device)
-        with _recorded(result, device):
-            if dataset.reference is not None:
+    with _machine_failures_told(device):
+        allow_tf32(config.precision == "tf32")
+        if dataset is None:
+            dataset = preflight(config)
+        else:
+            start -= dataset.loading_s  # by `preflight`, for this run
+        config = config.of_size(dataset.test.size)
+        identifier = run_id(config)
+        output_dir = Path(config.output_dir)
+        result = RunResult(
+            run_id=identifier,
+            status="failed",
+            config=config.model_dump(),
+            provenance={**provenance(device), "dataset": dataset.fingerprint},
+        )
+        if dataset.validation is not None:
+            result.provenance["validation_object"] = dataset.validation.fingerprint
+        if dataset.counts_held is not None:
+            result.provenance["counts_held"] = dataset.counts_held
+        result.provenance["train_patterns_used"] = _patterns_used(config, dataset)
+        with (
+            working_folder(output_dir, identifier) as (folder, publish),
+            held_checkpoints(output_dir, identifier, dataset.fingerprint) as checkpoints,
+        ):
+            where = result.provenance["device_name"]
+            log.info("run %s on %s: %s", identifier, where, _title(config))
+            if checkpoints is not None:
+                _say_what_others_left(checkpoints.folder, device)
+            with _recorded(result, device):
                 # First, so that a run that fails in training has them as well.
                 result.metrics_against = dataset.reference_kind
                 result.floors = floors(dataset, Path(config.data_dir), device)
-            trained = train(
-                config,
-                dataset,
-                device,
-                on_step=on_step,
-                on_epoch=on_epoch,
-                stop_asked=stop_asked,
-                checkpoints=checkpoints,
-                cache=output_dir / COMPILED,
-            )
-            _evaluate(config, dataset, device, trained, result, folder)
-        result.timing |= {
-            "data_time_s": dataset.loading_s,
-            "total_time_s": perf_counter() - start,
-            "peak_memory_bytes": peak_memory_bytes(device),
-        }
-        write_result(result, folder)
-        log.info("run %s %s", identifier, result.status)
-        outcome = Outcome(result, publish())
-        if checkpoints is not None and result.status != "failed":
-            checkpoints.remove()
-        return outcome
+                trained = train(
+                    config,
+                    dataset,
+                    device,
+                    on_step=on_step,
+                    on_epoch=on_epoch,
+                    stop_asked=stop_asked,
+                    checkpoints=checkpoints,
+                    cache=output_dir / COMPILED,
+                )
+                _evaluate(config, dataset, device, trained, result, folder)
+            result.timing |= {
+                "data_time_s": dataset.loading_s,
+                "total_time_s": perf_counter() - start,
+                "peak_memory_bytes": peak_memory_bytes(device),
+            }
+            write_result(result, folder)
+            log.info("run %s %s", identifier, result.status)
+            outcome = Outcome(result, publish())
+            if checkpoints is not None and result.status != "failed":
+                checkpoints.remove()
+            return outcome
 
 
 def _patterns_used(config: RunConfig, dataset: Dataset) -> int:
@@ -208,6 +193,17 @@ def _say_what_others_left(checkpoints: Path, device: torch.device) -> None:
             " and ".join(sorted(others)),
             device.type,
         )
+
+
+@contextmanager
+def _machine_failures_told(device: torch.device) -> Iterator[None]:
+    """Make an error that is this machine's and not the point's a MachineError."""
+    try:
+        yield
+    except Exception as error:
+        if reason := machine_failure(error, device):
+            raise MachineError(reason) from error
+        raise
 
 
 @contextmanager
@@ -284,8 +280,14 @@ def _evaluate(
             log.info("seed %d %s", replica.seed, seed.status)
     result.conclude(seeds)
     shown = first.get("finished") or first.get("collapsed") or first.get("stopped")
-    if shown is None:
-        return
+    if shown is not None:
+        _leave_reconstruction(shown, dataset, result, folder)
+
+
+def _leave_reconstruction(
+    shown: Reconstruction, dataset: Dataset, result: RunResult, folder: Path
+) -> None:
+    """Enter a seed's times in the record, and leave its network, its objects and their picture."""
     result.inference_time_s = shown.timing.get("inference_time_s")
     result.timing |= shown.timing
     if shown.timing and (others := os.environ.get(BESIDE, "")).isdecimal() and int(others):

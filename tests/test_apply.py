@@ -223,6 +223,7 @@ def test_of_a_runs_seeds_the_best_on_validation_is_taken(tmp_path: Path) -> None
     ("content", "said"),
     [
         ("{", "no recommendation of this program"),
+        pytest.param("[" * 100_000, "no recommendation of this program", id="deep"),
         ('{"schema_version": 1, "series": [{"name": "", "recommended": null}]}', "no finished run"),
         (
             '{"schema_version": 1, "series": [{"name": "", "recommended": '

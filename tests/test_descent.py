@@ -147,13 +147,6 @@ def test_passes_end_where_more_do_not_predict_better(dim: tuple[Scan, Simulated]
     fit = partial(reconstruct, fit_probe=False)
     chosen = choose(fit, scan, 0.0, None)
     assert chosen.passes < 160
-    # Nothing of it depends on frames that are not there.
-    among = np.arange(len(scan)) < 18
-    spoiled = replace(scan, amplitude=np.where(among[:, None, None], scan.amplitude, 1))
-    two = [choose(fit, s, 0.0, None, among) for s in (scan, spoiled)]
-    assert two[0] == two[1]
-    with pytest.raises(UserError, match="fewer than 16"):
-        choose(fit, scan, None, None, np.arange(len(scan)) < 15)
 
 
 def test_the_command_writes_the_products(

@@ -55,7 +55,7 @@ def test_any_bytes_are_a_scan_or_are_refused(
         try:
             with open_scan(path) as opened:
                 clean(opened.measured)
-                opened.fingerprint()
+                opened.source.fingerprint()
         except UserError as error:
             assert "\n" not in str(error)
 

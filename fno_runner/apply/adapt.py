@@ -26,9 +26,9 @@ from fno_runner.files import make_folder
 from fno_runner.physics import LOSSES
 from fno_runner.provenance import Provenance, provenance
 from fno_runner.reconstruct.inference import predict, predicted_amplitude
-from fno_runner.reconstruct.weights import WEIGHTS, write_weights
+from fno_runner.reconstruct.weights import write_weights
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.result import RECON, Metrics, RunResult, write_result
+from fno_runner.result import RECON, WEIGHTS, Metrics, RunResult, write_result
 from fno_runner.score.metrics import r_factor
 from fno_runner.train.rates import names_of_shares
 from fno_runner.train.schedule import one_cycle

@@ -83,7 +83,7 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
         "",
         "| key | value |",
         "| --- | --- |",
-        *(f"| {key} | {told[key]} |" for key in KEYS if told.get(key) is not None),
+        *(f"| {key} | {told[key]} |" for key in KEYS if told[key] is not None),
         f"| parameters | {record.model_params} |",
         "",
         f"## Quality{AGAINST[record.metrics_against]}",
@@ -129,8 +129,7 @@ def _quality(model: TrainedModel) -> list[str]:
         words = "–" if mean is None else f"{mean:.4f}"
         if low is not None and high is not None:
             words += f" [{low:.4f}, {high:.4f}]"
-        quantity = QUANTITIES.get(name)
-        lines.append(f"| {quantity.label if quantity else name} | {value:.4f} | {words} |")
+        lines.append(f"| {QUANTITIES[name].label} | {value:.4f} | {words} |")
     if not over_seeds:
         lines += ["", "One seed: how far another one would differ is not known."]
     return lines

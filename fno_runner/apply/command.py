@@ -17,7 +17,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fno_runner.apply.adapt import Adapted, adapt, train_from_nothing, write_adapted
 from fno_runner.apply.assemble import OnFrames, assemble
 from fno_runner.apply.follow import Limits, arrivals, follow, output_folder
-from fno_runner.apply.given import (
+from fno_runner.apply.live import Opening, recording_of
+from fno_runner.apply.live_page import PAGE, served
+from fno_runner.apply.model import TrainedModel, find_model
+from fno_runner.apply.options import (
     FILES,
     AnyScan,
     add_scan_options,
@@ -28,9 +31,6 @@ from fno_runner.apply.given import (
     wanted_folder,
     write_new,
 )
-from fno_runner.apply.live import Opening, recording_of
-from fno_runner.apply.live_page import PAGE, served
-from fno_runner.apply.model import TrainedModel, find_model
 from fno_runner.apply.outputs import write_product
 from fno_runner.apply.prepared import Prepared, prepare, warm_up
 from fno_runner.apply.product import Product, record_of
@@ -84,7 +84,7 @@ WHOLE = ("refine", "adapt")
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = _parser().parse_args(argv)
     _check(given)
     log_to_terminal()
     try:
@@ -212,23 +212,22 @@ def _adapt(given: argparse.Namespace, prepared: Prepared) -> Adapted:
 
 @contextmanager
 def _streamed(given: argparse.Namespace, model: TrainedModel) -> Iterator[tuple[Stream, str]]:
-    """The scan's frames, still in its file, and its fingerprint; told what is remarkable about it.
+    """The scan's frames, still in its file, and its fingerprint; its remarks are logged.
 
     Raises:
         UserError: it cannot be used.
     """
-    hints = hints_of(given)
-    with open_scan(given.scan, hints) as opened:
+    with open_scan(given.scan, hints_of(given)) as opened:
         recording = clean(opened.measured)
         scan = _with_probe(given, model, outline(recording, model.config.size, given.bin))
-        fingerprint = fingerprint_of(opened, scan.crop, hints)
+        fingerprint = fingerprint_of(opened, scan.crop)
         if model.record.provenance.get("dataset") == fingerprint:
             log.warning("%s: the network was trained on frames of this scan", given.scan)
         yield Stream.reading(scan, recording), fingerprint
 
 
 def _with_probe(given: argparse.Namespace, model: TrainedModel, scan: AnyScan) -> AnyScan:
-    """The scan with what the options say of it, told what is remarkable about it.
+    """The scan with the pixel size and the probe that options give; its remarks are logged.
 
     Raises:
         UserError: it has no probe, or not that one.

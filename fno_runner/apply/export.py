@@ -25,11 +25,10 @@ from fno_runner.data.formats import read_scan
 from fno_runner.data.scan import patterns_of
 from fno_runner.data.source import Hints
 from fno_runner.errors import UserError
-from fno_runner.files import write_atomically, write_text_atomically
+from fno_runner.files import write_bytes_atomically, write_text_atomically
 from fno_runner.reconstruct.inference import CPU
-from fno_runner.reconstruct.weights import WEIGHTS
 from fno_runner.reconstructor import input_scale_factor
-from fno_runner.result import RECON, write_result
+from fno_runner.result import RECON, WEIGHTS, write_result
 
 OPSET = 18
 """Of the ONNX operators."""
@@ -63,11 +62,10 @@ def export_model(
     mask = mask_of(patterns)
     # float32 throughout: a runtime elsewhere knows no autocast.
     config = model.config.model_copy(update={"precision": "float32"})
-    own = TrainedModel(model.record, config, model.weights)
-    reference = own.load(CPU, mask).eval()
+    reference = replace(model, config=config).load(CPU, mask).eval()
     portable = Portable(reference, config.size).eval()
-    intensity = float(np.square(patterns.amplitude).sum((1, 2), dtype=np.float64).mean())
-    scale = input_scale_factor(intensity, torch.from_numpy(patterns.probe), mask)
+    probe = torch.from_numpy(patterns.probe)
+    scale = input_scale_factor(float(patterns.intensity.mean()), probe, mask)
     batch = Inputs.of(patterns, scale, CPU).batch(slice(None))
     expected, own_rate = _timed(lambda: reference.forward_predict(*batch)[:, 0].numpy())
     inputs = _real(*batch, mask)
@@ -84,16 +82,16 @@ def export_model(
             raise UserError(
                 f"{name}: answers differ from PyTorch's by {apart:.2g}; allowed is {AGREEMENT}"
             )
-        _write(folder / name, content)
+        write_bytes_atomically(folder / name, content)
         what = f"ONNX, opset {OPSET}" if kind == "onnx" else f"torch.export, {torch.__version__}"
         told[name] = (
             f"{what}; any number of frames; {apart:.1e} of the largest modulus from PyTorch's "
             f"answers; {rate:.0f} patterns/s on the CPU of the export, PyTorch {own_rate:.0f}"
         )
     write_result(model.record, folder)
-    _write(folder / WEIGHTS, model.weights.read_bytes())
+    write_bytes_atomically(folder / WEIGHTS, model.weights.read_bytes())
     if (recon := model.weights.with_name(RECON)).is_file():
-        _write(folder / RECON, recon.read_bytes())
+        write_bytes_atomically(folder / RECON, recon.read_bytes())
     write_text_atomically(folder / "README.md", card(model, told, license_line))
     return told
 
@@ -217,10 +215,6 @@ def _timed(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
 def _complex(answer: np.ndarray) -> np.ndarray:
     complex_: np.ndarray = answer[:, 0] + 1j * answer[:, 1]
     return complex_
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda stream: stream.write(content))
 
 
 @contextmanager

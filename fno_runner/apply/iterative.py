@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from fno_runner.apply.given import (
+from fno_runner.apply.options import (
     FILES,
     add_scan_options,
     as_told,
@@ -35,7 +34,6 @@ from fno_runner.terminal import log_to_terminal
 log = logging.getLogger("fno_runner")
 
 AUTO = "auto"
-MOST_PASSES = 10_000
 
 DESCRIPTION = f"""\
 Reconstruct a scan without a network: gradient descent on object, probe and, if asked, positions.
@@ -56,7 +54,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = _parser().parse_args(argv)
     log_to_terminal()
     start = perf_counter()
     scan = read_scan(given.scan, hints_of(given), given.patch_size, given.bin or 1)
@@ -79,11 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit(given: argparse.Namespace, scan: Scan, device: torch.device) -> tuple[Choice, Fit]:
-    """What was chosen, and the fit to all frames.
-
-    Raises:
-        UserError: too few frames to choose by.
-    """
+    """What was chosen, and the fit to all frames."""
     fit = partial(
         reconstruct,
         modes=given.modes or (1 if scan.probe is None else len(scan.probe)),
@@ -131,7 +125,7 @@ def _parser() -> Parser:
         "the mean pattern tells (default: fitted)")  # fmt: skip
     add("--modes", type=count_of(16), help="incoherent modes of the probe (default: the file's)")
     add("--positions", action="store_true", help="correct the positions, too")
-    add("--passes", type=_auto_or(count_of(MOST_PASSES)), default=AUTO, metavar="P",
+    add("--passes", type=_auto_or(count_of(10_000)), default=AUTO, metavar="P",
         help="passes over all frames; auto: until R of frames left out stops falling "
         "(default: auto)")  # fmt: skip
     add("--smooth", type=_auto_or(not_negative), default=0.0, metavar="W",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -14,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex64
+from pydantic_core import from_json
 
 from fno_runner.config import RunConfig
+from fno_runner.data.contents import readable
 from fno_runner.data.npz import array_names, read_array
 from fno_runner.data.probe import zone_plate_probe
 from fno_runner.errors import UnbelievableError, UserError
-from fno_runner.reconstruct.weights import WEIGHTS, load_weights, weights_of_seed
+from fno_runner.reconstruct.weights import load_weights, weights_of_seed
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.result import RECON, RECORD, RunResult, read_result, run_folder
+from fno_runner.result import RECON, RECORD, WEIGHTS, RunResult, read_result, run_folder
 
 log = logging.getLogger("fno_runner")
 
@@ -142,9 +143,8 @@ def _networks(folder: Path) -> Iterator[TrainedModel]:
 def _record(folder: Path) -> RunResult:
     path = folder / RECORD
     try:
-        return read_result(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+        with readable(path):
+            return read_result(path)
     except UnbelievableError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -200,7 +200,7 @@ def read_json(path: Path) -> Any:
     """
     if path.stat().st_size > MAX_RECOMMENDATION:
         raise ValueError(f"{path} is too large")
-    return json.loads(path.read_bytes())
+    return from_json(path.read_bytes())
 
 
 def _recommendations(content: Any) -> dict[str, list[str]]:

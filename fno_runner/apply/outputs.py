@@ -65,16 +65,8 @@ def write_object(product: Product, folder: Path) -> None:
     Raises:
         MachineError: the disk refuses.
     """
-    scan, probe = product.scan, product.probe
-    arrays = {
-        "objectGuess": product.obj,
-        "probeGuess": probe[0] if len(probe) == 1 else probe,
-        "xcoords": scan.positions[:, 1],
-        "ycoords": scan.positions[:, 0],
-        "object_seen": product.seen,
-        "object_light": product.weight,
-        **raw_npz.numbers(scan.pixel_size, scan.energy, scan.distance),
-    }
+    arrays = raw_npz.arrays_of(product.scan, product.obj)
+    arrays |= {"object_seen": product.seen, "object_light": product.weight}
     write_npz(folder / OBJECT, arrays)
 
 

@@ -10,6 +10,7 @@ import torch
 from fno_runner.apply.compatible import check_probe
 from fno_runner.apply.model import TrainedModel
 from fno_runner.apply.stream import Stream
+from fno_runner.batches import mask_of
 from fno_runner.data.dataset import Patterns
 from fno_runner.device import allow_tf32
 from fno_runner.provenance import provenance
@@ -53,11 +54,10 @@ def prepare(
     assert stream.scan.probe is not None
     likeness = check_probe(model, stream.scan.probe, any_probe=any_probe)
     allow_tf32(model.config.precision == "tf32")
-    mask = None if stream.scan.mask is None else torch.from_numpy(stream.scan.mask)
     return Prepared(
         model=model,
         stream=stream,
-        network=model.load(device, mask),
+        network=model.load(device, mask_of(stream.scan)),
         scale=stream.input_scale,
         device=device,
         infer_batch_size=infer_batch_size or model.config.infer_batch_size,

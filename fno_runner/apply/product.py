@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Complex64, Float32
 
 from fno_runner.apply.prepared import Prepared
-from fno_runner.apply.stream import Stream
 from fno_runner.data.frames import Outline, Scan
+from fno_runner.data.scan import patterns_of
 from fno_runner.provenance import provenance
-from fno_runner.reconstruct.stitching import Canvas, cut
+from fno_runner.reconstruct.stitching import covered, lights
 from fno_runner.scan.iterative import Fit
 
 
@@ -38,10 +38,11 @@ class Product:
     @classmethod
     def of_fit(cls, fit: Fit, scan: Scan, title: str, record: dict[str, Any]) -> Product:
         """What a fit to a scan came to, and the light of its probe at its positions."""
-        fitted, canvas = fit.fitted(scan), Canvas(fit.obj.shape)
-        for some in Stream.of(fitted).blocks():
-            canvas.add(cut(fit.obj, some.positions, some.size), some.positions, some.probe)
-        return cls(fit.obj, canvas.seen(), canvas.weight, fitted, title, record)
+        fitted = fit.fitted(scan)
+        patterns, weight = patterns_of(fitted), np.zeros(fit.obj.shape, np.float32)
+        for light, window in lights(patterns.positions, patterns.probe):
+            weight[window] += light
+        return cls(fit.obj, covered(weight), weight, fitted, title, record)
 
     @property
     def probe(self) -> Complex64[np.ndarray, "m n n"]:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from fno_runner.batches import mask_of
 from fno_runner.data.dataset import Patterns
 from fno_runner.data.frames import (
     FrameBlocks,
@@ -58,8 +59,8 @@ class Stream:
     @property
     def input_scale(self) -> float:
         """The input scale factor of its frames."""
-        mask = None if self.scan.mask is None else torch.from_numpy(self.scan.mask)
-        return input_scale_factor(self.mean_intensity, torch.from_numpy(probe_of(self.scan)), mask)
+        probe = torch.from_numpy(probe_of(self.scan))
+        return input_scale_factor(self.mean_intensity, probe, mask_of(self.scan))
 
     def __len__(self) -> int:
         return len(self.scan)

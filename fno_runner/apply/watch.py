@@ -31,7 +31,7 @@ class Arrivals(ABC):
 
     declared: how many frames it is going to have, where it says so.
     waits_for: why nothing comes, in words.
-    left_out: how many frames were empty, and came no more.
+    left_out: how many frames are left out because they stayed empty.
     """
 
     def __init__(self, path: Path, hints: Hints) -> None:

@@ -15,7 +15,7 @@ from time import monotonic
 import numpy as np
 
 from fno_runner.apply.watch import Arrivals, Piece
-from fno_runner.data.contents import state_of
+from fno_runner.data.contents import readable, state_of
 from fno_runner.data.formats import open_scan
 from fno_runner.data.measured import Flags, Frames, InMemory
 from fno_runner.data.source import Hints
@@ -78,10 +78,8 @@ class Folder(Arrivals):
         return said
 
     def _pieces(self) -> Iterator[Piece]:
-        try:
+        with readable(self.path):
             names = sorted(entry.name for entry in self.path.iterdir())
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         for name in names:
             if name.startswith("."):
                 continue

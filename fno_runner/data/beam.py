@@ -28,9 +28,11 @@ INSIDE = 0.499
 class Beam:
     """The illumination of simulated patterns and what their detector sees.
 
-    probe: complex64 (N, N), or M incoherent modes (M, N, N). photons: the mean of a pattern's.
+    probe: complex64 (N, N), or M incoherent modes (M, N, N).
+    photons: mean number of photons in a pattern.
     remainders: float32 (R, 2), sub-pixel parts of positions [px] that patterns draw theirs from;
-        None where positions are whole. mask: bool (N, N), good pixels; None where all are.
+        None where positions are whole.
+    mask: bool (N, N), good pixels; None where all are.
     """
 
     probe: Complex64[np.ndarray, "*m n n"]
@@ -43,11 +45,9 @@ class Beam:
         """N, the side of a pattern [px]."""
         return self.probe.shape[-1]
 
-    def at(self, remainders: Float32[np.ndarray, "b 2"] | None) -> Complex64[np.ndarray, "..."]:
-        """The probe, moved by these: (N, N), or (b, N, N), or (b, M, N, N)."""
-        if remainders is None:
-            return self.probe
-        # PyTorch takes seconds to import, and who starts others only knows of beams.
+    def at(self, remainders: Float32[np.ndarray, "b 2"]) -> Complex64[np.ndarray, "..."]:
+        """The probe, moved by each of these: (b, N, N), or (b, M, N, N)."""
+        # PyTorch takes seconds to import, and a command that only starts others has no use for it.
         import torch
 
         from fno_runner.physics import shift_probe

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fno_runner.config import RunConfig
+from fno_runner.config import PROBE, RunConfig
 from fno_runner.data.beam import beam_of
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.formats import fingerprint_scan
@@ -26,19 +26,8 @@ from fno_runner.files import make_folder, set_aside, write_text_atomically
 
 log = logging.getLogger(__name__)
 
-SPLITS: tuple[Split, ...] = ("train", "test", "validation")
-PARAMETERS = (
-    "nimgs_train",
-    "nimgs_test",
-    "nphotons",
-    "data_seed",
-    "probe_radius",
-    "probe_stop",
-    "probe_defocus",
-    "probe_astigmatism",
-    "probe_coma",
-    "probe_curvature",
-)
+SPLITS: tuple[Split, ...] = get_args(Split)
+PARAMETERS = ("nimgs_train", "nimgs_test", "nphotons", "data_seed", *PROBE)
 """The keys of a configuration that decide what is simulated."""
 
 
@@ -76,11 +65,8 @@ def _parameters(config: RunConfig) -> dict[str, Any]:
     if not config.is_grid_lines:
         parameters["objects"] = config.objects
     if config.probe_file is not None:
-        hints = {key: getattr(config, key) for key in ("bin", "scan_data", "scan_entry")}
-        parameters |= {
-            "probe_file": fingerprint_scan(Path(config.probe_file), Hints.of(config)),
-            **hints,
-        }
+        parameters["probe_file"] = fingerprint_scan(Path(config.probe_file), Hints.of(config))
+        parameters |= {key: getattr(config, key) for key in ("bin", "scan_data", "scan_entry")}
     return parameters
 
 
@@ -99,30 +85,29 @@ def _read_manifest(folder: Path) -> _Manifest | None:
     try:
         content = path.read_bytes()
         manifest = _Manifest.model_validate_json(content)
-        if manifest.content.keys() == set(SPLITS):
-            return manifest
-        if manifest.content.keys() < set(SPLITS):
-            return None  # made before there was a validation object
-        kind: Kind = "foreign"
     except FileNotFoundError:
         return None
     except ValidationError as error:
         torn = error.errors()[0]["type"] == "json_invalid"
-        kind = "empty" if not content.strip() else "torn" if torn else "foreign"
+        kind: Kind = "empty" if not content.strip() else "torn" if torn else "foreign"
+        _report(path, kind, "not a manifest")
+        return None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    _report(path, kind, "not a manifest")
-    return None
+    # One that was made before there was a validation object names fewer files.
+    return manifest if len(manifest.content) == len(SPLITS) else None
 
 
 def _set_aside_if_damaged(path: Path, expected: str) -> None:
     """Keep a file of the cache aside that is not what the manifest says, or cannot be read."""
+    if not path.exists():
+        return
     try:
-        if path.exists() and path.stat().st_size == 0:
+        if path.stat().st_size == 0:
             _report(path, "empty", "empty")
-        elif path.exists() and fingerprint(path) != expected:
+        elif fingerprint(path) != expected:
             _report(path, "foreign", "not the file that was made here")
-        elif path.exists():
+        else:
             for name in array_names(path):
                 read_array(path, name)
     except UserError as error:

@@ -75,10 +75,13 @@ class Contents(ABC):
         return next((name for name in names if self.has(name)), None)
 
     def named(self, what: str, *names: str) -> str | None:
-        """The first of these names, of arrays that tell `what`, that the file has, if it has any.
+        """The first of these names that the file has; None where it knows none of them.
+
+        Args:
+            what: what these arrays tell, for the error.
 
         Raises:
-            UserError: it names one before that, or one alone, which cannot be read; says why.
+            UserError: an array of an earlier name is there, and cannot be read; says why.
         """
         for name in names:
             if self.has(name):
@@ -92,7 +95,10 @@ class Contents(ABC):
         return False
 
     def needed(self, what: str, *names: str) -> str:
-        """The first of these names, of arrays that tell `what`, that the file has.
+        """The first of these names that the file has.
+
+        Args:
+            what: what these arrays tell, for the error.
 
         Raises:
             UserError: it has none of them; says why.
@@ -146,7 +152,7 @@ class Contents(ABC):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Whatever the machine says of a file that it cannot read is an error of the user's input."""
+    """While entered, an error of the operating system becomes a UserError that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -182,6 +188,6 @@ def content_hash(path: Path) -> str:
 _hashes: dict[tuple[int, ...], str] = {}
 
 
-def in_a_line(error: BaseException) -> str:
-    """What a library says of a file that it cannot read, shortened."""
+def shortened(error: BaseException) -> str:
+    """What a library says of a file that it cannot read, in a line of at most 300 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]

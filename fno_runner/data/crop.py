@@ -20,8 +20,8 @@ class Crop:
     """The N·b × N·b pixels about a detector's centre, of which b × b are summed to one.
 
     size: N [px]. binning: b. counts: the share of the detector's counts that is in them.
-    light: the share of the probe's light that is within the N px at the sample; binning makes that
-        window narrower in proportion. None where there is no probe.
+    light: the share of the probe's light that is within the N px at the sample, where binning makes
+        that window narrower; None where it does not, or there is no probe.
     """
 
     size: int
@@ -36,11 +36,12 @@ class Crop:
         mean = binned(window(recording.mean, recording.centre, reach), binning)
         good = all_good(window(recording.mask, recording.centre, reach), binning)
         held, total = recording.measured.counts_held, float(recording.mean.sum())
+        narrowed = None if binning == 1 else recording.probe
         return cls(
             size=size,
             binning=binning,
             counts=held * float(mean[good].sum()) / total if total > 0 else 0.0,
-            light=None if recording.probe is None else _light(recording.probe, size, binning),
+            light=None if narrowed is None else _light(narrowed, size, binning),
         )
 
     @property
@@ -50,7 +51,7 @@ class Crop:
 
     def remarks(self, recording: Recording) -> list[str]:
         """What was done to frames that have another size, and what was lost, in words."""
-        height, width = recording.size
+        height, width = recording.frame_shape
         if (height, width) == (self.reach, self.reach) and self.binning == 1:
             return []
         n = self.size
@@ -66,7 +67,7 @@ class Crop:
 
     def __str__(self) -> str:
         words = f"{100 * self.counts:.3g} % of the counts"
-        if self.binning > 1 and self.light is not None:
+        if self.light is not None:
             words += f", {100 * self.light:.3g} % of the probe's light"
         return words
 
@@ -95,17 +96,17 @@ def alternatives(recording: Recording) -> Iterator[Crop]:
     """What every size and binning would hold that needs no padding."""
     for binning in BINNINGS:
         for size in SIZES:
-            if size * binning <= min(recording.size):
+            if size * binning <= min(recording.frame_shape):
                 yield Crop.of(recording, size, binning)
 
 
 def is_filled(recording: Recording, size: int, binning: int) -> bool:
     """Whether the frames fill at least half of N·b px, either way."""
-    return 2 * min(recording.size) >= size * binning
+    return 2 * min(recording.frame_shape) >= size * binning
 
 
 def _possible(recording: Recording, binning: int) -> tuple[int, ...]:
-    smaller = [n for n in SIZES if n * binning < max(recording.size)]
+    smaller = [n for n in SIZES if n * binning < max(recording.frame_shape)]
     filled = [n for n in SIZES[: len(smaller) + 1] if is_filled(recording, n, binning)]
     return tuple(filled) or SIZES[:1]
 

@@ -40,8 +40,8 @@ class Patterns:
         """Σ A² of each pattern, float64 (B,)."""
         return np.square(self.amplitude).sum((1, 2), dtype=np.float64)
 
-    def take(self, rows: np.ndarray) -> Patterns:
-        """The patterns of these indices (or of this mask)."""
+    def take(self, rows: np.ndarray | slice) -> Patterns:
+        """The patterns of these indices, of this mask, or of this slice."""
         return Patterns(self.amplitude[rows], self.positions[rows], self.probe, self.mask)
 
 
@@ -105,4 +105,4 @@ class Dataset:
         """
         if not isinstance(self.geometry, Raster):
             return self.test
-        return self.test.take(np.arange(self.geometry.rows * self.geometry.cols))
+        return self.test.take(slice(self.geometry.rows * self.geometry.cols))

@@ -163,7 +163,7 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
     crop = Crop.of(recording, n, binning)
     reach = crop.reach
     if not is_filled(recording, n, binning):
-        height, width = recording.size
+        height, width = recording.frame_shape
         allowed = [str(n) for n in SIZES if is_filled(recording, n, binning)]
         binned_by = "" if binning == 1 else f" with bin={binning}"
         raise UserError(
@@ -233,9 +233,16 @@ def _placed(scan: Outline, path: Path) -> Outline:
             f"the file's object is left out: {int(outside.sum())} patches do not fit in its "
             f"{height}×{width} px"
         )
-    # Any origin will do.
-    placed = positions - np.floor(positions.min(axis=0)) + half
+    placed = from_the_corner(positions, scan.size)
     return replace(scan, positions=placed, reference=None, remarks=tuple(remarks))
+
+
+def from_the_corner(positions: Float64[np.ndarray, "f 2"], size: int) -> Float64[np.ndarray, "f 2"]:
+    """Positions moved by whole pixels: an object begins with the first of their patches.
+
+    Any origin will do where no object is compared with.
+    """
+    return np.asarray(positions - np.floor(positions.min(axis=0)) + size // 2)
 
 
 def beam_diameter(probe: Complex64[np.ndarray, "m n n"]) -> float:

@@ -115,8 +115,8 @@ def simulate(
     norm = _mean_peak(objects, step, size, rows, cols) if config.is_grid_lines else 1.0
 
     yield "YY_full", objects[..., None]
-    mode = beam.probe[0] if beam.probe.ndim == 3 else beam.probe
-    yield from {"probeGuess": mode, "probe_simulated": beam.probe}.items()
+    yield "probeGuess", beam.probe[0] if beam.probe.ndim == 3 else beam.probe
+    yield "probe_simulated", beam.probe
     if beam.mask is not None:
         yield "good_pixels", beam.mask
     if beam.remainders is None:

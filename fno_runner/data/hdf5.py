@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, in_a_line, readable
+from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, readable, shortened
 from fno_runner.data.hdf5_frames import Hdf5Frames
 from fno_runner.data.measured import Frames
 from fno_runner.errors import UserError
@@ -50,14 +50,14 @@ def is_hdf5(path: Path) -> bool:
     return False
 
 
-def believed(
+def user_errors(
     method: Callable[Concatenate[Hdf5File, P], R],
 ) -> Callable[Concatenate[Hdf5File, P], R]:
-    """Whatever HDF5 says of a file that it cannot read is an error of the user's input."""
+    """Make whatever HDF5 raises of a file that it cannot read a UserError that names the file."""
 
     @functools.wraps(method)
     def told(self: Hdf5File, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._believed("a part of it cannot be read"):
+        with self._user_errors("a part of it cannot be read"):
             return method(self, *args, **kwargs)
 
     return told
@@ -81,7 +81,7 @@ class Hdf5File(Contents):
         self._h5py = h5py
         self._linked: dict[Path, Any] = {}
         self._refused: dict[str, str] = {}
-        with self._believed("not an HDF5 file (or cut short)"):
+        with self._user_errors("not an HDF5 file (or cut short)"):
             self._file = h5py.File(path, "r", swmr=swmr, locking=False if swmr else None)
 
     def close(self) -> None:
@@ -96,29 +96,29 @@ class Hdf5File(Contents):
 
     # --- arrays --------------------------------------------------------------------------------
 
-    @believed
+    @user_errors
     def has(self, name: str) -> bool:
         dataset = self._find(name)
         return dataset is not None and self._is_numbers(dataset)
 
-    @believed
+    @user_errors
     def has_group(self, name: str) -> bool:
         """Whether there is a group at this place."""
         return self._find(name, self._h5py.Group) is not None
 
-    @believed
+    @user_errors
     def groups(self, name: str) -> list[str]:
         """The groups directly in a group, in the file's order."""
         return [child for child in self.within(name) if self.has_group(child)]
 
-    @believed
+    @user_errors
     def within(self, name: str) -> list[str]:
         """What a group names, whether or not it can be opened, in the file's order."""
         group = self._find(name, self._h5py.Group)
         children = [] if group is None else list(group)[:MAX_LINKS]
         return [f"{name.rstrip('/')}/{child}".lstrip("/") for child in children]
 
-    @believed
+    @user_errors
     def names(self) -> list[str]:
         paths: list[str] = []
         number = itertools.count(1)
@@ -134,7 +134,7 @@ class Hdf5File(Contents):
         self._file.visititems(note)
         return paths
 
-    @believed
+    @user_errors
     def shape(self, name: str) -> tuple[int, ...]:
         dataset = self._find(name)
         if dataset is None or dataset.shape is None:
@@ -143,12 +143,12 @@ class Hdf5File(Contents):
         swapped = len(shape) > 1 and self._is_matlabs(dataset)
         return (*shape[:-2], *shape[:-3:-1]) if swapped else shape
 
-    @believed
+    @user_errors
     def dtype(self, name: str) -> np.dtype:
         dataset = self._find(name)
         return np.dtype("V") if dataset is None else dataset.dtype
 
-    @believed
+    @user_errors
     def why_not(self, name: str) -> str | None:
         dataset = self._find(name)
         if dataset is None:
@@ -157,14 +157,14 @@ class Hdf5File(Contents):
             return f"'{name}' is empty (an HDF5 null dataset)"
         return None if self._is_numbers(dataset) else f"'{name}' is {dataset.dtype}, not numbers"
 
-    @believed
+    @user_errors
     def read(self, name: str) -> np.ndarray:
         dataset = self._dataset(name)
         where = f"{self.path}: '{name}'"
         claimed = dataset.size * dataset.dtype.itemsize
         if claimed > MAX_BYTES:
             raise UserError(f"{where} claims {claimed:,} bytes, and at most {MAX_BYTES:,} are read")
-        with self._believed(f"'{name}' cannot be read"):
+        with self._user_errors(f"'{name}' cannot be read"):
             array = np.asarray(dataset[()])
         if array.size == 0:
             raise UserError(f"{where} is empty")
@@ -174,7 +174,7 @@ class Hdf5File(Contents):
         # MATLAB keeps columns together: what it calls (row, column) is (column, row) in the file.
         return array.swapaxes(-1, -2) if self._is_matlabs(dataset) and array.ndim > 1 else array
 
-    @believed
+    @user_errors
     def frames(self, name: str, *, last: bool = False) -> Frames:
         if last:
             raise UserError(f"{self.path}: '{name}' has its frames along the last axis")
@@ -184,16 +184,16 @@ class Hdf5File(Contents):
                 f"{self.path}: '{name}' is {dataset.shape}, not (frames, rows, columns)"
             )
         what = f"'{name}' cannot be read"
-        return Hdf5Frames(dataset, self._is_matlabs(dataset), lambda: self._believed(what))
+        return Hdf5Frames(dataset, self._is_matlabs(dataset), lambda: self._user_errors(what))
 
-    @believed
+    @user_errors
     def attribute(self, name: str, attribute: str) -> float | None:
         try:
             return float(self._attribute(name, attribute))
         except (TypeError, ValueError):
             return None
 
-    @believed
+    @user_errors
     def text(self, name: str, attribute: str) -> str | None:
         value = self._attribute(name, attribute)
         if isinstance(value, str):
@@ -205,18 +205,18 @@ class Hdf5File(Contents):
         except UnicodeDecodeError:
             return value.decode("latin-1")
 
-    @believed
+    @user_errors
     def is_null(self, name: str) -> bool:
         dataset = self._find(name)
         return dataset is not None and dataset.shape is None
 
-    @believed
+    @user_errors
     def is_same(self, name: str, other: str) -> bool:
         """Whether two names lead to one dataset, over whatever links."""
         dataset = self._find(name)
         return dataset is not None and bool(dataset == self._find(other))
 
-    @believed
+    @user_errors
     def has_text(self, name: str) -> bool:
         """Whether there is a text of this name, where formats may have numbers."""
         dataset = self._find(name)
@@ -242,7 +242,7 @@ class Hdf5File(Contents):
             self._refused[name] = f"'{name}' {error}"
             return None
         except Exception as error:
-            self._refused[name] = f"'{name}' cannot be read: {in_a_line(error)}"
+            self._refused[name] = f"'{name}' cannot be read: {shortened(error)}"
             return None
         return thing if isinstance(thing, kind or self._h5py.Dataset) else None
 
@@ -289,7 +289,7 @@ class Hdf5File(Contents):
             try:
                 self._linked[path] = self._h5py.File(path, "r")
             except OSError as error:
-                raise UserError(f"links to '{name}': {in_a_line(error)}") from error
+                raise UserError(f"links to '{name}': {shortened(error)}") from error
         return self._linked[path]
 
     # --- datasets --------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class Hdf5File(Contents):
         if dataset is None or not self._is_numbers(dataset):
             raise self.missing("an array", name)
         where = f"{self.path}: '{name}'"
-        with self._believed(f"'{name}' cannot be read"):
+        with self._user_errors(f"'{name}' cannot be read"):
             claimed = dataset.size * dataset.dtype.itemsize
             try:
                 stored = self._stored(dataset, MAX_HOPS, itertools.count(1))
@@ -370,11 +370,11 @@ class Hdf5File(Contents):
         return "MATLAB_class" in dataset.attrs
 
     @contextmanager
-    def _believed(self, what: str) -> Iterator[None]:
-        """Whatever HDF5 says of a file that it cannot read is an error of the user's input."""
+    def _user_errors(self, what: str) -> Iterator[None]:
+        """While entered, whatever HDF5 raises becomes a UserError that names the file."""
         try:
             yield
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            raise UserError(f"{self.path}: {what}: {in_a_line(error)}") from error
+            raise UserError(f"{self.path}: {what}: {shortened(error)}") from error

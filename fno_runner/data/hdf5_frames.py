@@ -20,13 +20,13 @@ class Hdf5Frames(Frames):
 
     Args:
         swapped: it is (…, W, H), as MATLAB keeps it.
-        believed: what makes an error of the user's input of whatever HDF5 says.
+        user_errors: within it, whatever HDF5 raises becomes a UserError that names the file.
     """
 
     def __init__(
-        self, dataset: Any, swapped: bool, believed: Callable[[], AbstractContextManager[None]]
+        self, dataset: Any, swapped: bool, user_errors: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._dataset, self._swapped, self._believed = dataset, swapped, believed
+        self._dataset, self._swapped, self._user_errors = dataset, swapped, user_errors
         self.leading = tuple(dataset.shape[:-2])
         height, width = dataset.shape[-2:]
         size = (width, height) if swapped else (height, width)
@@ -39,7 +39,7 @@ class Hdf5Frames(Frames):
         reach = self._frames_at_once(step)
         for row, place in enumerate(np.ndindex(*outer)):
             for first in range(0, along, reach):
-                with self._believed():
+                with self._user_errors():
                     read = self._dataset[(*place, slice(first, first + reach))]
                 if self._swapped:
                     read = read.swapaxes(1, 2)

@@ -26,8 +26,9 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class KeptFrames:
-    """position: (F',), which of the positions each stored frame belongs to, −1 if it is left out.
+    """Which of the stored frames are kept, and what their intensities are multiplied by.
 
+    position: (F',), which of the positions each stored frame belongs to, −1 if it is left out.
     scale: (F',), by what a frame's intensities are multiplied to be of the same beam as others'.
     filling: (H, W), what stands for single values that a frame lacks; None where none lacks any.
     monitor: its median, for which scale is 1; 0 where there is none.
@@ -141,7 +142,7 @@ def _by_monitor(
 
 
 def _named(which: np.ndarray) -> str:
-    """'3 frames (0, 10, 20) are', or '1 frame (5) is'."""
+    """'3 frames (0, 10, 20)', or '1 frame (5)'."""
     numbers = np.flatnonzero(which)
     shown = ", ".join(str(number) for number in numbers[:NAMED])
     more = ", …" if len(numbers) > NAMED else ""

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from fno_runner.data.contents import MAX_BYTES, Contents, in_a_line, readable
+from fno_runner.data.contents import MAX_BYTES, Contents, readable, shortened
 from fno_runner.data.measured import BLOCK_BYTES, Frames, frames_a_block
 from fno_runner.errors import UserError
 from fno_runner.files import write_atomically
@@ -153,7 +153,7 @@ class NpzFile(Contents):
             raise
         except Exception as error:
             # zipfile and numpy let through what their parsers meet: of zlib, struct, tokenize, …
-            raise UserError(f"{path}: '{name}' is damaged: {in_a_line(error)}") from error
+            raise UserError(f"{path}: '{name}' is damaged: {shortened(error)}") from error
 
 
 class _NpzFrames(Frames):
@@ -283,7 +283,7 @@ def _open(path: Path) -> zipfile.ZipFile:
         except zipfile.BadZipFile:
             raise UserError(f"{path}: not an NPZ file (or cut short)") from None
         except Exception as error:  # a directory whose fields make no sense
-            raise UserError(f"{path}: not an NPZ file: {in_a_line(error)}") from error
+            raise UserError(f"{path}: not an NPZ file: {shortened(error)}") from error
 
 
 def _read_header(path: Path, name: str, stream: zipfile.ZipExtFile) -> _Header:

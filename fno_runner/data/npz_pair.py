@@ -78,7 +78,7 @@ def _patterns(file: NpzFile, size: int | None) -> Patterns:
     Args:
         size: N, the side that patterns are to have [px]; by default any of `SIZES`.
     """
-    amplitude = _amplitude(file, "diffraction", size)
+    amplitude = _amplitude(file, size)
     size = amplitude.shape[-1]
     positions = _finite(file, "coords_offsets").squeeze()
     if positions.shape != (len(amplitude), 2):
@@ -92,7 +92,8 @@ def _patterns(file: NpzFile, size: int | None) -> Patterns:
     return Patterns(amplitude, positions.astype(np.float32), _probe(file, size), mask)
 
 
-def _amplitude(file: NpzFile, name: str, size: int | None) -> Float32[np.ndarray, "b n n"]:
+def _amplitude(file: NpzFile, size: int | None) -> Float32[np.ndarray, "b n n"]:
+    name = "diffraction"
     if not file.has(name):
         has = ", ".join(sorted(file.names()))
         raise UserError(f"{file.path}: has no array '{name}'; it has {has}")
@@ -153,8 +154,8 @@ def _complex(file: NpzFile, name: str) -> np.ndarray:
 
 
 def _finite(file: NpzFile, name: str) -> np.ndarray:
-    path, array = file.path, file.read(name, LARGEST_BYTES)
-    if not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
-        raise UserError(f"{path}: '{name}' has {count} values that are NaN or infinite")
+    array = file.read(name, LARGEST_BYTES)
+    if not (finite := np.isfinite(array)).all():
+        count = int((~finite).sum())
+        raise UserError(f"{file.path}: '{name}' has {count} values that are NaN or infinite")
     return array

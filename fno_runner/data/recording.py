@@ -66,7 +66,7 @@ class Recording:
         return len(self.positions)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def frame_shape(self) -> tuple[int, int]:
         """(H, W) of a frame [px]."""
         height, width = self.mask.shape
         return height, width

@@ -41,7 +41,7 @@ def load_scan(
     """
     with open_scan(path, hints) as opened:
         scan = bring_to_size(clean(opened.measured), size, binning)
-        fingerprint = fingerprint_of(opened, scan.crop, hints)
+        fingerprint = fingerprint_of(opened, scan.crop)
     for remark in scan.remarks:
         log.warning("%s: %s", path, remark)
     if scan.probe is None:
@@ -64,7 +64,7 @@ def load_scan(
     )
 
 
-def fingerprint_of(opened: OpenScan, crop: Crop, hints: Hints = NONE) -> str:
+def fingerprint_of(opened: OpenScan, crop: Crop) -> str:
     """What the frames of a scan are: "<32 hex digits>-N128-bin2-intensity-entry_2".
 
     Its files' content; what they were made to, as far as version 0.1 would not have; what a user
@@ -72,7 +72,8 @@ def fingerprint_of(opened: OpenScan, crop: Crop, hints: Hints = NONE) -> str:
     """
     size = None if crop.size == N else f"N{crop.size}"
     binning = None if crop.binning == 1 else f"bin{crop.binning}"
-    said = (opened.fingerprint()[:32], size, binning, hints.data, hints.entry)
+    content, hints = opened.source.fingerprint()[:32], opened.source.hints
+    said = (content, size, binning, hints.data, hints.entry)
     return "-".join(part for part in said if part is not None)
 
 

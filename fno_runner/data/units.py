@@ -47,17 +47,17 @@ ENERGY = {
 meant whatever its case."""
 
 PHOTON_ENERGY = (10 * ELECTRONVOLT, 1e6 * ELECTRONVOLT)
-"""Photon energies that can be [J]."""
+"""Plausible energies of a photon [J]."""
 WAVELENGTH = (HC / PHOTON_ENERGY[1], HC / PHOTON_ENERGY[0])
-"""Photon wavelengths that can be [m]."""
+"""Plausible wavelengths of a photon [m]."""
 DISTANCE = (1e-4, 1e3)
-"""Detector distances that can be [m]."""
+"""Plausible distances of the detector [m]."""
 PITCH = (1e-7, 1e-2)
-"""Widths of a detector's pixel that can be [m]."""
+"""Plausible widths of a detector's pixel [m]."""
 TRAVEL = (0.0, 1.0)
-"""Lengths of a scan that can be [m]."""
+"""Plausible lengths of a scan [m]."""
 OBJECT_PIXEL = (1e-12, 1e-3)
-"""Widths of an object's pixel that can be [m]."""
+"""Plausible widths of an object's pixel [m]."""
 
 
 def factor(file: Contents, name: str, units: dict[str, float]) -> float:
@@ -131,7 +131,7 @@ def given(
 
 
 def known(value: float | None, bounds: tuple[float, float], unit: float = 1.0) -> float | None:
-    """A number that nothing depends on, in SI units; None where there is none that can be."""
+    """An optional number in SI units; None where the file has none, or one out of bounds."""
     low, high = bounds
     return value * unit if value is not None and low <= value * unit <= high else None
 
@@ -139,7 +139,7 @@ def known(value: float | None, bounds: tuple[float, float], unit: float = 1.0) -
 def plausible(
     file: Contents, name: str, value: float, bounds: tuple[float, float], unit: str
 ) -> float:
-    """`value`, if it can be.
+    """`value`, if it is within the bounds.
 
     Raises:
         UserError: it is out of bounds; names them.

@@ -109,7 +109,7 @@ class OverlappedPredictor(Predictor):
         """Record the graphs that a pass takes: that of a whole slice, and that of the last one."""
         sizes = {rows.stop - rows.start for rows in slices(len(patterns), self._slice_size)}
         for size in sorted(sizes, reverse=True):
-            few = patterns.take(np.arange(size))
+            few = patterns.take(slice(size))
             for _ in range(self.warm_up_slices):
                 self(few)
 

@@ -42,7 +42,7 @@ class Predictor:
 
     def warm_up(self, patterns: Patterns) -> None:
         """Do, before a clock starts, what a pass over these patterns does for the first time."""
-        first = patterns.take(np.arange(min(len(patterns), self._slice_size)))
+        first = patterns.take(slice(self._slice_size))
         for _ in range(self.warm_up_slices):
             self(first)
 

@@ -10,9 +10,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fno_runner.errors import UserError
-from fno_runner.files import write_atomically
+from fno_runner.files import write_bytes_atomically
 from fno_runner.reconstructor import Reconstructor
-from fno_runner.result import WEIGHTS as WEIGHTS
 
 SCALE = "input_scale_factor"
 MAX_HEADER = 2**20
@@ -20,7 +19,7 @@ MAX_HEADER = 2**20
 
 
 def weights_of_seed(seed: int) -> str:
-    """What the file of another one of a run's seeds is called."""
+    """The file of a seed's network, where it is not the run's own (`fno_runner.result.WEIGHTS`)."""
     return f"model-seed{seed}.safetensors"
 
 
@@ -32,7 +31,7 @@ def write_weights(path: Path, model: Reconstructor, scale: float) -> None:
     """
     weights = {name: weight.cpu().contiguous() for name, weight in model.state_dict().items()}
     metadata = {SCALE: repr(scale)}
-    write_atomically(path, lambda stream: stream.write(save(weights, metadata=metadata)))
+    write_bytes_atomically(path, save(weights, metadata=metadata))
 
 
 def load_weights(path: Path, model: Reconstructor) -> float:

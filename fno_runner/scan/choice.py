@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from fno_runner.data.frames import Scan
 from fno_runner.data.scan import hold_out
-from fno_runner.errors import UserError
-from fno_runner.scan.iterative import DETERMINED, Fit, residual
+from fno_runner.scan.iterative import Fit, residual
 
 log = logging.getLogger("fno_runner")
 
@@ -46,33 +43,12 @@ class Choice:
     r_left_out: float
 
 
-def choose(
-    fit: Fitting,
-    scan: Scan,
-    smooth: float | None,
-    passes: int | None,
-    among: np.ndarray | None = None,
-) -> Choice:
-    """Choose what is None by frames left out; one after the other, first how smooth.
-
-    Args:
-        among: bool (F,), the frames there are; by default all.
-
-    Raises:
-        UserError: too few frames to leave some out.
-    """
-    there = np.ones(len(scan), bool) if among is None else among
-    count = int(there.sum())
-    if count < DETERMINED:
-        raise UserError(
-            f"{count} frames: fewer than {DETERMINED} leave none to choose by; say how many passes "
-            f"and how smooth"
-        )
-    left_out = np.zeros(len(scan), bool)
-    left_out[np.flatnonzero(there)[hold_out(scan.positions[there], 0)[0]]] = True
+def choose(fit: Fitting, scan: Scan, smooth: float | None, passes: int | None) -> Choice:
+    """Choose what is None by frames left out; one after the other, first how smooth."""
+    left_out, _ = hold_out(scan.positions, 0)
 
     def r_of(weight: float, iterations: int) -> float:
-        made = fit(scan, smooth=weight, iterations=iterations, frames=there & ~left_out)
+        made = fit(scan, smooth=weight, iterations=iterations, frames=~left_out)
         r = residual(made, scan, left_out)
         log.info("smooth %g, %d passes: R of frames left out %.4f", weight, iterations, r)
         return r

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from rich.console import Console
@@ -15,12 +16,13 @@ from fno_runner.cli import Parser, command, count_of
 from fno_runner.config import BINNINGS, SIZES
 from fno_runner.data.formats import raw_npz, read_scan
 from fno_runner.data.frames import Scan
+from fno_runner.data.measured import Kind
 from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out
 from fno_runner.data.source import Hints
 from fno_runner.errors import MachineError, UserError
 from fno_runner.files import make_folder
-from fno_runner.scan.inspection import describe, draw, draw_fit, modes_of
+from fno_runner.scan.inspection import describe, draw, draw_fit, modes_in_words
 from fno_runner.scan.iterative import ITERATIONS, reconstruct, residual
 from fno_runner.scan.orientation import ORIENTATIONS, SIGNS, check, orient
 
@@ -47,7 +49,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = _parser().parse_args(argv)
     output = _output(given)
     hints = Hints(data=given.data, entry=given.entry, probe=given.start)
     scan = read_scan(given.file, hints, given.patch_size, given.bin)
@@ -149,22 +151,18 @@ def _probe(given: argparse.Namespace, scan: Scan, output: Path, console: Console
     console.print(f"R        {r:.4f} on the {int(frames.sum())} frames it was fitted to")
     if given.leave_out:
         console.print(f"R        {residual(fit, scan, held_out):.4f} on frames left out")
-    console.print(f"probe    {modes_of(fit.probe)}")
+    console.print(f"probe    {modes_in_words(fit.probe)}")
     rate = len(scan) / fit.seconds
     console.print(f"time     {fit.seconds:.1f} s: {rate:.1f} patterns/s")
     arrays = {
         "diff3d": scan.amplitude,
-        "probeGuess": fit.probe[0] if len(fit.probe) == 1 else fit.probe,
-        "objectGuess": fit.obj,
-        "xcoords": fit.positions[:, 1],
-        "ycoords": fit.positions[:, 0],
+        **raw_npz.arrays_of(fit.fitted(scan), fit.obj),
         "counts_held": np.array(scan.crop.counts),
         "iterative_r": np.array(r),
         "iterative_seconds": np.array(fit.seconds),
     }
     if scan.mask is not None:
         arrays["mask"] = scan.mask
-    arrays |= raw_npz.numbers(scan.pixel_size, scan.energy, scan.distance)
     write_npz(output, arrays)
     picture = _picture(output)
     draw_fit(fit, scan, picture)
@@ -184,7 +182,7 @@ def _parser() -> Parser:
     )
     for add in (inspect.add_argument, probe.add_argument):
         add("file", type=Path, metavar="FILE", help="the scan")
-        add("--data", choices=("amplitude", "intensity"),
+        add("--data", choices=get_args(Kind),
             help="what the frames hold (default: what the format says)")  # fmt: skip
         add("--entry", metavar="NAME",
             help="which of several scans in the file (default: the first)")  # fmt: skip

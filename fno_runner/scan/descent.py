@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Complex64, Float32, Float64, Int64
 from torch import Tensor
 
+from fno_runner.batches import mask_of
 from fno_runner.capture import Captured
 from fno_runner.data.frames import Scan
 
@@ -58,8 +59,8 @@ class Descent:
         self._rows, self._cols = self._corner.long().to(device).unbind(1)
         amplitude = torch.from_numpy(scan.amplitude).to(device)
         self._amplitude = torch.fft.ifftshift(amplitude, dim=(1, 2)) / unit
-        mask = None if scan.mask is None else torch.from_numpy(scan.mask).to(device)
-        self._mask = None if mask is None else torch.fft.ifftshift(mask)
+        mask = mask_of(scan)
+        self._mask = None if mask is None else torch.fft.ifftshift(mask.to(device))
         self.obj, self.probe = obj.to(device, copy=True), probe.to(device, copy=True)
         self._remainder = (first - self._corner).float().to(device)
         self._frequency = torch.fft.fftfreq(self._size, device=device)

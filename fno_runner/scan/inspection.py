@@ -11,7 +11,6 @@ from jaxtyping import Complex64, Float64
 
 from fno_runner.data.crop import Crop
 from fno_runner.data.frames import Scan, beam_diameter
-from fno_runner.data.measured import frames_a_block
 from fno_runner.files import write_atomically
 from fno_runner.reconstruct.stitching import covered
 from fno_runner.scan.iterative import Fit
@@ -60,7 +59,7 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
         overlap = max(0.0, 1 - step(scan.positions) / beam)
         enough = "" if overlap >= OVERLAP_WANTED else f" (little: {OVERLAP_WANTED:.0%} is wanted)"
         facts += [
-            ("probe", modes_of(scan.probe)),
+            ("probe", modes_in_words(scan.probe)),
             ("beam", f"{beam:.1f} px across (of a disk of the same effective area)"),
             ("overlap", f"{overlap:.0%} of the beam between neighbours{enough}"),
         ]
@@ -69,7 +68,7 @@ def describe(scan: Scan) -> list[tuple[str, str]]:
     return facts
 
 
-def modes_of(probe: Complex64[np.ndarray, "m n n"]) -> str:
+def modes_in_words(probe: Complex64[np.ndarray, "m n n"]) -> str:
     """'2 modes (82 %, 18 %)', with each one's share of the power."""
     power = np.square(np.abs(probe)).sum(axis=(1, 2))
     shares = ", ".join(f"{100 * share:.0f} %" for share in power / power.sum())
@@ -113,9 +112,8 @@ def poisson_floor(scan: Scan) -> float:
 
 def _intensities(scan: Scan) -> Iterator[Float64[np.ndarray, "b n n"]]:
     """The squares of the amplitudes, some frames at a time: all of them would take much memory."""
-    step = frames_a_block(scan.amplitude.shape, np.dtype(np.float64))
-    for first in range(0, len(scan), step):
-        yield np.square(scan.amplitude[first : first + step], dtype=np.float64)
+    for _, amplitude in scan.blocks():
+        yield np.square(amplitude, dtype=np.float64)
 
 
 def _mean_pattern(scan: Scan) -> Float64[np.ndarray, "n n"]:

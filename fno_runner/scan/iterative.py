@@ -18,6 +18,7 @@ from fno_runner.data.scan import patterns_of
 from fno_runner.errors import UserError
 from fno_runner.physics import near_field
 from fno_runner.reconstruct.inference import predicted_amplitude
+from fno_runner.reconstruct.predictor import slices
 from fno_runner.reconstruct.stitching import cut
 from fno_runner.scan.descent import Descent, Sought
 from fno_runner.score.metrics import r_factor
@@ -33,8 +34,6 @@ RISE = 0.1
 """The share of all steps in which the rates rise."""
 MODE_REACH = 0.625
 """Further modes begin as the first times y or x over this share of the window."""
-DETERMINED = 16
-"""With fewer frames there are hardly more counts than unknowns: many objects fit equally."""
 SLICE = 128
 """Patterns whose R is computed at a time."""
 
@@ -145,8 +144,7 @@ def residual(fit: Fit, scan: Scan, frames: Bool[np.ndarray, " f"] | None = None)
 def r_of_object(obj: Complex64[np.ndarray, "h w"], patterns: Patterns) -> float:
     """R = Σ|predicted − measured| / Σ measured of patterns, as an object predicts them."""
     predicted = np.empty_like(patterns.amplitude)
-    for first in range(0, len(patterns), SLICE):
-        rows = np.arange(first, min(first + SLICE, len(patterns)))
+    for rows in slices(len(patterns), SLICE):
         some = patterns.take(rows)
         patches = cut(obj, some.positions, some.size)
         predicted[rows] = predicted_amplitude(patches, some, SLICE)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
 from fno_runner.data.crop import bin_ramp
-from fno_runner.data.frames import Scan
+from fno_runner.data.frames import Scan, from_the_corner
 from fno_runner.scan.iterative import reconstruct, residual
 
 FRAMES = 120
@@ -45,7 +44,7 @@ def orient(scan: Scan, orientation: str, sign: str = "+") -> Scan:
         return scan
     positions = scan.positions[:, ::-1] if orientation.startswith("transpose") else scan.positions
     backwards = np.array(["-rows" in orientation, "-columns" in orientation])
-    positions = _placed(np.where(backwards, -positions, positions), scan.size)
+    positions = from_the_corner(np.where(backwards, -positions, positions), scan.size)
     turned = replace(scan, positions=positions, reference=None)
     if sign == "+":
         return turned
@@ -61,7 +60,7 @@ def orient(scan: Scan, orientation: str, sign: str = "+") -> Scan:
     )
 
 
-def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -> list[Candidate]:
+def check(scan: Scan) -> list[Candidate]:
     """Every way round with the residual of its fit, best first.
 
     With a probe, it is kept and an object is fitted. Without one, a probe is fitted too, and then
@@ -70,7 +69,7 @@ def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -
     """
     middle = np.median(scan.positions, axis=0)
     near = np.argsort(np.linalg.norm(scan.positions - middle, axis=1), kind="stable")[:FRAMES]
-    positions = _placed(scan.positions[near], scan.size)
+    positions = from_the_corner(scan.positions[near], scan.size)
     few = replace(scan, amplitude=scan.amplitude[near], positions=positions, reference=None)
     blind = scan.probe is None
     ways = [way for way in ORIENTATIONS if not (blind and "-columns" in way)]
@@ -84,15 +83,7 @@ def check(scan: Scan, on_candidate: Callable[[Candidate], None] | None = None) -
             fit_probe=blind,
         )
         tried.append(Candidate(way, sign, residual(fit, turned)))
-        if on_candidate is not None:
-            on_candidate(tried[-1])
     return sorted(tried, key=lambda candidate: candidate.r)
-
-
-def _placed(positions: np.ndarray, size: int) -> np.ndarray:
-    """Positions with an origin from which the object begins with their patches of `size` px."""
-    placed: np.ndarray = positions - np.floor(positions.min(axis=0)) + size // 2
-    return placed
 
 
 def _turned(pattern: np.ndarray) -> np.ndarray:

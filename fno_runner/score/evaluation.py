@@ -50,8 +50,8 @@ def evaluate(
     """Reconstruct and score all test objects; fills `seed`.
 
     Args:
-        overlap: what improves each stitched object. Its time for one is timing's overlap_time_s and
-            part of a pass's times and throughput, as without it there is no such object.
+        overlap: what improves each stitched object. The time that it takes for one object is
+            recorded as overlap_time_s, and counts in the times and the throughput of a pass.
 
     Raises:
         DivergedError: the training, a prediction or a metric is not finite.
@@ -62,7 +62,7 @@ def evaluate(
     objects, mask = stitch(patches, dataset, overlap)
     metrics = Metrics()
     improved: dict[str, float | None] = {}
-    if overlap is not None:
+    if overlap is not None:  # of these objects only: what follows improves others, too
         improved = {
             "r_before": float(np.mean(overlap.r_before)),
             "r_after": float(np.mean(overlap.r_after)),
@@ -107,7 +107,7 @@ def _predict_test(
         return predict(model, test, scale, device, config.infer_batch_size), {}
     patches, timing = timed_predict(model, first, scale, device, config.infer_batch_size)
     if len(first) < len(test):
-        others = test.take(np.arange(len(first), len(test)))
+        others = test.take(slice(len(first), None))
         rest = predict(model, others, scale, device, int(timing["infer_batch_size"]))
         patches = np.concatenate([patches, rest])
     return patches, timing

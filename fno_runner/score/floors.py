@@ -13,6 +13,7 @@ from fno_runner.batches import Inputs, mask_of
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
 from fno_runner.files import write_text_atomically
 from fno_runner.physics import local_probe, object_update, subpixel_remainder
+from fno_runner.reconstruct.predictor import slices
 from fno_runner.reconstruct.stitching import stitch
 from fno_runner.reconstructor import input_scale_factor
 from fno_runner.result import finite
@@ -80,8 +81,7 @@ def iterate(
     mask = None if mask is None else mask.to(device)
     count = SLICE if device.type == "cpu" else GPU_SLICE
     patches = np.empty(patterns.amplitude.shape, np.complex64)
-    for first in range(0, len(patterns), count):
-        rows = slice(first, first + count)
+    for rows in slices(len(patterns), count):
         x = inputs.x[rows]
         shift = subpixel_remainder(inputs.positions[rows], patterns.size) if subpixel else None
         probe = local_probe(inputs.probe, shift)

@@ -129,6 +129,11 @@ def _of_object(
     return amplitude, phase
 
 
+def _cut_off(name: str, label: str) -> tuple[Quantity, Quantity]:
+    """A frequency of `fno_runner.score.frc`, up to which amplitudes and phases agree."""
+    return _of_object(name, label, "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01)
+
+
 def _of_frames(name: str, label: str, tolerance: float) -> list[Quantity]:
     """A misfit of `fno_runner.score.without_truth`, on each kind of frames."""
     frames = {
@@ -150,10 +155,8 @@ _OBJECT = (
     *_of_object("psnr", "PSNR", "higher", -math.inf, math.inf, ("dB", "dB"), 2, tolerance=0.5),
     *_of_object("mae", "MAE", "lower", 0.0, math.inf, ("", "rad"), tolerance=0.005),
     *_of_object("mse", "MSE", "lower", 0.0, math.inf, ("", "rad²"), tolerance=0.001),
-    *_of_object("frc50", "FRC cut-off", "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01),
-    *_of_object(
-        "frc_half_bit", "FRC half-bit cut-off", "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01
-    ),
+    *_cut_off("frc50", "FRC cut-off"),
+    *_cut_off("frc_half_bit", "FRC half-bit cut-off"),
     *_of_object("pearson", "Pearson", "higher", -1.0, 1.0, tolerance=0.01),
     *_of_object("std_ratio", "spread over the truth's", None, 0.0, math.inf, tolerance=0.02),
     *_of_object("ssim_2pi", "SSIM, range 2π", "higher", -1.0, 1.0, tolerance=0.02),
@@ -163,12 +166,9 @@ _SCAN = (
     *_of_frames("deviance", "deviance", tolerance=0.001),
     *(
         replace(quantity, of="scan")
-        for name, label in (
-            ("frc_halves", "FRC cut-off of halves"),
-            ("frc_halves_half_bit", "FRC half-bit cut-off of halves"),
-        )
-        for quantity in _of_object(
-            name, label, "higher", 0.0, 0.5, ("1/px", "1/px"), tolerance=0.01
+        for quantity in (
+            *_cut_off("frc_halves", "FRC cut-off of halves"),
+            *_cut_off("frc_halves_half_bit", "FRC half-bit cut-off of halves"),
         )
     ),
     Quantity(

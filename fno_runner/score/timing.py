@@ -104,7 +104,7 @@ def timed_predict(
     (patches, passes, device_s), used = halve_until_it_fits(
         lambda slice_size: timed(patterns, slice_size), infer_batch_size
     )
-    _, alone, _ = timed(patterns.take(np.arange(1)), 1)
+    _, alone, _ = timed(patterns.take(slice(1)), 1)
     timing: Timing = {
         "inference_time_s": passes.median,
         "inference_time_iqr_s": passes.iqr,

@@ -46,10 +46,6 @@ class OpenScan:
     source: Source
     measured: Measured
 
-    def fingerprint(self) -> str:
-        """What the scan's files hold, 64 hex digits, whatever their names and place."""
-        return self.source.fingerprint()
-
 
 @contextmanager
 def open_scan(path: Path, hints: Hints = NONE) -> Iterator[OpenScan]:
@@ -115,10 +111,10 @@ def fingerprint_scan(path: Path, hints: Hints = NONE) -> str:
     """
     try:
         with open_scan(path) as opened:
-            return opened.fingerprint()
+            return opened.source.fingerprint()
     except UserError:
         with open_scan(path, hints) as opened:
-            return opened.fingerprint()
+            return opened.source.fingerprint()
 
 
 def recognise(source: Source) -> Format:

@@ -24,10 +24,7 @@ FOLD_SLICE = ("ppY", "ppX")
 
 def claims(source: Source) -> bool:
     """One of the two files, with the other beside it."""
-    patterns, parameters = _pair(source)
-    if source.file.has("dp"):
-        return True
-    return patterns is not None and parameters is source.file
+    return source.file.has("dp") or _pair(source)[0] is not None
 
 
 def read(source: Source) -> Measured:

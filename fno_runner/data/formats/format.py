@@ -117,7 +117,7 @@ def modes(probe: np.ndarray) -> np.ndarray:
 
 
 def usable(what: str, read: Callable[[], np.ndarray], remarks: list[str]) -> np.ndarray | None:
-    """What a scan can do without: None, and a remark, where it cannot be read."""
+    """What `read` gives, of what a scan can do without: None, and a remark, where it fails."""
     try:
         return read()
     except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Complex64
 
 from fno_runner.data import units
 from fno_runner.data.contents import Contents
@@ -16,6 +17,7 @@ from fno_runner.data.formats.format import (
     reference_object,
     row_and_column,
 )
+from fno_runner.data.frames import Outline
 from fno_runner.data.measured import Frames, Measured
 from fno_runner.data.source import Source
 from fno_runner.errors import UserError
@@ -80,16 +82,24 @@ def read(source: Source) -> Measured:
     )
 
 
-def numbers(
-    pixel_size: float | None, energy: float | None, distance: float | None
-) -> dict[str, np.ndarray]:
-    """What `read` finds again of an object's pixel [m], a photon [J] and the detector [m]."""
-    known = {
-        "pixel_size_m": pixel_size,
-        "photon_energy_ev": None if energy is None else energy / units.ELECTRONVOLT,
-        "detector_distance_m": distance,
+def arrays_of(scan: Outline, obj: Complex64[np.ndarray, "h w"]) -> dict[str, np.ndarray]:
+    """An object and what is known of its scan but for the frames, as `read` finds it again.
+
+    scan: has a probe, and positions that belong to the object.
+    """
+    assert scan.probe is not None
+    numbers = {
+        "pixel_size_m": scan.pixel_size,
+        "photon_energy_ev": None if scan.energy is None else scan.energy / units.ELECTRONVOLT,
+        "detector_distance_m": scan.distance,
     }
-    return {name: np.array(value) for name, value in known.items() if value is not None}
+    return {
+        "objectGuess": obj,
+        "probeGuess": scan.probe[0] if len(scan.probe) == 1 else scan.probe,
+        "xcoords": scan.positions[:, 1],
+        "ycoords": scan.positions[:, 0],
+        **{name: np.array(value) for name, value in numbers.items() if value is not None},
+    }
 
 
 def _number(

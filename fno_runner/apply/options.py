@@ -1,4 +1,4 @@
-"""What the commands that reconstruct read from the same options, and say in the same words."""
+"""The options that `reconstruct` has with a network and without one, and what both say."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from fno_runner.apply.other_probe import other_probe
 from fno_runner.apply.outputs import new_folder
 from fno_runner.cli import Parser, number_where
 from fno_runner.config import BINNINGS
 from fno_runner.data.frames import Outline
+from fno_runner.data.measured import Kind
 from fno_runner.data.source import Hints
 from fno_runner.data.units import OBJECT_PIXEL
 
@@ -22,17 +23,16 @@ log = logging.getLogger("fno_runner")
 
 AnyScan = TypeVar("AnyScan", bound=Outline)
 
-positive = number_where(lambda number: 0 < number < math.inf, "a number > 0")
-not_negative = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
-"""Types of such options."""
 NM = 1e-9
 """[m]"""
 SHORTEST, LONGEST = (bound / NM for bound in OBJECT_PIXEL)
+# The types of options:
+positive = number_where(lambda number: 0 < number < math.inf, "a number > 0")
+not_negative = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
 pixel_width = number_where(
     lambda number: SHORTEST <= number <= LONGEST,
     f"a width in nm, {SHORTEST:g} … {LONGEST:g}",
 )
-"""The type of such an option."""
 
 FILES = """\
 Written into OUT, which is new:
@@ -48,7 +48,7 @@ def add_scan_options(parser: Parser) -> None:
     """SCAN, what its file means, and where the products go."""
     add = parser.add_argument
     add("scan", type=Path, metavar="SCAN", help="of any format of docs/scan-formats.md")
-    add("--data", choices=("amplitude", "intensity"),
+    add("--data", choices=get_args(Kind),
         help="what the scan's frames hold (default: what its format says)")  # fmt: skip
     add("--entry", metavar="NAME", help="which entry of the scan's file (default: the first)")
     add("-o", "--output", type=Path, metavar="OUT",
@@ -70,7 +70,7 @@ def hints_of(given: argparse.Namespace) -> Hints:
 
 
 def as_told(given: argparse.Namespace, scan: AnyScan) -> AnyScan:
-    """The scan with what the options say of it, told what is remarkable about it.
+    """The scan with the pixel size and the probe that options give; its remarks are logged.
 
     Raises:
         UserError: the other probe cannot be used.
