@@ -150,6 +150,7 @@ def _exposed(
         mask=None,
         probe=probe.astype(np.complex64),
         positions=positions,
+        indexes=np.arange(len(positions)),
         pixel_size=None,
         reference=np.ones_like(obj),
         source="simulated",

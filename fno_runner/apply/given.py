@@ -36,7 +36,8 @@ pixel_width = number_where(
 
 FILES = """\
 Written into OUT, which is new:
-  object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light
+  object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light;
+                 frame_indexes: which frames of SCAN these are
   object.cxi     CXI 1.6: image_1, source_1/probe
   product.h5     ptychodus product, where the pixel's size is known
   phase.tif, amplitude.tif   32 bit, with the pixel's size; NaN where no light fell

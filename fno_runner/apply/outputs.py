@@ -60,7 +60,8 @@ def write_product(product: Product, folder: Path) -> list[str]:
 def write_object(product: Product, folder: Path) -> None:
     """object.npz alone: the object as numbers, with its probe and positions.
 
-    The names are the raw layout's: with `diff3d` beside them it is a scan again.
+    The names are the raw layout's: with `diff3d` beside them, of the frames that `frame_indexes`
+    names, it is a scan again.
 
     Raises:
         MachineError: the disk refuses.
@@ -71,6 +72,7 @@ def write_object(product: Product, folder: Path) -> None:
         "probeGuess": probe[0] if len(probe) == 1 else probe,
         "xcoords": scan.positions[:, 1],
         "ycoords": scan.positions[:, 0],
+        "frame_indexes": scan.indexes,
         "object_seen": product.seen,
         "object_light": product.weight,
         **raw_npz.numbers(scan.pixel_size, scan.energy, scan.distance),
@@ -206,7 +208,7 @@ def _write_ptychodus(product: Product, stream: IO[bytes]) -> None:
             }
         )
         place = _metres(product)
-        file["probe_position_indexes"] = np.arange(len(place))
+        file["probe_position_indexes"] = scan.indexes  # patterns have theirs in another file
         file["probe_position_x_m"] = place[:, 1]
         file["probe_position_y_m"] = place[:, 0]
         file["probe"] = product.probe[None]  # (1, M, N, N): the same for all frames
