@@ -88,6 +88,18 @@ def test_modes_are_made_orthogonal_and_keep_their_intensity() -> None:
     assert (np.diff(np.diag(overlap).real) < 0).all()
 
 
+def test_a_held_probe_keeps_its_brightness(scan: Scan) -> None:
+    """A film before the whole sample makes the object darker, and not the beam."""
+    assert scan.probe is not None
+    filmed = replace(scan, amplitude=scan.amplitude * np.float32(0.6))
+    without, behind = (reconstruct(s, iterations=2, fit_probe=False) for s in (scan, filmed))
+    for fit in (without, behind):
+        np.testing.assert_allclose(fit.probe, scan.probe, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(behind.obj, 0.6 * without.obj, rtol=1e-3)
+    fitted = reconstruct(filmed, iterations=2)
+    assert np.linalg.norm(fitted.probe) < 0.7 * np.linalg.norm(behind.probe)
+
+
 def test_positions_are_corrected_when_asked(scan: Scan) -> None:
     rng = np.random.default_rng(3)
     off = replace(scan, positions=scan.positions + rng.normal(0, 0.35, scan.positions.shape))

@@ -54,6 +54,18 @@ def test_a_pixel_that_no_object_has_is_refused(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("said", ["--light=held --modes=2", "--light=blind --probe={scan}"])
+def test_a_probe_that_is_not_taken_as_it_is_said_is_refused(
+    said: str, scan_file: Path, tmp_path: Path
+) -> None:
+    """A mode beside those that are held would be an invented one."""
+    out = tmp_path / "out"
+    options = [*said.format(scan=scan_file).split(), "--passes=1", f"--output={out}"]
+    assert iterative([str(scan_file), *options]) == 2
+    assert not out.exists()
+    assert iterative([str(scan_file), "--light=held", "--modes=1", *options[-2:]]) == 0
+
+
 @pytest.mark.parametrize("width", [0.001, 0.0024, 1e6])
 def test_every_pixel_that_may_be_is_written(width: float, scan_file: Path, tmp_path: Path) -> None:
     """TIFF's resolution has no room for the smallest: its description tells them."""
