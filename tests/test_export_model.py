@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import fno_runner
+from agent.study.records import read_records
 from fno_runner.apply.command import main as reconstruct
 from fno_runner.apply.model import find_model
 from fno_runner.apply.portable import Portable
@@ -131,6 +132,15 @@ def test_an_exported_model_is_a_model(exported: Path, tmp_path: Path) -> None:
     scan_file = exported.with_name("s.npz")
     assert reconstruct([str(exported), str(scan_file), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "object.npz").is_file()
+
+
+def test_an_export_of_a_run_is_no_run_of_its_study(exported: Path) -> None:
+    """Every folder in `runs` is taken for a run."""
+    study = exported.with_name("study")
+    (trained,) = (study / "runs").iterdir()
+    assert main([str(trained), "--format=pt2"]) == 0
+    assert read_records(study).rejected == []
+    assert (study / f"{trained.name}.exported" / "model.pt2").is_file()
 
 
 def test_a_network_adapted_under_another_files_probe_is_exported(

@@ -240,6 +240,22 @@ def test_probe_writes_what_training_reads_and_overwrites_nothing(
     assert output.read_bytes() == before
 
 
+def test_an_inspection_draws_over_its_own_pictures_only(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scan given as --output by mistake is a scan afterwards; what is found is told anyway."""
+    path, photo = tmp_path / "s.npz", tmp_path / "s.png"
+    path.write_bytes(before := raw.read_bytes())
+    assert main(["inspect", str(path), "--output", str(path)]) == 2
+    assert path.read_bytes() == before and str(path) in capsys.readouterr().err
+    photo.write_text("mine")
+    assert main(["inspect", str(path)]) == 0
+    said = capsys.readouterr()
+    assert photo.read_text() == "mine" and str(photo) in said.err and "64×64 px" in said.out
+    again = ["inspect", str(path), "--output", str(tmp_path / "i.png")]
+    assert main(again) == 0 and main(again) == 0
+
+
 @pytest.mark.parametrize("name", ["fit.png", "fit.v2", "fit.npz", "fit"])
 def test_the_picture_of_a_fit_overwrites_nothing(name: str, raw: Path, tmp_path: Path) -> None:
     """Neither the fit, whatever it is called, nor a picture that is there."""

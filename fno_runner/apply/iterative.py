@@ -17,6 +17,7 @@ from fno_runner.apply.given import (
     FILES,
     add_scan_options,
     as_told,
+    check_wanted,
     hints_of,
     not_negative,
     write_new,
@@ -58,6 +59,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    check_wanted(given)
     log_to_terminal()
     start = perf_counter()
     scan = read_scan(given.scan, hints_of(given), given.patch_size, given.bin or 1)

@@ -22,7 +22,7 @@ from fno_runner.data import units
 from fno_runner.data.formats import raw_npz
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import MachineError
-from fno_runner.files import write_atomically, write_text_atomically
+from fno_runner.files import make_folder, named, write_atomically, write_text_atomically
 from fno_runner.pictures import draw_object
 from fno_runner.score.metrics import align
 
@@ -101,6 +101,7 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
     Raises:
         MachineError: the disk refuses.
     """
+    wanted = named(wanted)
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=wanted.parent, prefix=f".{wanted.name}."))
@@ -125,8 +126,22 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
         shutil.rmtree(working, ignore_errors=True)
 
 
+def check_place(wanted: Path) -> None:
+    """Find out before any work whether `new_folder` can make one of this name.
+
+    Raises:
+        UserError: it has no name. MachineError: the disk refuses.
+    """
+    make_folder(next(folder for folder in named(wanted).parents if folder.exists()))
+
+
 def numbered(wanted: Path) -> Iterator[Path]:
-    """`wanted`, `wanted`-2, `wanted`-3, …, to take the first of that will do."""
+    """`wanted`, `wanted`-2, `wanted`-3, …, to take the first of that will do.
+
+    Raises:
+        UserError: it has no name.
+    """
+    wanted = named(wanted)
     yield wanted
     for number in count(2):
         yield wanted.with_name(f"{wanted.name}-{number}")
