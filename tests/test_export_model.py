@@ -93,6 +93,7 @@ def run_alone(program: str, folder: Path) -> None:
 def test_the_cards_own_program_gives_the_answers(exported: Path, tmp_path: Path) -> None:
     """What README.md tells to do, word for word, in a process without this project."""
     answers = true_answers(exported, exported.with_name("s.npz"))
+    answers["amplitude"][:, ~answers["mask"]] = np.nan  # or whatever a detector writes there
     write_npz(tmp_path / "frames.npz", answers)
     (code,) = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
     run_alone(
