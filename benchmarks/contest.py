@@ -71,6 +71,7 @@ def only(scan: Scan, frames: Bool[np.ndarray, " f"]) -> Scan:
         scan,
         amplitude=np.ascontiguousarray(scan.amplitude[frames]),
         positions=scan.positions[frames],
+        indexes=scan.indexes[frames],
         reference=np.ones(scan.shape, np.complex64),
     )
 
@@ -150,6 +151,7 @@ def _exposed(
         mask=None,
         probe=probe.astype(np.complex64),
         positions=positions,
+        indexes=np.arange(len(positions)),
         pixel_size=None,
         reference=np.ones_like(obj),
         source="simulated",
@@ -220,4 +222,5 @@ def training_frames(
         parts[0],
         amplitude=np.concatenate(amplitude),
         positions=np.concatenate([p.positions for p in parts]),
+        indexes=np.arange(sum(map(len, parts))),
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 from fno_runner.apply.card import LICENSE
 from fno_runner.apply.export import FORMATS, export_model
 from fno_runner.apply.model import find_model
-from fno_runner.apply.outputs import new_folder
+from fno_runner.apply.outputs import check_place, new_folder
 from fno_runner.cli import Parser, command
+from fno_runner.result import run_folder
 from fno_runner.terminal import log_to_terminal
 
 log = logging.getLogger("fno_runner")
@@ -40,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_terminal()
     model = find_model(given.model)
     formats = FORMATS if given.format is None else (given.format,)
-    wanted = given.output or given.model.resolve().with_name(
-        f"{given.model.resolve().name}.exported"
-    )
+    wanted = given.output or _beside(given.model.resolve())
+    check_place(wanted)
     told: dict[str, str] = {}
     folder = new_folder(
         wanted, lambda place: told.update(export_model(model, place, formats, given.license))
@@ -55,12 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _beside(model: Path) -> Path:
+    """MODEL.exported; of a run in its study, as every folder in `runs` is taken for a run."""
+    study = model.parent.parent
+    is_run = run_folder(study, model.name) == model
+    return (study if is_run else model.parent) / f"{model.name}.exported"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("python -m fno_runner.export_model", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a run's folder, or a study's")
     add("--format", choices=FORMATS, help="one only (default: both)")
-    add("-o", "--output", type=Path, metavar="OUT", help="a new folder (default: MODEL.exported)")
+    add("-o", "--output", type=Path, metavar="OUT",
+        help="a new folder (default: MODEL.exported; of a run in its study)")  # fmt: skip
     add("--license", metavar="TEXT", default=LICENSE, help="the card's line on the licence")
     return parser
 

@@ -9,7 +9,7 @@ from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import IO
 
-from fno_runner.errors import Kind, MachineError
+from fno_runner.errors import Kind, MachineError, UserError
 
 TAKEN = (EEXIST, ENOTEMPTY)
 """What the system says where a folder that is not empty has the new name already."""
@@ -81,6 +81,18 @@ def number_aside(path: Path, name: Path) -> Path:
                 if error.errno not in TAKEN:
                     raise
         number += 1
+
+
+def named(path: Path) -> Path:
+    """The same place under a path that ends in its name, as '.', '..' and '' do not.
+
+    Raises:
+        UserError: it is the root of all folders.
+    """
+    path = path.resolve() if path.name in ("", "..") else path
+    if not path.name:
+        raise UserError(f"{path}: has no name to call another folder by")
+    return path
 
 
 def make_folder(path: Path) -> Path:

@@ -52,10 +52,7 @@ class Overlap:
             first_object=np.where(seen, obj, 0).astype(np.complex64),
             device=self.device,
         )
-        # The fit scales the probe to the counts and leaves the object near 1.
-        brighter = np.linalg.norm(fit.probe) / np.linalg.norm(scan.probe)
-        better = (fit.obj * brighter).astype(np.complex64)
         self.r_before.append(r_of_object(obj, patterns))
-        self.r_after.append(r_of_object(better, patterns))
+        self.r_after.append(r_of_object(fit.obj, patterns))
         self.seconds.append(fit.seconds)
-        return better
+        return fit.obj

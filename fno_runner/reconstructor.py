@@ -55,6 +55,7 @@ class Reconstructor(nn.Module):
         """
         super().__init__()
         self.conditioning = config.conditioning
+        self.input_transform = config.input_transform
         self.transform = INPUT_TRANSFORMS[config.input_transform]
         self.subpixel = subpixel
         self.precision = config.precision

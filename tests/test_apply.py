@@ -299,7 +299,11 @@ def test_models_that_are_none_say_what_is_wrong(
     write_weights(
         foreign / "model.safetensors", Reconstructor(RunConfig(**TINY, cnn_blocks=2)), 1.0
     )
+    edited = untrained(tmp_path / "edited", input_transform="sqrt")
+    record = (edited / "result.json").read_text().replace('"sqrt"', '"log1p"')
+    (edited / "result.json").write_text(record)
     for model, said in (
+        (edited, "input_transform=sqrt"),
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "neither a run's folder"),
         (trained / "model.safetensors", "give the folder"),

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import fno_runner
+from agent.study.records import read_records
 from fno_runner.apply.command import main as reconstruct
 from fno_runner.apply.model import find_model
 from fno_runner.apply.portable import Portable
@@ -92,6 +93,7 @@ def run_alone(program: str, folder: Path) -> None:
 def test_the_cards_own_program_gives_the_answers(exported: Path, tmp_path: Path) -> None:
     """What README.md tells to do, word for word, in a process without this project."""
     answers = true_answers(exported, exported.with_name("s.npz"))
+    answers["amplitude"][:, ~answers["mask"]] = np.nan  # or whatever a detector writes there
     write_npz(tmp_path / "frames.npz", answers)
     (code,) = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
     run_alone(
@@ -131,6 +133,15 @@ def test_an_exported_model_is_a_model(exported: Path, tmp_path: Path) -> None:
     scan_file = exported.with_name("s.npz")
     assert reconstruct([str(exported), str(scan_file), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "object.npz").is_file()
+
+
+def test_an_export_of_a_run_is_no_run_of_its_study(exported: Path) -> None:
+    """Every folder in `runs` is taken for a run."""
+    study = exported.with_name("study")
+    (trained,) = (study / "runs").iterdir()
+    assert main([str(trained), "--format=pt2"]) == 0
+    assert read_records(study).rejected == []
+    assert (study / f"{trained.name}.exported" / "model.pt2").is_file()
 
 
 def test_a_network_adapted_under_another_files_probe_is_exported(

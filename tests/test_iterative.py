@@ -88,6 +88,18 @@ def test_modes_are_made_orthogonal_and_keep_their_intensity() -> None:
     assert (np.diff(np.diag(overlap).real) < 0).all()
 
 
+def test_a_held_probe_keeps_its_brightness(scan: Scan) -> None:
+    """A film before the whole sample makes the object darker, and not the beam."""
+    assert scan.probe is not None
+    filmed = replace(scan, amplitude=scan.amplitude * np.float32(0.6))
+    without, behind = (reconstruct(s, iterations=2, fit_probe=False) for s in (scan, filmed))
+    for fit in (without, behind):
+        np.testing.assert_allclose(fit.probe, scan.probe, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(behind.obj, 0.6 * without.obj, rtol=1e-3)
+    fitted = reconstruct(filmed, iterations=2)
+    assert np.linalg.norm(fitted.probe) < 0.7 * np.linalg.norm(behind.probe)
+
+
 def test_positions_are_corrected_when_asked(scan: Scan) -> None:
     rng = np.random.default_rng(3)
     off = replace(scan, positions=scan.positions + rng.normal(0, 0.35, scan.positions.shape))
@@ -226,6 +238,22 @@ def test_probe_writes_what_training_reads_and_overwrites_nothing(
     assert main([*options, "--output", str(output)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert output.read_bytes() == before
+
+
+def test_an_inspection_draws_over_its_own_pictures_only(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scan given as --output by mistake is a scan afterwards; what is found is told anyway."""
+    path, photo = tmp_path / "s.npz", tmp_path / "s.png"
+    path.write_bytes(before := raw.read_bytes())
+    assert main(["inspect", str(path), "--output", str(path)]) == 2
+    assert path.read_bytes() == before and str(path) in capsys.readouterr().err
+    photo.write_text("mine")
+    assert main(["inspect", str(path)]) == 0
+    said = capsys.readouterr()
+    assert photo.read_text() == "mine" and str(photo) in said.err and "64×64 px" in said.out
+    again = ["inspect", str(path), "--output", str(tmp_path / "i.png")]
+    assert main(again) == 0 and main(again) == 0
 
 
 @pytest.mark.parametrize("name", ["fit.png", "fit.v2", "fit.npz", "fit"])

@@ -134,6 +134,7 @@ def test_what_no_watch_keeps_is_not_gone_on_from(tmp_path: Path, key: str, value
         "weight": np.ones((4, 4), np.float32),
         "origin": np.zeros(2, np.int64),
         "positions": np.zeros((3, 2)),
+        "indexes": np.arange(3),
     }
 
     def kept(about: dict[str, object]) -> WatchState | None:

@@ -54,6 +54,42 @@ def test_a_pixel_that_no_object_has_is_refused(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("place", [".", "..", ""])
+def test_a_folder_without_a_name_of_its_own_is_one_that_is_there(
+    place: str, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "outer" / "inner"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert iterative([str(scan_file), "--passes=1", "--device=cpu", f"--output={place}"]) == 0
+    made = tmp_path / ("outer-2" if place == ".." else "outer/inner-2")
+    assert (made / "object.npz").is_file() and not list(here.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a model is looked for that is not there, and a scan that is none is read."""
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "out", tmp_path / "file" / "deeper" / "out"):
+        assert by_network([str(tmp_path / "no model"), str(scan_file), f"--output={place}"]) == 3
+        assert iterative([str(tmp_path / "file"), f"--output={place}"]) == 3
+        assert capsys.readouterr().err.count(str(tmp_path / "file")) == 2
+    assert by_network([str(untrained(tmp_path)), "/", "--watch"]) == 2
+
+
+@pytest.mark.parametrize("said", ["--light=held --modes=2", "--light=blind --probe={scan}"])
+def test_a_probe_that_is_not_taken_as_it_is_said_is_refused(
+    said: str, scan_file: Path, tmp_path: Path
+) -> None:
+    """A mode beside those that are held would be an invented one."""
+    out = tmp_path / "out"
+    options = [*said.format(scan=scan_file).split(), "--passes=1", f"--output={out}"]
+    assert iterative([str(scan_file), *options]) == 2
+    assert not out.exists()
+    assert iterative([str(scan_file), "--light=held", "--modes=1", *options[-2:]]) == 0
+
+
 @pytest.mark.parametrize("width", [0.001, 0.0024, 1e6])
 def test_every_pixel_that_may_be_is_written(width: float, scan_file: Path, tmp_path: Path) -> None:
     """TIFF's resolution has no room for the smallest: its description tells them."""

@@ -32,8 +32,11 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-# amplitude (frames, N, N): √counts, zero frequency at [N/2, N/2]; probe (modes, N, N), complex;
-# positions (frames, 2): row and column of the patches' centres [px]; mask (N, N): 1 at good pixels.
+# amplitude (frames, N, N): √counts, zero frequency at [N/2, N/2], of the whole scan, as its mean
+# counts set the scale; probe (modes, N, N), complex; mask (N, N): 1 at good pixels, else 0;
+# positions (frames, 2): row and column of the patches' centres [px], (N - 1)/2 where a patch begins
+# at pixel 0. Coordinates that name the pixel N/2 of a patch, as of object.npz, are 0.5 more.
+amplitude = np.where(mask, amplitude, 0)
 far = np.fft.fftshift(np.fft.fft2(probe, norm="ortho"), axes=(-2, -1)) * mask
 mean_counts = np.square(amplitude).sum(axis=(1, 2)).mean()
 scale = np.sqrt(np.square(np.abs(far)).sum() / mean_counts)

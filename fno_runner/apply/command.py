@@ -25,6 +25,7 @@ from fno_runner.apply.options import (
     AnyScan,
     add_scan_options,
     as_told,
+    check_wanted,
     hints_of,
     positive,
     tell_left_out,
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     given = _parser().parse_args(argv)
     _check(given)
+    check_wanted(given)
     log_to_terminal()
     try:
         model = find_model(given.model)

@@ -16,6 +16,7 @@ from fno_runner.apply.options import (
     FILES,
     add_scan_options,
     as_told,
+    check_wanted,
     hints_of,
     not_negative,
     write_new,
@@ -27,6 +28,7 @@ from fno_runner.config import SIZES
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.device import pick_device
+from fno_runner.errors import UserError
 from fno_runner.scan.choice import Choice, choose
 from fno_runner.scan.iterative import Fit, reconstruct, residual
 from fno_runner.terminal import log_to_terminal
@@ -55,6 +57,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
     given = _parser().parse_args(argv)
+    check_wanted(given)
     log_to_terminal()
     start = perf_counter()
     scan = read_scan(given.scan, hints_of(given), given.patch_size, given.bin or 1)
@@ -62,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scan.probe is None and given.light != "blind":
         log.warning("%s: has no probe: object and probe are both fitted, blind", given.scan)
         given.light = "blind"
+    _check_light(given, scan)
     if given.light == "blind":
         scan = replace(scan, probe=None)
     device = pick_device(given.device)
@@ -74,6 +78,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"passes in {fit.seconds:.2f} s, all in {perf_counter() - start:.2f} s · {folder}"
     )
     return 0
+
+
+def _check_light(given: argparse.Namespace, scan: Scan) -> None:
+    """
+    Raises:
+        UserError: what is said of the probe cannot be, or would not be used.
+    """
+    if given.light == "blind" and given.probe is not None:
+        raise UserError(f"--probe {given.probe}: --light blind begins without any probe")
+    if given.light == "held" and scan.probe is not None:
+        modes = len(scan.probe)
+        if given.modes not in (None, modes):
+            raise UserError(f"--modes {given.modes}: allowed with --light held is {modes}, as the "
+                            f"probe has")  # fmt: skip
 
 
 def _fit(given: argparse.Namespace, scan: Scan, device: torch.device) -> tuple[Choice, Fit]:

@@ -60,7 +60,8 @@ class Opening:
         scale = scan.crop.reach / self.recording.side
         origin = scan.positions[0] - self.recording.positions[0] * scale
         positions = later.positions * scale + origin
-        return with_frames(scan, amplitudes(later, scan.crop), positions)
+        blocks = amplitudes(later, scan.crop)
+        return with_frames(scan, blocks, positions=positions, indexes=later.indexes)
 
 
 def recording_of(pieces: list[Piece]) -> Recording:
@@ -84,12 +85,14 @@ def recording_of(pieces: list[Piece]) -> Recording:
     if flags is not None and flags.marks.shape[0] == first.frames.shape[0] > 1:
         flags = Flags(Chained([part.flags.marks for part in parts if part.flags]), flags.bad)
     monitors = [part.monitor for part in parts if part.monitor is not None]
+    indexes = [part.indexes for part in parts if part.indexes is not None]
     whole = replace(
         first,
         frames=InMemory(np.concatenate([frames_of(part) for part in parts])),
         positions=np.concatenate([part.positions for part in parts]),
         flags=flags,
         monitor=np.concatenate(monitors) if len(monitors) == len(parts) else None,
+        indexes=np.concatenate(indexes) if len(indexes) == len(parts) else None,
         reference=None,
     )
     return clean(whole)
@@ -106,7 +109,7 @@ class Live:
         self.opening, self.title = opening, title
         self.canvas = GrowingCanvas()
         self._assembler = Assembler(opening.prepared, self.canvas)
-        self.positions = np.zeros((0, 2))
+        self.positions, self.indexes = np.zeros((0, 2)), np.zeros(0, np.int64)
         self.keys: list[str] = []
         self.refused: dict[str, str] = {}
         self.left_out = 0
@@ -139,9 +142,12 @@ class Live:
         except UserError as error:
             self.refused[piece.key] = str(error)
         else:
+            # Where no file counts the frames, they are counted as they come.
+            before = 0 if piece.measured.indexes is not None else len(self) + self.left_out
             self.left_out += len(piece) - len(scan)
             if len(scan):
                 self._assembler.add(patterns_of(scan))
+                self.indexes = np.concatenate([self.indexes, scan.indexes + before])
                 self.positions = positions
         self.keys.append(piece.key)
 
@@ -149,7 +155,7 @@ class Live:
         """The object as it is now, cut to what the positions reach, as that of a whole file is."""
         opening = self.opening.scan
         row, col = np.floor(self.positions.min(axis=0)).astype(int) - opening.size // 2
-        facts = vars(opening) | {"positions": self.positions - (row, col)}
+        facts = vars(opening) | {"positions": self.positions - (row, col), "indexes": self.indexes}
         del facts["amplitude"]  # of the opening's frames only
         scan = Outline(**facts)
         canvas = self.canvas.window((int(row), int(col)), scan.shape)
@@ -190,6 +196,7 @@ class Live:
             "weight": self.canvas.weight,
             "origin": self.canvas.origin,
             "positions": self.positions,
+            "indexes": self.indexes,
         }
         write_npz(folder / STATE, arrays)
 
@@ -206,7 +213,8 @@ class Live:
                 f"-o names another folder"
             )
         self.canvas.total, self.canvas.weight = kept.total, kept.weight
-        self.canvas.origin, self.positions = kept.origin, kept.positions
+        self.canvas.origin = kept.origin
+        self.positions, self.indexes = kept.positions, kept.indexes
         self.keys, self.refused, self.left_out = about.keys, about.refused, about.left_out
         self._assembler.own.off, self._assembler.own.all = about.off, about.all
 
@@ -240,6 +248,7 @@ class WatchState:
     weight: np.ndarray
     origin: np.ndarray
     positions: np.ndarray
+    indexes: np.ndarray
 
     @classmethod
     def read(cls, folder: Path) -> WatchState | None:
@@ -251,7 +260,7 @@ class WatchState:
         path = folder / STATE
         if not path.exists():
             return None
-        names = ("total", "weight", "origin", "positions")
+        names = ("total", "weight", "origin", "positions", "indexes")
         if not array_names(path) >= {"about", *names}:
             raise UserError(f"{path}: is not what a watch keeps")
         damaged = UserError(f"{path}: is damaged, or of another version")
@@ -261,7 +270,7 @@ class WatchState:
         except (ValueError, TypeError):
             raise damaged from None
         arrays = [read_array(path, name) for name in names]
-        total, weight, origin, positions = arrays
+        total, weight, origin, positions, indexes = arrays
         fits = (
             total.ndim == 2
             and total.dtype == np.complex64
@@ -270,9 +279,11 @@ class WatchState:
             and origin.shape == (2,)
             and origin.dtype.kind == "i"
             and positions.dtype == np.float64
-            and positions.shape[1:] == (2,)
+            and indexes.dtype == np.int64
+            and indexes.ndim == 1
+            and positions.shape == (len(indexes), 2)
             and all(np.isfinite(array).all() for array in arrays)
         )
         if not fits:
             raise damaged
-        return cls(path, about, total, weight, origin, positions)
+        return cls(path, about, total, weight, origin, positions, indexes)

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from fno_runner.apply.other_probe import other_probe
-from fno_runner.apply.outputs import new_folder
+from fno_runner.apply.outputs import check_place, new_folder
 from fno_runner.cli import Parser, number_where
 from fno_runner.config import BINNINGS
 from fno_runner.data.frames import Outline
 from fno_runner.data.measured import Kind
 from fno_runner.data.source import Hints
 from fno_runner.data.units import OBJECT_PIXEL
+from fno_runner.errors import MachineError
+from fno_runner.files import named
 
 log = logging.getLogger("fno_runner")
 
@@ -36,7 +38,8 @@ pixel_width = number_where(
 
 FILES = """\
 Written into OUT, which is new:
-  object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light
+  object.npz     objectGuess, probeGuess, xcoords, ycoords (raw layout); object_seen, object_light;
+                 frame_indexes: which frames of SCAN these are
   object.cxi     CXI 1.6: image_1, source_1/probe
   product.h5     ptychodus product, where the pixel's size is known
   phase.tif, amplitude.tif   32 bit, with the pixel's size; NaN where no light fell
@@ -86,8 +89,25 @@ def as_told(given: argparse.Namespace, scan: AnyScan) -> AnyScan:
 
 def wanted_folder(given: argparse.Namespace) -> Path:
     """Where the products shall go."""
-    scan: Path = given.scan
-    return given.output or scan.with_name(f"{scan.stem}.reconstruction")
+    if given.output is not None:
+        return Path(given.output)
+    scan = named(given.scan)
+    return scan.with_name(f"{scan.stem}.reconstruction")
+
+
+def check_wanted(given: argparse.Namespace) -> None:
+    """Find out before any work whether the products can be written.
+
+    Raises:
+        UserError: their folder has no name. MachineError: the disk refuses.
+    """
+    if given.output is not None:
+        check_place(given.output)
+    elif given.scan.exists():  # else reading it will say so
+        try:
+            check_place(wanted_folder(given))
+        except MachineError as error:
+            raise MachineError(f"{error}; --output names another place") from None
 
 
 def write_new(given: argparse.Namespace, fill: Callable[[Path], Sequence[str]]) -> Path:

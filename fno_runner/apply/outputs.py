@@ -22,7 +22,7 @@ from fno_runner.data import units
 from fno_runner.data.formats import raw_npz
 from fno_runner.data.npz import write_npz
 from fno_runner.errors import MachineError
-from fno_runner.files import write_atomically, write_text_atomically
+from fno_runner.files import make_folder, named, write_atomically, write_text_atomically
 from fno_runner.pictures import draw_object
 from fno_runner.score.metrics import align
 
@@ -60,13 +60,18 @@ def write_product(product: Product, folder: Path) -> list[str]:
 def write_object(product: Product, folder: Path) -> None:
     """object.npz alone: the object as numbers, with its probe and positions.
 
-    The names are the raw layout's: with `diff3d` beside them it is a scan again.
+    The names are the raw layout's: with `diff3d` beside them, of the frames that `frame_indexes`
+    names, it is a scan again.
 
     Raises:
         MachineError: the disk refuses.
     """
     arrays = raw_npz.arrays_of(product.scan, product.obj)
-    arrays |= {"object_seen": product.seen, "object_light": product.weight}
+    arrays |= {
+        "frame_indexes": product.scan.indexes,
+        "object_seen": product.seen,
+        "object_light": product.weight,
+    }
     write_npz(folder / OBJECT, arrays)
 
 
@@ -91,6 +96,7 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
     Raises:
         MachineError: the disk refuses.
     """
+    wanted = named(wanted)
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=wanted.parent, prefix=f".{wanted.name}."))
@@ -115,8 +121,22 @@ def new_folder(wanted: Path, fill: Callable[[Path], object]) -> Path:
         shutil.rmtree(working, ignore_errors=True)
 
 
+def check_place(wanted: Path) -> None:
+    """Find out before any work whether `new_folder` can make one of this name.
+
+    Raises:
+        UserError: it has no name. MachineError: the disk refuses.
+    """
+    make_folder(next(folder for folder in named(wanted).parents if folder.exists()))
+
+
 def numbered(wanted: Path) -> Iterator[Path]:
-    """`wanted`, `wanted`-2, `wanted`-3, …, to take the first of that will do."""
+    """`wanted`, `wanted`-2, `wanted`-3, …, to take the first of that will do.
+
+    Raises:
+        UserError: it has no name.
+    """
+    wanted = named(wanted)
     yield wanted
     for number in count(2):
         yield wanted.with_name(f"{wanted.name}-{number}")
@@ -198,7 +218,7 @@ def _write_ptychodus(product: Product, stream: IO[bytes]) -> None:
             }
         )
         place = _metres(product)
-        file["probe_position_indexes"] = np.arange(len(place))
+        file["probe_position_indexes"] = scan.indexes  # patterns have theirs in another file
         file["probe_position_x_m"] = place[:, 1]
         file["probe_position_y_m"] = place[:, 0]
         file["probe"] = product.probe[None]  # (1, M, N, N): the same for all frames

@@ -133,11 +133,13 @@ class GrowingFile(Arrivals):
         if flags is not None and isinstance(flags.marks, Section):
             flags = Flags(InMemory(flags.marks.read(first, stop)), flags.bad)
         monitor = None if measured.monitor is None else measured.monitor[first:stop]
+        indexes = np.arange(stop) if measured.indexes is None else measured.indexes
         part = replace(
             measured,
             frames=InMemory(frames),
             positions=measured.positions[first:stop],
             of_frame=None,
+            indexes=indexes[first:stop],
             flags=flags,
             monitor=monitor,
             reference=None,

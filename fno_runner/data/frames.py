@@ -40,6 +40,8 @@ class Outline:
     mask: bool (N, N), true at good pixels; None where all are good.
     probe: complex64 (M, N, N), incoherent modes, or None where the file has none.
     positions: float64 (F, 2), row and column [px]; a patch is obj[row − N/2 : row + N/2, …].
+    indexes: int64 (F,), what the file calls each frame, or which one it is, from 0 on; some may
+        have been left out.
     pixel_size: of the object [m]. energy: of a photon [J]. distance: of the detector [m]. Each
         where the file tells.
     reference: complex64 (H, W), another method's object, at the same positions.
@@ -51,6 +53,7 @@ class Outline:
     mask: Bool[np.ndarray, "n n"] | None
     probe: Complex64[np.ndarray, "m n n"] | None
     positions: Float64[np.ndarray, "f 2"]
+    indexes: Int64[np.ndarray, " f"]
     pixel_size: float | None
     energy: float | None = None
     distance: float | None = None
@@ -111,15 +114,14 @@ def bring_to_size(recording: Recording, size: int | None = None, binning: int = 
     return scan
 
 
-def with_frames(
-    scan: Outline, blocks: FrameBlocks, positions: Float64[np.ndarray, "f 2"] | None = None
-) -> Scan:
-    """A scan with all its frames in memory; or others of the same, with their positions."""
-    positions = scan.positions if positions is None else positions
-    amplitude = np.zeros((len(positions), scan.size, scan.size), np.float32)
+def with_frames(scan: Outline, blocks: FrameBlocks, **placed: np.ndarray) -> Scan:
+    """A scan with all its frames in memory; or others of the same, with what `placed` says of them
+    (`positions`, `indexes`)."""
+    facts = vars(scan) | placed
+    amplitude = np.zeros((len(facts["positions"]), scan.size, scan.size), np.float32)
     for rows, block in blocks:
         amplitude[rows] = block
-    return Scan(**vars(scan) | {"positions": positions, "amplitude": amplitude})
+    return Scan(**facts | {"amplitude": amplitude})
 
 
 def mean_intensity(scan: Outline, blocks: FrameBlocks) -> float:
@@ -185,6 +187,7 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
         mask=None if good.all() else good,
         probe=None if probe is None else resample_probe(probe, n, binning),
         positions=recording.positions * scale,
+        indexes=recording.indexes,
         pixel_size=None if pixel is None else pixel / scale,
         energy=measured.energy,
         distance=measured.distance,

@@ -92,6 +92,7 @@ class Measured:
     positions: (F, 2), row and column [px] of an object that is sampled as a probe of `side` px is:
         λ·z / (side · detector pixel) [m] a pixel. A patch of n px is obj[row − n/2 : row + n/2, …].
     of_frame: (F,), which of the frames each position belongs to; None where they are in order.
+    indexes: (F',), what the file calls each of the frames; None: 0, 1, 2 ….
     pixel_size: [m], of that sampling, where the file tells and where pixels are square.
     energy: of a photon [J]. distance: from the sample to the detector [m]. Where the file tells.
     in_the_corner: whether the format has zero frequency at pixel [0, 0], and not in the middle.
@@ -112,6 +113,7 @@ class Measured:
     kind: Kind
     positions: np.ndarray
     of_frame: np.ndarray | None = None
+    indexes: np.ndarray | None = None
     pixel_size: float | None = None
     energy: float | None = None
     distance: float | None = None

@@ -76,6 +76,13 @@ class Recording:
         """The frames' width [px], which positions are sampled for."""
         return self.measured.side
 
+    @property
+    def indexes(self) -> Int64[np.ndarray, " f"]:
+        """What the file calls the frame of each position."""
+        stored = np.argsort(self._kept.position, kind="stable")[-len(self) :]
+        named = self.measured.indexes
+        return stored if named is None else named[stored].astype(np.int64)
+
     def intensities(
         self,
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float32[np.ndarray, "b h w"]]]:

@@ -103,6 +103,7 @@ def scan_of(patterns: Patterns, shape: tuple[int, int]) -> Scan:
         mask=patterns.mask,
         probe=probe if probe.ndim == 3 else probe[None],
         positions=patterns.positions.astype(np.float64) - centre(size) + size // 2,
+        indexes=np.arange(len(patterns)),
         pixel_size=None,
         reference=np.zeros(shape, np.complex64),  # which says how large the object is
         source="patterns",

@@ -13,7 +13,7 @@ from fno_runner.errors import UserError
 from fno_runner.files import write_bytes_atomically
 from fno_runner.reconstructor import Reconstructor
 
-SCALE = "input_scale_factor"
+SCALE, TRANSFORM = "input_scale_factor", "input_transform"
 MAX_HEADER = 2**20
 """A file that is larger than the network by more is refused unread [bytes]."""
 
@@ -30,7 +30,7 @@ def write_weights(path: Path, model: Reconstructor, scale: float) -> None:
         MachineError: the disk refuses it.
     """
     weights = {name: weight.cpu().contiguous() for name, weight in model.state_dict().items()}
-    metadata = {SCALE: repr(scale)}
+    metadata = {SCALE: repr(scale), TRANSFORM: model.input_transform}
     write_bytes_atomically(path, save(weights, metadata=metadata))
 
 
@@ -61,6 +61,10 @@ def load_weights(path: Path, model: Reconstructor) -> float:
         scale = math.nan
     if not 0 < scale < math.inf:
         raise UserError(f"{path}: has no {SCALE}")
+    # No weight tells it, and a network answers whatever it is given. Version 0.1 wrote none.
+    ours, theirs = model.input_transform, metadata.get(TRANSFORM)
+    if theirs not in (None, ours):
+        raise UserError(f"{path}: learnt with {TRANSFORM}={theirs}, its record says {ours}")
     model.load_state_dict(weights)
     return scale
 

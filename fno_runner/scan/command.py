@@ -21,8 +21,8 @@ from fno_runner.data.npz import write_npz
 from fno_runner.data.scan import hold_out
 from fno_runner.data.source import Hints
 from fno_runner.errors import MachineError, UserError
-from fno_runner.files import make_folder
-from fno_runner.scan.inspection import describe, draw, draw_fit, modes_in_words
+from fno_runner.files import make_folder, named
+from fno_runner.scan.inspection import describe, draw, draw_fit, is_drawn, modes_in_words
 from fno_runner.scan.iterative import ITERATIONS, reconstruct, residual
 from fno_runner.scan.orientation import ORIENTATIONS, SIGNS, check, orient
 
@@ -68,15 +68,19 @@ def _output(given: argparse.Namespace) -> Path | None:
     """Where to write, found out before any work; None where a picture can go nowhere by itself.
 
     Raises:
-        UserError: a fit, or a picture of its name, is there already.
+        UserError: what is there already was not drawn by an inspection, or belongs to a fit.
         MachineError: the folder cannot be written to.
     """
     inspects = given.command == "inspect"
     beside = f"{given.file.stem}.{'png' if inspects else f'probe{given.modes}.npz'}"
-    output: Path = given.output or given.file.with_name(beside)
-    for path in () if inspects else (output, _picture(output)):
-        if path.exists():
-            raise UserError(f"{path}: is there already; --output names another file")
+    output: Path = given.output or named(given.file).with_name(beside)
+    for path in (output,) if inspects else (output, _picture(output)):
+        if path.exists() and not (inspects and is_drawn(path)):
+            there = f"{path}: is there already"
+            if inspects and given.output is None:
+                _tell_of_no_picture(there)
+                return None
+            raise UserError(f"{there}; --output names another file")
     if given.output is None and not given.file.exists():
         return output  # which reading it will say
     try:
@@ -86,9 +90,13 @@ def _output(given: argparse.Namespace) -> Path | None:
             raise
         if not inspects:
             raise MachineError(f"{error}; --output names another file") from None
-        print(f"note: no picture is drawn: {error}; --output names another place", file=sys.stderr)
+        _tell_of_no_picture(str(error))
         return None
     return output
+
+
+def _tell_of_no_picture(why: str) -> None:
+    print(f"note: no picture is drawn: {why}; --output names another place", file=sys.stderr)
 
 
 def _picture(output: Path) -> Path:

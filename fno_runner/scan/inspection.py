@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DPI = 130
 FEW = 10
 """Counts below which a single count says little of its expectation."""
+TITLE = "fno_runner.data inspect"
+"""Says within a PNG file that `draw` drew it."""
 OVERLAP_WANTED = 0.6
 """Of a beam's diameter; with less, ptychography is known to suffer (Bunk et al., 2008)."""
 
@@ -152,7 +154,16 @@ def draw(scan: Scan, path: Path) -> None:
     light.set_title("frames that lit a pixel, by the beam's intensity")
     for axis in (places, light):
         axis.set(xlabel="x [px]", ylabel="y [px]")
-    _save(figure, path)
+    _save(figure, path, TITLE)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file is what `draw` left, which it may draw again."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+    return head.startswith(b"\x89PNG") and TITLE.encode() in head
 
 
 def draw_fit(fit: Fit, scan: Scan, path: Path) -> None:
@@ -177,10 +188,10 @@ def draw_fit(fit: Fit, scan: Scan, path: Path) -> None:
     _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, title: str | None = None) -> None:
+    said = {"Software": None, "Title": title}
     write_atomically(
-        path,
-        lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}),
+        path, lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata=said)
     )
 
 

@@ -45,8 +45,10 @@ OnIteration = Callable[[int, int, float], None]
 class Fit:
     """What a reconstruction came to.
 
-    obj: complex64 (H, W), near 1. probe: complex64 (M, N, N), modes that are orthogonal to each
-        other, the strongest first, so that amplitudes are in the scan's units.
+    obj: complex64 (H, W). probe: complex64 (M, N, N), modes that are orthogonal to each other, the
+        strongest first, so that amplitudes are in the scan's units. How bright the beam was and how
+        much the sample lets through cannot be told apart: a probe that is fitted has the frames'
+        mean counts, and the object is near 1; one that is held is as bright as the scan's.
     positions: float64 (F, 2) [px], as in `Scan`; all patches lie in `obj`.
     seconds: wall time [s]. r: one a pass, during it.
     """
@@ -119,6 +121,9 @@ def reconstruct(
         if not np.isfinite(positions := descent.positions()).all():
             raise UserError(f"{scan.source}: the fit without a network diverged: positions are NaN")
         found, positions = _grown(found, positions, scan.size)
+    if not fit_probe and scan.probe is not None:
+        brighter = _brightness(scan, begin)
+        found, unit = found * np.float32(brighter), unit / brighter
     return Fit(
         obj=found,
         probe=orthogonal_modes((descent.probe * unit).cpu().numpy()),
@@ -182,10 +187,15 @@ def _first_object(scan: Scan, begin: Tensor, given: np.ndarray | None) -> Tensor
     vacuum = torch.ones(scan.shape, dtype=torch.complex64)
     if given is None:
         return vacuum
-    assert scan.probe is not None and given.shape == scan.shape
-    brighter = begin.abs().square().sum().sqrt() / float(np.linalg.norm(scan.probe))
+    assert given.shape == scan.shape
     obj = torch.from_numpy(np.ascontiguousarray(given))
-    return torch.where(obj == 0, vacuum, obj / brighter)
+    return torch.where(obj == 0, vacuum, obj / _brightness(scan, begin))
+
+
+def _brightness(scan: Scan, probe: Tensor) -> float:
+    """By what a probe is brighter than the scan's, in amplitude."""
+    assert scan.probe is not None
+    return float(probe.abs().square().sum().sqrt()) / float(np.linalg.norm(scan.probe))
 
 
 def _first_probe(scan: Scan, amplitude: Tensor, modes: int) -> Tensor:

@@ -69,8 +69,13 @@ def check(scan: Scan) -> list[Candidate]:
     """
     middle = np.median(scan.positions, axis=0)
     near = np.argsort(np.linalg.norm(scan.positions - middle, axis=1), kind="stable")[:FRAMES]
-    positions = from_the_corner(scan.positions[near], scan.size)
-    few = replace(scan, amplitude=scan.amplitude[near], positions=positions, reference=None)
+    few = replace(
+        scan,
+        amplitude=scan.amplitude[near],
+        positions=from_the_corner(scan.positions[near], scan.size),
+        indexes=scan.indexes[near],
+        reference=None,
+    )
     blind = scan.probe is None
     ways = [way for way in ORIENTATIONS if not (blind and "-columns" in way)]
     tried = []

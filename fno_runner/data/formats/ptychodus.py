@@ -81,6 +81,7 @@ def read(source: Source) -> Measured:
         kind="intensity",
         positions=positions[rows],
         of_frame=of_frame,
+        indexes=taken,
         pixel_size=square(pixel, remarks),
         energy=units.known(
             file.attribute("/", "probe_energy_eV"), units.PHOTON_ENERGY, units.ELECTRONVOLT
