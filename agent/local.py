@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from fno_runner.stop import StopSignals
+if __name__ == "__main__":  # before the imports, which take a second
+    from fno_runner.stop import start
 
-if __name__ == "__main__":
-    # The imports take a second, in which Ctrl-C would end in a traceback of theirs.
-    STARTING = StopSignals().__enter__()
+    start("agent.local")
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -250,9 +248,3 @@ def _parser() -> argparse.ArgumentParser:
     add_settle_options(parser)
     add_choice_options(parser)
     return parser
-
-
-if __name__ == "__main__":
-    STARTING.release()
-    STARTING.close()
-    sys.exit(main())
