@@ -102,3 +102,13 @@ def on_front(cost: Array, quality: Array) -> Mask:
     member = np.empty(q.shape, dtype=bool)
     np.put_along_axis(member, order, rises & (q == np.take_along_axis(best, end, axis=1)), axis=1)
     return member
+
+
+def percent(probability: float) -> str:
+    """'87 %', as `whole_percents`."""
+    return f"{whole_percents(np.array(probability)):.0f} %"
+
+
+def whole_percents(probability: Array) -> Array:
+    """Probabilities [%], rounded; neither 0 nor 100, which draws cannot tell."""
+    return np.clip(np.round(100 * probability), 1, 99)

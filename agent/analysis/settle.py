@@ -13,6 +13,7 @@ import pandas as pd
 from agent.analysis.allocation import next_second, next_seed
 from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
+from agent.analysis.probabilities import percent
 from agent.analysis.recommendation import Recommendation, choose_by, recommend
 from agent.analysis.series import comparable
 from agent.study.coverage import attempts
@@ -100,9 +101,8 @@ class Settling:
             elif math.isnan(standing.probability):
                 lines.append(f"{name}{standing.choice} so far; too few have a second seed")
             else:
-                # Draws tell neither 0 nor 100 %.
-                sure = f"{min(99, max(1, round(100 * standing.probability)))} % sure"
-                lines.append(f"{name}{standing.choice} is the choice, {sure}")
+                sure = percent(standing.probability)
+                lines.append(f"{name}{standing.choice} is the choice, {sure} sure")
         return lines
 
     def more(self, under_way: Collection[str]) -> dict[str, Point]:

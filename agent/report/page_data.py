@@ -16,6 +16,7 @@ from agent.analysis.choice_options import COST
 from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label, short_texts
 from agent.analysis.effects import Effect
 from agent.analysis.pareto import Front
+from agent.analysis.probabilities import whole_percents
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_logarithmic, is_ordered, note, numbers_of
@@ -24,7 +25,6 @@ from agent.report.gallery import Gallery, seed_records
 from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
-from agent.report.words import whole_percents
 from agent.study.quality import numbers, words
 from fno_runner.result import RunResult
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.configurations import label
+from agent.analysis.probabilities import percent
 from agent.analysis.series import Series
-from agent.report.words import advice, count, percent, writable
+from agent.report.words import advice, count, writable
 from agent.study.coverage import Attempts
 from agent.study.records import Rejected
 from agent.study.sweepfile import Sweep, point_name

@@ -11,10 +11,11 @@ from agent.analysis.choice_options import COST
 from agent.analysis.configurations import COLLAPSE, TIME
 from agent.analysis.pareto import Front
 from agent.analysis.price import Tolerance
+from agent.analysis.probabilities import percent
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
 from agent.report.pareto_plot import floors
-from agent.study.quality import Array, numbers
+from agent.study.quality import numbers
 from fno_runner.score.quantities import FLOORS, Quantity
 
 MOST_NAMED = 3
@@ -106,16 +107,6 @@ def interval(series: Series, config: int, quality: Quantity) -> tuple[float, flo
 def count(number: int, what: str) -> str:
     """'1 seed', '3 seeds'."""
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def percent(probability: float) -> str:
-    """'87 %', as `whole_percents`."""
-    return f"{whole_percents(np.array(probability)):.0f} %"
-
-
-def whole_percents(probability: Array) -> Array:
-    """Probabilities [%], rounded; neither 0 nor 100, which draws cannot tell."""
-    return np.clip(np.round(100 * probability), 1, 99)
 
 
 def signed(difference: float, quantity: Quantity) -> str:
