@@ -178,7 +178,7 @@ def _card(series: Series, use: str) -> Json:
         "chosen": row["configuration"],
         "provisional": bool(chosen.provisional),
         "tiles": tiles,
-        "picks": pick_table(series),
+        "picks": pick_table(series, chosen),
         "facts": facts,
     }
 

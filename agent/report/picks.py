@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from agent.analysis.choice_options import ChoiceOptions
-from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
 from agent.report.words import most
@@ -18,15 +16,12 @@ from agent.report.words import most
 Json = dict[str, Any]
 
 
-def pick_table(series: Series) -> Json | None:
+def pick_table(series: Series, chosen: Recommendation) -> Json:
     """What the rule gives at a high price, at the asked one and at none, in a reader's words.
 
     heads: of its columns. rows: the name of a pick, its configuration, what it must bring, its
     quality, its cost, and what one gains and pays against the row before it.
     """
-    chosen = series.recommendation
-    if chosen is None:
-        return None
     # Of a scan's object nothing but the held-out frames is known, by which it is chosen as well.
     choice, cost = chosen.choice, chosen.cost
     shown = choice.by if choice.reported.of == "scan" else choice.reported
@@ -42,8 +37,7 @@ def pick_table(series: Series) -> Json | None:
             "step": "" if before is None else _step(series, chosen, before.config, pick.config),
             "is_chosen": pick.config == chosen.config,
         }
-        for before, pick in pairwise([None, *chosen.picks])
-        if pick is not None
+        for before, pick in zip([None, *chosen.picks], chosen.picks, strict=False)
     ]
     return {
         "heads": ("", "configuration", shown.heading, cost.heading, "against the row above"),
@@ -72,7 +66,7 @@ def choice_data(series: Series, first: int) -> Json | None:
     candidates = candidates[np.argsort(paid[candidates], kind="stable")]
     return {
         "price": chosen.price,
-        "tolerance": chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None,
+        "tolerance": chosen.options.tolerance,
         "candidates": (first + candidates).tolist(),
         "gain": gain[candidates].tolist(),
         "paid": paid[candidates].tolist(),

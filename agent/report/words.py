@@ -10,7 +10,6 @@ import numpy as np
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import COLLAPSE, TIME
 from agent.analysis.pareto import Front
-from agent.analysis.price import Tolerance
 from agent.analysis.probabilities import percent
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
@@ -35,15 +34,17 @@ def advice(series: Series) -> list[Line]:
     chosen = series.recommendation
     if chosen is None:
         return []
-    told = {"how sure": _certainty(series, chosen), "caveat": chosen.choice.caveat}
-    told["best over"] = "" if series.best_over is None else series.best_over.words
-    told["provisional"] = chosen.provisional
-    told["without a network"] = _no_better(series, chosen)
+    if_any = {
+        "without a network": _no_better(series, chosen),
+        "how sure": _certainty(series, chosen),
+        "best over": "" if series.best_over is None else series.best_over.words,
+        "caveat": chosen.choice.caveat,
+        "provisional": chosen.provisional,
+    }
     return [
         ("recommended", _describe(series, chosen.config)),
-        ("rule", rule(series)),
-        *((what, told[what]) for what in ("without a network", "how sure", "best over", "caveat",
-                                          "provisional") if told[what]),
+        ("rule", rule(chosen)),
+        *((what, text) for what, text in if_any.items() if text),
         *((pick.name, _against(series, chosen, pick)) for pick in chosen.picks),
         ("prices", _prices(chosen)),
         *_verdicts(series, chosen),
@@ -70,20 +71,17 @@ def _no_better(series: Series, chosen: Recommendation) -> str:
     return f"as good or better in {quality.label}: {', '.join(told)}" if told else ""
 
 
-def rule(series: Series) -> str:
-    """The rule and its figures; why there is no choice, where there is none."""
-    chosen = series.recommendation
-    if chosen is None:
-        return series.why_not
+def rule(chosen: Recommendation) -> str:
+    """The rule and its figures."""
     by, among = chosen.choice.by, count(chosen.compared, "configuration")
     limits = [limit.words for limit in chosen.options.limits]
     among += f" with {' and '.join(limits)}" if limits else ""
     is_size = chosen.options.cost == COST
-    if isinstance(chosen.rule, Tolerance):
+    if (tolerance := chosen.options.tolerance) is not None:
         cheapest = "fewest trainable parameters" if is_size else f"least {chosen.cost.label}"
         return (
             f"{cheapest} among the {among} whose mean {by.label} is within "
-            f"{chosen.rule.amount:g} of the best"
+            f"{tolerance:g} of the best"
         )
     what = "a network twice as large" if is_size else f"twice the {chosen.cost.label}"
     must = f"{what} must gain {chosen.price:g} in {by.label}"
