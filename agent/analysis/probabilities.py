@@ -43,14 +43,13 @@ def choice_probabilities(quality: Means, cost: Means, sign: int, rule: Rule, row
 def front_probabilities(quality: Means, cost: Means, sign: int, rows: Rows) -> Array:
     """How probably each configuration is on the front: no other one is both cheaper and better.
 
-    Arguments and result as those of `choice_probabilities`.
+    Arguments and result as those of `choice_probabilities`; there is a row at least.
     """
     probability = np.full(len(quality.mean), math.nan)
-    if rows.size:
-        hits = np.zeros(len(rows))
-        for gain, paid in _draws(quality, cost, sign, rows):
-            hits += on_front(paid, gain).sum(axis=0)
-        probability[rows] = hits / count_of_draws(len(rows))
+    hits = np.zeros(len(rows))
+    for gain, paid in _draws(quality, cost, sign, rows):
+        hits += on_front(paid, gain).sum(axis=0)
+    probability[rows] = hits / count_of_draws(len(rows))
     return probability
 
 
