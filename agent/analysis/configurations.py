@@ -17,6 +17,7 @@ from agent.analysis.means import CONFIDENCE, Means, known, means
 from agent.analysis.objects import interaction, object_samples
 from agent.analysis.scatter import scale_of, trend_terms
 from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, Array, by_key, cells, numbers, words
+from agent.study.records import NAMED
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
 from fno_runner.score.quantities import COSTS, QUANTITIES
@@ -27,9 +28,6 @@ CONFIGURATION = tuple(
     if key not in ("seed", "replicates", "data_seed", *IN_NO_RUN_ID)
 )
 """Columns that make two runs the same configuration; runs may differ in their seeds beyond it."""
-
-NAMED = ("architecture", "input_transform", "modes", "width")
-"""What a configuration is called by; others are added where they vary."""
 
 FLOPS = "flops_per_pattern"
 TIME = "inference_time_s"

@@ -20,7 +20,7 @@ from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, Ticket
 from agent.scheduling.slots import MAX_BREAKS, MAX_UNFIT, Slot
 from agent.study.records import one_line, read_record, row
-from agent.study.sweepfile import Metric, Point, Sweep, point_name
+from agent.study.sweepfile import USUAL_METRIC, Point, Sweep, point_name
 from fno_runner.cli import lines_to, refuse
 from fno_runner.errors import GPU_FAILED, MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
@@ -289,7 +289,7 @@ class Driver:
         self._unfit[slot.name] = 0
         if record.status in SETTLED:
             self._proven.add(slot.name)
-        metric = self._sweep.metric or Metric("ssim_phase", maximize=True)
+        metric = self._sweep.metric or USUAL_METRIC
         cell = row(record).get(metric.name)
         score = cell if isinstance(cell, int | float) else None
         self._queue.finish(ticket, record.status, score if self._sweep.metric else None)

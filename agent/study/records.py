@@ -23,10 +23,11 @@ from fno_runner.score.quantities import (
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
 
+NAMED = ("architecture", "input_transform", "modes", "width")
+"""What a configuration is called by; others are added where they vary."""
 COLUMNS = (
-    "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
-    "model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase", "ssim_amp",
-    "psnr_amp", "mae_amp", "status", "error",
+    "run_id", *NAMED, "seed", "epochs", "model_params", "inference_time_s", "ssim_phase",
+    "psnr_phase", "mae_phase", "ssim_amp", "psnr_amp", "mae_amp", "status", "error",
 )  # fmt: skip
 """The first columns of study_results.csv. Others read them by place: append, never reorder."""
 
