@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.report.effects_plot import effects_figure
 from agent.report.figures import save_pdf, save_png
-from agent.report.gallery import MOST_PICTURES, Gallery, comparison, gallery
+from agent.report.gallery import MOST_PICTURES, Gallery, gallery, pictured_object
 from agent.report.ladder_plot import ladder_figure
 from agent.report.page import render_page
 from agent.report.pareto_plot import pareto_figure
@@ -38,7 +38,7 @@ def write_report(result: ExportResult, folder: Path) -> list[Path]:
         MachineError: the disk refuses.
     """
     shown = galleries(result)
-    compared = [drawn for drawn in map(comparison, shown) if drawn is not None]
+    compared = [drawn for drawn in map(pictured_object, shown) if drawn is not None]
     for name in (PLOT, PAPER, EFFECTS, LADDER, RECONSTRUCTIONS):
         (folder / name).unlink(missing_ok=True)
     written = []
