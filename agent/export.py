@@ -16,7 +16,7 @@ from agent.analysis.choice_options import (
     add_more_choice_options,
     choice_options,
 )
-from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
+from agent.analysis.comparability import commits_of_one_code, differ_unasked, only_in, with_groups
 from agent.analysis.series import configuration_table, series
 from agent.report.recommendation_json import to_json
 from agent.report.terminal import (
@@ -186,7 +186,7 @@ def write(
             f"{csv} has {lost} runs that only the server knows and is left as it is; export the "
             "sweep by its name to renew it, or give another --output-dir"
         )
-    told = differences(material.counted, sweep)
+    told = differ_unasked(material.counted, sweep)
     if told and not allow_mixed:
         raise UserError(
             f"{material.source}: runs differ in {'; in '.join(told.values())}; --allow-mixed "
