@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from agent.analysis.choice_options import COST
-from agent.analysis.means import CONFIDENCE, Means, known, means
+from agent.analysis.means import CONFIDENCE, Means, exact, means
 from agent.analysis.objects import interaction, object_samples
 from agent.analysis.scatter import scale_of, trend_terms
 from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, Array, by_key, cells, numbers, words
@@ -126,7 +126,7 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         np.array(table[COST], dtype=float),
         np.array(table["n_collapsed"]) > 0,
     )
-    means = {key: known(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
+    means = {key: exact(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
     metrics = [c for c in map(str, runs) if c.endswith("_phase") and c in QUANTITIES]
     metrics += [c for c, q in QUANTITIES.items() if (q.of == "scan" or c in TIMES) and c in runs]
     for metric in dict.fromkeys(metrics):
