@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing = find_missing(sweep, server.runs(place), folder)
         _list(console, place, sweep, missing, folder)
     elif settling is not None:
-        lines_to(console)("\n".join(settling.describe(())))
+        lines_to(console)(settling.describe(()))
     if not args.run and (wanted or settling is not None):
         lines_to(console)("--run runs what is to run, on this machine")
     return 1 if missing or (settling is not None and not settling.is_settled) else 0
@@ -169,7 +169,7 @@ def _run(
     driver = Driver(folder, sweep, grid, queue, slots, given=variables, more=more)
     driver.run(console, (len(grid), 0, 0), retry_failed=True)
     if settling is not None:
-        lines_to(console)("\n".join(settling.describe(driver.ended.keys() - grid.keys())))
+        lines_to(console)(settling.describe(driver.ended.keys() - grid.keys()))
     return driver.early_end() or 0
 
 

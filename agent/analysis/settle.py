@@ -84,8 +84,8 @@ class Settling:
         chosen = [standing for standing in self.standings if not standing.why_not]
         return bool(chosen) and all(each.probability >= self._target for each in chosen)
 
-    def describe(self, added: Collection[str]) -> list[str]:
-        """How sure each choice is now, a line each, and what it took.
+    def describe(self, added: Collection[str]) -> str:
+        """What it took, and how sure each choice is now; a line each.
 
         Args:
             added: run_ids of the runs beyond the grid.
@@ -103,7 +103,7 @@ class Settling:
             else:
                 sure = percent(standing.probability)
                 lines.append(f"{name}{standing.choice} is the choice, {sure} sure")
-        return lines
+        return "\n".join(lines)
 
     def more(self, under_way: Collection[str]) -> dict[str, Point]:
         """The run that would tell most now, by its run_id; none where all is settled or spent.
