@@ -138,7 +138,7 @@ def read_server(server: Server, place: Place) -> Material:
     if superseded := int(merged.table["superseded"].sum()):
         remarks.append(f"{superseded} superseded by another run of the same configuration")
     if foreign := [one_line(run.id) for run in runs if not (place.sweep or is_ours(run))]:
-        some = ", ".join([*foreign[:MOST_LINES], *("…" for _ in foreign[MOST_LINES:][:1])])
+        some = ", ".join(foreign[:MOST_LINES]) + (", …" if len(foreign) > MOST_LINES else "")
         remarks.append(f"{len(foreign)} of another program, left out: {some}")
     for name, run_ids in merged.only_here.items():
         sends = f"python -m agent.sync {STUDIES / name} sends them"
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_export(result, Console(width=width))
     source = result.material.source
     if args.require_complete and result.missing:
-        lacking = f"{len(result.missing)} of the grid's {result.points} points"
+        lacking = f"{len(result.missing)} of the grid's {len(result.grid or ())} points"
         print(f"error: {source}: {lacking} have no finished run", file=sys.stderr)
         return 1
     if any(compared.recommendation for compared in result.series):

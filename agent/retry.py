@@ -27,7 +27,7 @@ from agent.server.rows import ACTIVE, server_row, with_records_here
 from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
-from agent.study.records import assemble, read_records, table
+from agent.study.records import assemble, counted, read_records, table
 from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.cli import Parser, command, lines_to
@@ -126,15 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _list(console, place, sweep, missing, folder)
     wanted = [entry.point for entry in missing if entry.what == TO_RUN]
 
-    def counted() -> pd.DataFrame:
+    def runs_now() -> pd.DataFrame:
         """All runs of the sweep, there and here, that count."""
         merged, records = with_records_here(server.runs(place), [folder.name])
-        told = prefer_retimed(merged.table, [STUDIES / name for name in records])[0]
-        if "superseded" not in told:  # there is no run yet
-            return told
-        return told[~told["superseded"].astype(bool)].reset_index(drop=True)
+        told, _ = prefer_retimed(merged.table, [STUDIES / name for name in records])
+        return counted(told).reset_index(drop=True)
 
-    settling = settling_of(args, sweep, counted)
+    settling = settling_of(args, sweep, runs_now)
     if args.run and (wanted or settling is not None):
         variables = _variables(place, runs)
         auto = partial(points_per_gpu, sweep, given=variables, say=lines_to(console))

@@ -223,7 +223,7 @@ def test_a_grid_says_how_much_of_it_is_done(
     put(tmp_path, [make(1), make(2), failed(3, "boom"), make(30)])
     (tmp_path / "study.json").write_text(json.dumps(marker))
     result = export(tmp_path)
-    assert (result.points, result.points_done) == (4, 2)
+    assert len(result.missing) == 2
     assert main([str(tmp_path)]) == 0
     assert "2 of the grid's 4 points are finished" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +19,7 @@ from agent.analysis.probabilities import percent
 from agent.analysis.series import Series
 from agent.report.words import advice, count, writable
 from agent.study.coverage import Attempts
-from agent.study.records import Rejected
+from agent.study.records import Rejected, counted
 from agent.study.sweepfile import Sweep, point_name
 from fno_runner.cli import lines_to
 from fno_runner.result import WEIGHTS, Status, run_folder
@@ -61,14 +61,12 @@ class Material:
     sweep: Sweep | None
     table: pd.DataFrame
     rejected: list[Rejected]
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[str]
 
     @property
     def counted(self) -> pd.DataFrame:
-        """The rows that count: of several runs of one run_id the best."""
-        if "superseded" not in self.table:
-            return self.table
-        return self.table[~self.table["superseded"].astype(bool)]
+        """The rows that count."""
+        return counted(self.table)
 
     @property
     def counts(self) -> str:
@@ -100,25 +98,18 @@ class ExportResult:
     grid: list[Attempts] | None
 
     @property
-    def points(self) -> int | None:
-        """How many points the grid has."""
-        return None if self.grid is None else len(self.grid)
-
-    @property
-    def points_done(self) -> int | None:
-        """How many of them have a run that finished, or that was stopped on purpose."""
-        return None if self.grid is None else sum(point.done for point in self.grid)
-
-    @property
     def coverage(self) -> str:
-        """'53 of the grid's 54 points are finished'."""
+        """'53 of the grid's 54 points are finished'; empty where there is no grid."""
+        if self.grid is None:
+            return ""
+        done = sum(point.done for point in self.grid)
         stopped = (self.material.table["status"] == "stopped").any()
         how = "finished or stopped" if stopped else "finished"
-        return f"{self.points_done} of the grid's {self.points} points are {how}"
+        return f"{done} of the grid's {len(self.grid)} points are {how}"
 
     @property
     def missing(self) -> list[str]:
-        """The names of the others."""
+        """The names of the grid's points that are not."""
         sweep = self.material.sweep
         if self.grid is None or sweep is None:
             return []
@@ -154,7 +145,7 @@ def print_export(result: ExportResult, console: Console) -> None:
 
     material = result.material
     say(f"{material.name}: {material.counts}")
-    if result.points is not None:
+    if result.coverage:
         say(result.coverage)
     _say_most([f"missing: {name}" for name in result.missing], "points", say)
     for remark in material.remarks:

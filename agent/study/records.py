@@ -118,6 +118,11 @@ def table(results: Iterable[RunResult]) -> pd.DataFrame:
     return assemble([parts(seed) for result in in_order for seed in result.by_seed()])
 
 
+def counted(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that count: of several runs that a server has of one run_id the best."""
+    return runs[~runs["superseded"].astype(bool)] if "superseded" in runs else runs
+
+
 def assemble(runs: Sequence[Parts]) -> pd.DataFrame:
     """A table of rows that all have the same groups of columns, in their order.
 
