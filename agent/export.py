@@ -209,16 +209,8 @@ def write(
     write_text_atomically(csv, as_csv(runs))
     write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))
     write_text_atomically(folder / RECOMMENDATION, to_json(material.name, all_series))
-    result = ExportResult(
-        material=material,
-        series=all_series,
-        csv=csv,
-        configs=folder / CONFIGS,
-        recommendation=folder / RECOMMENDATION,
-        pictures=[],
-        grid=grid,
-    )
-    return replace(result, pictures=write_report(result, folder))
+    result = ExportResult(material, all_series, folder, pictures=[], grid=grid)
+    return replace(result, pictures=write_report(result))
 
 
 @command

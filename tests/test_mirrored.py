@@ -236,8 +236,7 @@ def test_no_run_is_so_strange_that_the_others_are_lost(
     assert table_of_both.table["status"].tolist().count("finished") >= 1
     assert len(table_of_both.table.to_csv(lineterminator="\n").splitlines()) == 3
     material = Material("sweep s", "s", Path(), None, table_of_both.table, [], [])
-    files = (Path("csv"), Path("configs"), Path("json"))
-    result = ExportResult(material, series(material.counted), *files, [], None)
+    result = ExportResult(material, series(material.counted), Path(), [], None)
     assert any(compared.recommendation for compared in result.series)
     print_export(result, Console(file=io.StringIO(), width=140))
 

@@ -84,16 +84,14 @@ class ExportResult:
     """What an export found and wrote.
 
     series: runs that may be compared, with their fronts and recommendations.
-    configs: study_configs.csv. recommendation: recommendation.json.
+    folder: where the files are.
     pictures: what there was something to show in, and report.html.
     grid: the points of the sweep's grid with their runs; None where there is no grid.
     """
 
     material: Material
     series: list[Series]
-    csv: Path
-    configs: Path
-    recommendation: Path
+    folder: Path
     pictures: list[Path]
     grid: list[Attempts] | None
 
@@ -131,7 +129,7 @@ class ExportResult:
             return ""
         # A study that recommends one configuration says itself which of its networks is the best.
         recommended = sum(each.recommendation is not None for each in self.series)
-        alone = recommended == 1 and self.recommendation.parent == folder
+        alone = recommended == 1 and self.folder == folder
         place = folder if alone else here[0]
         return f"python -m fno_runner.reconstruct {shlex.quote(str(place))} SCAN"
 
@@ -173,9 +171,9 @@ def print_export(result: ExportResult, console: Console) -> None:
             say(f"{what:<12} {text}")
         if use := result.use(series):
             say(f"{'use it':<12} {use}")
-    say(f"\nruns            {result.csv}")
-    say(f"configurations  {result.configs}")
-    say(f"recommendation  {result.recommendation}")
+    say(f"\nruns            {result.folder / CSV}")
+    say(f"configurations  {result.folder / CONFIGS}")
+    say(f"recommendation  {result.folder / RECOMMENDATION}")
     for picture in result.pictures:
         say(f"{'report' if picture.suffix == '.html' else 'picture':<15} {picture}")
 

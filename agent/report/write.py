@@ -25,7 +25,7 @@ RECON_DPI = 150
 """Objects are grainy: more would only make the file large."""
 
 
-def write_report(result: ExportResult, folder: Path) -> list[Path]:
+def write_report(result: ExportResult) -> list[Path]:
     """Write the pictures that there is something to show in, and report.html in any case.
 
     A picture of an earlier export that this one has nothing for is removed: it would show what the
@@ -37,7 +37,7 @@ def write_report(result: ExportResult, folder: Path) -> list[Path]:
     Raises:
         MachineError: the disk refuses.
     """
-    shown = galleries(result)
+    folder, shown = result.folder, galleries(result)
     compared = [drawn for drawn in map(pictured_object, shown) if drawn is not None]
     for name in (PLOT, PAPER, EFFECTS, LADDER, RECONSTRUCTIONS):
         (folder / name).unlink(missing_ok=True)
