@@ -97,7 +97,7 @@ def export(
         UserError: `study` is not a study; nothing was written.
         MachineError: the files cannot be written.
     """
-    return write(read_local(study), output_dir, options, allow_mixed=allow_mixed)
+    return write(read_local(study), output_dir, options, allow_mixed)
 
 
 def read_local(study: Path) -> Material:
@@ -155,11 +155,7 @@ def read_server(server: Server, place: Place) -> Material:
 
 
 def write(
-    material: Material,
-    output_dir: Path | None = None,
-    options: ChoiceOptions | None = None,
-    *,
-    allow_mixed: bool = False,
+    material: Material, output_dir: Path | None, options: ChoiceOptions | None, allow_mixed: bool
 ) -> ExportResult:
     """Write tables, recommendation, pictures and report.html, each whole or not at all.
 
@@ -242,7 +238,7 @@ def _export(args: argparse.Namespace) -> ExportResult:
         raise UserError(f"{error}, and there is no such folder here") from None
     if args.require_complete and (material.sweep is None or material.sweep.method != "grid"):
         raise UserError(f"--require-complete: {material.source} is not the study of a grid")
-    result = write(material, args.output_dir, choice_options(args), allow_mixed=args.allow_mixed)
+    result = write(material, args.output_dir, choice_options(args), args.allow_mixed)
     if isinstance(source, Place) and material.sweep is not None and args.output_dir is None:
         # So that the folder, exported without the server, knows its grid.
         adopt_study(material.folder, material.sweep)

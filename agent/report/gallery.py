@@ -29,8 +29,6 @@ WIDTH = 24
 MOST_OF_FRONT = 4
 """Columns of reconstructions.png for the front; the worst and what is compared with come beside."""
 NAMED_ROLES = ("recommended", "worst", "collapsed")
-MOST_PICTURES = 24
-"""Reconstructions read for a report: each is some megabytes on disk and 30 kB in the page."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Gallery:
         return chosen + [picture for picture in read if picture.role in ("worst", "collapsed")]
 
 
-def gallery(series: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
+def gallery(series: Series, study: Path, most: int) -> Gallery:
     """Read the reconstructions of at most `most` configurations of a series.
 
     First the recommended one, the fronts' and the worst, then the best of the others.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.report.effects_plot import effects_figure
 from agent.report.figures import save_pdf, save_png
-from agent.report.gallery import MOST_PICTURES, Gallery, gallery, pictured_object
+from agent.report.gallery import Gallery, gallery, pictured_object
 from agent.report.ladder_plot import ladder_figure
 from agent.report.page import render_page
 from agent.report.pareto_plot import pareto_figure
@@ -21,6 +21,8 @@ EFFECTS = "main_effects.png"
 LADDER = "ladder.png"
 RECONSTRUCTIONS = "reconstructions.png"
 PAGE = "report.html"
+MOST_PICTURES = 24
+"""Reconstructions read for a report: each is some megabytes on disk and 30 kB in the page."""
 RECON_DPI = 150
 """Objects are grainy: more would only make the file large."""
 

@@ -125,7 +125,7 @@ def server_row(run: ServerRun) -> ServerRow:
 
 
 def with_records_here(
-    runs: Sequence[ServerRun], names: Iterable[str] = ()
+    runs: Sequence[ServerRun], names: Iterable[str]
 ) -> tuple[MergedTable, dict[str, Records]]:
     """A server's runs merged with what this disk has of their studies, and that by study.
 
