@@ -134,7 +134,6 @@ def compare(
     Raises:
         UserError: fewer than `FEWEST` configurations have both numbers.
     """
-
     keys = [key for key in CONFIGURATION if key not in READING]
 
     def by_configuration(configs: pd.DataFrame, metric: Metric) -> dict[tuple[str, ...], float]:

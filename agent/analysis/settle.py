@@ -41,7 +41,8 @@ class Standing:
 class Settling:
     """Which seeds a sweep's study still needs.
 
-    Every call looks at what is recorded: whoever records it, and however often this is begun again.
+    Every call looks anew at what is recorded: it does not matter who recorded it, nor how often
+    settling was interrupted.
     Series of data that were replaced since are left alone: no run can be added to them.
     """
 
@@ -224,8 +225,9 @@ class _Replicated:
 
 @dataclass(frozen=True)
 class _Contest:
-    """The configurations of a series: those of the grid, or None, with the seeds of each.
+    """What decides which configuration of a series gets the next seed.
 
+    candidates: each as the grid has it; None where it is not of the grid. seeds: those of each.
     probability, value: as of `next_seed`.
     """
 

@@ -73,12 +73,12 @@ class Driver:
         self._running: dict[Child, tuple[Ticket, Slot]] = {}
         self._ask_again = self._beat_at = -math.inf
         self._signals: list[int] = []
-        self._lost: set[str] = set()
-        self._stopped: Counter[str] = Counter()
-        self._unfit: Counter[str] = Counter()
-        self._broke: Counter[str] = Counter()
-        self._proven: set[str] = set()
-        self._owed: set[str] = set()
+        self._lost: set[str] = set()  # points that other drivers have taken from this one
+        self._stopped: Counter[str] = Counter()  # how often others stopped a point's run
+        self._unfit: Counter[str] = Counter()  # runs in a row that found a slot unfit
+        self._broke: Counter[str] = Counter()  # how often the card failed under a point
+        self._proven: set[str] = set()  # slots in which a point has finished
+        self._owed: set[str] = set()  # points that were given back and are to be run again
         self._dataless: set[str] = set()
         """Points whose data were lost while this driver worked."""
         self.ended: dict[str, str] = {}
@@ -171,20 +171,20 @@ class Driver:
         ticket = self._take()
         if ticket is None:
             self._look()
-            ticket = self._take()
-        if ticket is None and self._more is not None:
-            ticket = self._take_more(self._more)
+            ticket = self._take() or self._take_more()
         if ticket is None:
             self._ask_again = time.monotonic() + LOOK_AGAIN_S
         return ticket
 
-    def _take_more(self, more: Callable[[Collection[str]], Mapping[str, Point]]) -> Ticket | None:
+    def _take_more(self) -> Ticket | None:
         """A point beyond the grid; None where there is none, or the grid is not done."""
+        if self._grid is None or self._more is None:
+            return None
         here = {process.run_id for process in self._running}
         under_way = here | self._queue.running_elsewhere().keys()
-        if self._grid is None or under_way & self._asked:
+        if under_way & self._asked:
             return None
-        wanted = more(under_way)
+        wanted = self._more(under_way)
         new = {name: point for name, point in wanted.items() if name not in self._grid}
         self._grid |= wanted
         self._display.grow(len(new))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # takes a second, and a local export needs none of it
     import wandb
 
 PAGE = 200
-"""Runs a request."""
+"""How many runs a request asks for."""
 ANSWER_S = 120
 """How long one answer may take, the client's own retries and waits included [s]."""
 RETRIES = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_max_seconds": 30}

@@ -60,7 +60,7 @@ class Tracker:
             MachineError: Weights & Biases is online and cannot be used; says the ways out.
         """
         self._config = config
-        self._lost: Exception | None = None
+        self._is_lost = False
         if not os.environ.get("WANDB_MODE"):  # set to nothing: the client would refuse that
             os.environ.pop("WANDB_MODE", None)
         _default_folder(Path(config.output_dir))
@@ -131,11 +131,11 @@ class Tracker:
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log one line of the history, with the epoch as its x axis."""
-        if self._lost is None:
+        if not self._is_lost:
             try:
                 self._run.log(dict(epoch))
             except Exception as error:  # the client's own process is gone, for want of memory, say
-                self._lost = error
+                self._is_lost = True
                 _warn(error)
 
     def outcome(self, outcome: Outcome) -> None:
