@@ -131,10 +131,9 @@ def read_server(server: Server, place: Place) -> Material:
     runs = server.runs(place)
     ours = [run for run in runs if place.sweep or is_ours(run)]
     folder = server_study(place.sweep or place.project)
-    merged, records = with_records_here(ours, [folder.name] if place.sweep else [])
+    merged, records, remarks = with_records_here(ours, [folder.name] if place.sweep else [])
     if merged.table.empty:
         raise UserError(f"{place}: no run of this program yet")
-    whole, remarks = prefer_retimed(merged.table, [STUDIES / name for name in records])
     if superseded := int(merged.table["superseded"].sum()):
         remarks.append(f"{superseded} superseded by another run of the same configuration")
     if foreign := [one_line(run.id) for run in runs if not (place.sweep or is_ours(run))]:
@@ -148,7 +147,7 @@ def read_server(server: Server, place: Place) -> Material:
         source=str(place),
         folder=folder,
         sweep=sweep,
-        table=whole,
+        table=merged.table,
         rejected=[rejected for study in records.values() for rejected in study.rejected],
         remarks=remarks,
     )

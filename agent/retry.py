@@ -28,7 +28,6 @@ from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
 from agent.study.records import assemble, counted, read_records, table
-from agent.study.retimes import prefer_retimed
 from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.cli import Parser, command, lines_to
 from fno_runner.errors import UserError
@@ -128,9 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def runs_now() -> pd.DataFrame:
         """All runs of the sweep, there and here, that count."""
-        merged, records = with_records_here(server.runs(place), [folder.name])
-        told, _ = prefer_retimed(merged.table, [STUDIES / name for name in records])
-        return counted(told).reset_index(drop=True)
+        merged, _, _ = with_records_here(server.runs(place), [folder.name])
+        return counted(merged.table).reset_index(drop=True)
 
     settling = settling_of(args, sweep, runs_now)
     if args.run and (wanted or settling is not None):

@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import pandas as pd
@@ -26,6 +26,7 @@ from agent.study.records import (
     parts,
     read_records,
 )
+from agent.study.retimes import prefer_retimed
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -126,18 +127,24 @@ def server_row(run: ServerRun) -> ServerRow:
 
 def with_records_here(
     runs: Sequence[ServerRun], names: Iterable[str]
-) -> tuple[MergedTable, dict[str, Records]]:
-    """A server's runs merged with what this disk has of their studies, and that by study.
+) -> tuple[MergedTable, dict[str, Records], list[str]]:
+    """A server's runs merged with what this disk has of their studies.
 
     Args:
         names: of further studies.
+
+    Returns:
+        the runs, with times that were taken again; the records by study; what there is to say of
+        the times, a line each.
     """
     # A group's name is anybody's text: it must not lead out of the studies' folder.
     studies = {study_name(run) for run in runs} | set(names)
     plain = sorted(name for name in studies if re.fullmatch(r"[\w-][\w.-]{0,127}", name))
     records = {name: read_records(STUDIES / name) for name in plain}
     results = {name: here.results for name, here in records.items()}
-    return merge(map(server_row, runs), results), records
+    merged = merge(map(server_row, runs), results)
+    timed, remarks = prefer_retimed(merged.table, [STUDIES / name for name in plain])
+    return replace(merged, table=timed), records, remarks
 
 
 def merge(there: Iterable[ServerRow], records: Mapping[str, Iterable[RunResult]]) -> MergedTable:
