@@ -23,11 +23,11 @@ from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
-from agent.server.rows import ACTIVE, server_row, with_records_here
+from agent.server.rows import server_row, with_records_here
 from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
-from agent.study.records import assemble, counted, read_records, table
+from agent.study.records import ACTIVE, assemble, counted, read_records, table
 from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.cli import Parser, command, lines_to
 from fno_runner.errors import UserError

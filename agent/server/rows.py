@@ -15,6 +15,7 @@ from agent.server.client import ServerRun, short
 from agent.server.logged_config import CONFIG_HASH, config_hash, logged_config
 from agent.study.folder import STUDIES, server_study
 from agent.study.records import (
+    ACTIVE,
     COLUMNS,
     SCORED,
     Cell,
@@ -36,12 +37,6 @@ from fno_runner.score.quantities import QUANTITIES, floor_of, object_of
 INCOMPLETE, REJECTED = "incomplete", "rejected"
 """Statuses of an ended run whose summary lacks its result, and of one that is not believed."""
 
-ACTIVE = {
-    "pending": "handed to an agent that has not reported yet",
-    "running": "still running",
-    "preempting": "is being stopped",
-}
-"""The server's states of a run that may still bring its result, and what they mean."""
 STATES = {
     **ACTIVE,
     "preempted": "was stopped before its end",

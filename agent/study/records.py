@@ -36,6 +36,13 @@ MEASURED = ("finished", "collapsed")
 SCORED = (*MEASURED, "stopped")
 """Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
 
+ACTIVE = {
+    "pending": "handed to an agent that has not reported yet",
+    "running": "still running",
+    "preempting": "is being stopped",
+}
+"""A server's states of a run that may still bring its result, and what they mean."""
+
 NOT_NEGATIVE = ("_s", "_bytes")
 """How the names of further times and sizes end, of which the table of quantities has no row."""
 
