@@ -202,7 +202,7 @@ def _series(
     chosen = series.recommendation
     return {
         "name": series.name,
-        "criterion": series.reported.column,
+        "reported": series.reported.column,
         "suffix": against(series, series.reported),
         "recommended": None if chosen is None else first + chosen.config,
         "choice": choice_data(series, first),
