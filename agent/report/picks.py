@@ -11,7 +11,7 @@ import numpy as np
 from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
-from agent.report.words import most
+from agent.report.words import most, trade
 
 Json = dict[str, Any]
 
@@ -105,10 +105,4 @@ def _when(chosen: Recommendation, pick: Pick) -> str:
 
 
 def _step(series: Series, chosen: Recommendation, of: int, to: int) -> str:
-    """'0.0300 better in phase SSIM for 4 × the parameters', of what is chosen by."""
-    if of == to:
-        return "the same configuration"
-    by = chosen.choice.by
-    gain, ratio = series.step(of, to, by, chosen.options.cost)
-    word = "better" if gain >= 0 else "worse"
-    return f"{by.shown(abs(gain))} {word} in {by.label} for {ratio:.3g} × the {chosen.cost.label}"
+    return "the same configuration" if of == to else trade(series, chosen, of, to)

@@ -102,6 +102,15 @@ def interval(series: Series, config: int, quality: Quantity) -> tuple[float, flo
     return mean, low, high
 
 
+def trade(series: Series, chosen: Recommendation, of: int, to: int) -> str:
+    """'0.0300 better in phase SSIM for 4 × the parameters', of what is chosen by."""
+    by = chosen.choice.by
+    gain, ratio = series.step(of, to, by, chosen.options.cost)
+    word = "better" if gain >= 0 else "worse"
+    times = f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
+    return f"{by.shown(abs(gain))} {word} in {by.label} for {times} the {chosen.cost.label}"
+
+
 def count(number: int, what: str) -> str:
     """'1 seed', '3 seeds'."""
     return f"{number} {what}{'' if number == 1 else 's'}"
@@ -165,12 +174,7 @@ def _against(series: Series, chosen: Recommendation, pick: Pick) -> str:
         said += f" ({percent(pick.probability)})"
     if pick.config == chosen.config:
         return f"{said}: the recommended one"
-    gain, ratio = series.step(chosen.config, pick.config, chosen.choice.by, chosen.options.cost)
-    times = f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
-    return (
-        f"{said}: {chosen.choice.by.shown(abs(gain))} {'better' if gain >= 0 else 'worse'} in "
-        f"{chosen.choice.by.label} for {times} the {chosen.cost.label}"
-    )
+    return f"{said}: {trade(series, chosen, chosen.config, pick.config)}"
 
 
 def _prices(chosen: Recommendation) -> str:
