@@ -22,10 +22,10 @@ from agent.report.recommendation_json import to_json
 from agent.report.terminal import (
     CONFIGS,
     CSV,
-    MOST_LINES,
     RECOMMENDATION,
     ExportResult,
     Material,
+    first_of,
     print_export,
 )
 from agent.report.words import count
@@ -137,8 +137,7 @@ def read_server(server: Server, place: Place) -> Material:
     if superseded := int(merged.table["superseded"].sum()):
         remarks.append(f"{superseded} superseded by another run of the same configuration")
     if foreign := [one_line(run.id) for run in runs if not (place.sweep or is_ours(run))]:
-        some = ", ".join(foreign[:MOST_LINES]) + (", …" if len(foreign) > MOST_LINES else "")
-        remarks.append(f"{len(foreign)} of another program, left out: {some}")
+        remarks.append(f"{len(foreign)} of another program, left out: {first_of(foreign)}")
     for name, run_ids in merged.only_here.items():
         sends = f"python -m agent.sync {STUDIES / name} sends them"
         remarks.append(f"{len(run_ids)} here and not on the server ({sends})")

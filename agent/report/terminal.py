@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -157,11 +157,8 @@ def print_export(result: ExportResult, console: Console) -> None:
         if series.name:
             console.print(Text(f"\n{series.name}", style="bold"))
         if series.incomplete:
-            left_out = (
-                f"{len(series.incomplete)} finished without parameters or {series.reported.label}"
-            )
-            more = ", …" if len(series.incomplete) > MOST_LINES else ""
-            say(f"{left_out}, left out: {', '.join(series.incomplete[:MOST_LINES])}{more}")
+            say(f"{len(series.incomplete)} finished without parameters or {series.reported.label}, "
+                f"left out: {first_of(series.incomplete)}")  # fmt: skip
         if series.recommendation is None:
             say(f"no recommendation: {series.why_not}")
             continue
@@ -176,6 +173,11 @@ def print_export(result: ExportResult, console: Console) -> None:
     say(f"recommendation  {result.folder / RECOMMENDATION}")
     for picture in result.pictures:
         say(f"{'report' if picture.suffix == '.html' else 'picture':<15} {picture}")
+
+
+def first_of(names: Sequence[str]) -> str:
+    """'a, b, c, …': the first `MOST_LINES`."""
+    return ", ".join(names[:MOST_LINES]) + (", …" if len(names) > MOST_LINES else "")
 
 
 def unfinished(runs: pd.DataFrame, most: int, letters: int) -> list[tuple[str, str, str, str]]:
