@@ -16,16 +16,16 @@ from agent.analysis.choice_options import (
     add_more_choice_options,
     choice_options,
 )
-from agent.analysis.comparability import commits_of_one_code, differences, only_in, with_groups
+from agent.analysis.comparability import commits_of_one_code, differ_unasked, only_in, with_groups
 from agent.analysis.series import configuration_table, series
 from agent.report.recommendation_json import to_json
 from agent.report.terminal import (
     CONFIGS,
     CSV,
-    MOST_LINES,
     RECOMMENDATION,
     ExportResult,
     Material,
+    first_of,
     print_export,
 )
 from agent.report.words import count
@@ -97,7 +97,7 @@ def export(
         UserError: `study` is not a study; nothing was written.
         MachineError: the files cannot be written.
     """
-    return write(read_local(study), output_dir, options, allow_mixed=allow_mixed)
+    return write(read_local(study), output_dir, options, allow_mixed)
 
 
 def read_local(study: Path) -> Material:
@@ -131,15 +131,13 @@ def read_server(server: Server, place: Place) -> Material:
     runs = server.runs(place)
     ours = [run for run in runs if place.sweep or is_ours(run)]
     folder = server_study(place.sweep or place.project)
-    merged, records = with_records_here(ours, [folder.name] if place.sweep else [])
+    merged, records, remarks = with_records_here(ours, [folder.name] if place.sweep else [])
     if merged.table.empty:
         raise UserError(f"{place}: no run of this program yet")
-    whole, remarks = prefer_retimed(merged.table, [STUDIES / name for name in records])
     if superseded := int(merged.table["superseded"].sum()):
         remarks.append(f"{superseded} superseded by another run of the same configuration")
     if foreign := [one_line(run.id) for run in runs if not (place.sweep or is_ours(run))]:
-        some = ", ".join([*foreign[:MOST_LINES], *("…" for _ in foreign[MOST_LINES:][:1])])
-        remarks.append(f"{len(foreign)} of another program, left out: {some}")
+        remarks.append(f"{len(foreign)} of another program, left out: {first_of(foreign)}")
     for name, run_ids in merged.only_here.items():
         sends = f"python -m agent.sync {STUDIES / name} sends them"
         remarks.append(f"{len(run_ids)} here and not on the server ({sends})")
@@ -148,18 +146,14 @@ def read_server(server: Server, place: Place) -> Material:
         source=str(place),
         folder=folder,
         sweep=sweep,
-        table=whole,
+        table=merged.table,
         rejected=[rejected for study in records.values() for rejected in study.rejected],
         remarks=remarks,
     )
 
 
 def write(
-    material: Material,
-    output_dir: Path | None = None,
-    options: ChoiceOptions | None = None,
-    *,
-    allow_mixed: bool = False,
+    material: Material, output_dir: Path | None, options: ChoiceOptions | None, allow_mixed: bool
 ) -> ExportResult:
     """Write tables, recommendation, pictures and report.html, each whole or not at all.
 
@@ -186,7 +180,7 @@ def write(
             f"{csv} has {lost} runs that only the server knows and is left as it is; export the "
             "sweep by its name to renew it, or give another --output-dir"
         )
-    told = differences(material.counted, sweep)
+    told = differ_unasked(material.counted, sweep)
     if told and not allow_mixed:
         raise UserError(
             f"{material.source}: runs differ in {'; in '.join(told.values())}; --allow-mixed "
@@ -209,16 +203,8 @@ def write(
     write_text_atomically(csv, as_csv(runs))
     write_text_atomically(folder / CONFIGS, as_csv(configuration_table(all_series)))
     write_text_atomically(folder / RECOMMENDATION, to_json(material.name, all_series))
-    result = ExportResult(
-        material=material,
-        series=all_series,
-        csv=csv,
-        configs=folder / CONFIGS,
-        recommendation=folder / RECOMMENDATION,
-        pictures=[],
-        grid=grid,
-    )
-    return replace(result, pictures=write_report(result, folder))
+    result = ExportResult(material, all_series, folder, pictures=[], grid=grid)
+    return replace(result, pictures=write_report(result))
 
 
 @command
@@ -231,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_export(result, Console(width=width))
     source = result.material.source
     if args.require_complete and result.missing:
-        lacking = f"{len(result.missing)} of the grid's {result.points} points"
+        lacking = f"{len(result.missing)} of the grid's {len(result.grid or ())} points"
         print(f"error: {source}: {lacking} have no finished run", file=sys.stderr)
         return 1
     if any(compared.recommendation for compared in result.series):
@@ -250,7 +236,7 @@ def _export(args: argparse.Namespace) -> ExportResult:
         raise UserError(f"{error}, and there is no such folder here") from None
     if args.require_complete and (material.sweep is None or material.sweep.method != "grid"):
         raise UserError(f"--require-complete: {material.source} is not the study of a grid")
-    result = write(material, args.output_dir, choice_options(args), allow_mixed=args.allow_mixed)
+    result = write(material, args.output_dir, choice_options(args), args.allow_mixed)
     if isinstance(source, Place) and material.sweep is not None and args.output_dir is None:
         # So that the folder, exported without the server, knows its grid.
         adopt_study(material.folder, material.sweep)

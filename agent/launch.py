@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fno_runner.stop import StopSignals
+if __name__ == "__main__":  # before the imports, which take a second
+    from fno_runner.stop import start
 
-if __name__ == "__main__":
-    # The imports take a second, in which Ctrl-C would end in a traceback of theirs.
-    STARTING = StopSignals().__enter__()
+    start("agent.launch")
 
 import argparse
 import io
@@ -231,9 +230,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=count_of(), metavar="N",
         help="points a slot at most (default: as many as the sweep has)")  # fmt: skip
     return parser
-
-
-if __name__ == "__main__":
-    STARTING.release()
-    STARTING.close()
-    sys.exit(main())

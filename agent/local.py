@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from fno_runner.stop import StopSignals
+if __name__ == "__main__":  # before the imports, which take a second
+    from fno_runner.stop import start
 
-if __name__ == "__main__":
-    # The imports take a second, in which Ctrl-C would end in a traceback of theirs.
-    STARTING = StopSignals().__enter__()
+    start("agent.local")
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.choice_options import add_choice_options, add_settle_options, settling_of
+from agent.scheduling.display import COLOURS
 from agent.scheduling.driver import Driver
 from agent.scheduling.grid import named_grid, statuses
 from agent.scheduling.per_gpu import points_per_gpu
@@ -82,14 +81,13 @@ def _main(args: argparse.Namespace) -> int:
     sweep = read_sweep(args.sweep)
     _check_options(args, sweep)
     folder: Path = args.study or STUDIES / sweep.study_id
-    if args.settle is not None and args.storage is not None:
-        raise UserError("--settle reads the study's records; it needs a folder that all share")
     settling = settling_of(args, sweep, partial(runs_of, folder))
     grid = named_grid(sweep) if sweep.method == "grid" else None
     check_study(folder, sweep)
     console = Console()
+    say = lines_to(console)
     if narrower := _recorded_with_64_px(folder, grid or {}):
-        lines_to(console)(
+        say(
             f"{narrower} of the points were run with frames of {N} px, which were all that version "
             f"0.1 knew; their scan now gets more, so they run again. To keep what there is, say "
             f"patch_size: {{value: {N}}} in the sweep file"
@@ -97,9 +95,9 @@ def _main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _list(console, sweep, folder, grid)
         if args.storage is not None:
-            lines_to(console)("what other machines have done is in --storage, which is not read")
+            say("what other machines have done is in --storage, which is not read")
         return 0
-    auto = partial(points_per_gpu, sweep, given=os.environ, say=lines_to(console))
+    auto = partial(points_per_gpu, sweep, given=os.environ, say=say)
     slots = asked_slots(args, os.environ, auto)
     open_study(folder, sweep)
     queue = open_queue(args.storage, folder, sweep)
@@ -109,13 +107,13 @@ def _main(args: argparse.Namespace) -> int:
         done = before["finished"] + before["stopped"]
         failed = 0 if args.retry_failed else before["failed"]
         total = len(grid) if total is None else min(len(grid), done + failed + total)
-    lines_to(console)(f"{sweep.name}: study {folder}")
+    say(f"{sweep.name}: study {folder}")
     more = None if settling is None else settling.more
     driver = Driver(folder, sweep, grid, queue, slots, limit=args.limit, more=more)
     driver.run(console, (total, done, failed), args.retry_failed)
     everything = _summary(console, folder, grid, queue, driver)
     if settling is not None:
-        lines_to(console)("\n".join(settling.describe(driver.ended.keys() - (grid or {}).keys())))
+        say(settling.describe(driver.ended.keys() - (grid or {}).keys()))
     if (status := driver.early_end()) is not None:
         return status
     if settling is not None:
@@ -138,6 +136,8 @@ def _check_options(args: argparse.Namespace, sweep: Sweep) -> None:
             raise UserError(f"method {sweep.method} never ends by itself: give --limit N")
     if args.storage is not None:
         check_storage(args.storage)
+        if args.settle is not None:
+            raise UserError("--settle reads the study's records; it needs a folder that all share")
 
 
 def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point] | None) -> None:
@@ -157,7 +157,7 @@ def _list(console: Console, sweep: Sweep, folder: Path, grid: Mapping[str, Point
         table.add_column(column, no_wrap=column != "point")
     for number, (identifier, point) in enumerate(grid.items(), start=1):
         state = known.get(identifier, "missing")
-        colour = {"finished": "green", "stopped": "yellow", "missing": "default"}.get(state, "red")
+        colour = "default" if state == "missing" else COLOURS.get(state, "red")
         shown = "done" if state == "finished" else state
         name = Text(point_name(sweep, point))
         table.add_row(str(number), name, identifier, Text(shown, style=colour))
@@ -250,9 +250,3 @@ def _parser() -> argparse.ArgumentParser:
     add_settle_options(parser)
     add_choice_options(parser)
     return parser
-
-
-if __name__ == "__main__":
-    STARTING.release()
-    STARTING.close()
-    sys.exit(main())

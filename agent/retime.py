@@ -21,6 +21,7 @@ from agent.study.records import MEASURED, read_records
 from agent.study.retimes import (
     CONFIRMED,
     NEAR,
+    UNSETTLED,
     Model,
     Protocol,
     Retiming,
@@ -166,9 +167,8 @@ def _main(args: argparse.Namespace) -> int:
     console.print(f"{settled} of {len(retiming.models)} models settled: {path}", markup=False)
     if restless := len(retiming.models) - settled:
         print(
-            f"warning: the {CONFIRMED} fastest of {args.rounds} visits do not agree to {NEAR:.0%} "
-            f"for {restless} of {len(retiming.models)} models: leave the machine alone, or ask for "
-            "more --rounds",
+            f"warning: {restless} of {len(retiming.models)} models are not settled, as {UNSETTLED}"
+            ": leave the machine alone, or ask for more --rounds",
             file=sys.stderr,
         )
     return 1 if refused else 0

@@ -23,12 +23,11 @@ from agent.scheduling.per_gpu import points_per_gpu
 from agent.scheduling.queue import open_queue
 from agent.scheduling.slots import Slot, add_slot_options, asked_slots
 from agent.server.client import Place, Server, ServerRun, parse_sweep_place
-from agent.server.rows import ACTIVE, server_row, with_records_here
+from agent.server.rows import server_row, with_records_here
 from agent.server.stop_request import SWEEP_ID
 from agent.study.coverage import attempts
 from agent.study.folder import STUDIES, adopt_study, server_study
-from agent.study.records import assemble, read_records, table
-from agent.study.retimes import prefer_retimed
+from agent.study.records import ACTIVE, assemble, counted, read_records, table
 from agent.study.sweepfile import Point, Sweep, point_name, points
 from fno_runner.cli import Parser, command, lines_to
 from fno_runner.errors import UserError
@@ -126,15 +125,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _list(console, place, sweep, missing, folder)
     wanted = [entry.point for entry in missing if entry.what == TO_RUN]
 
-    def counted() -> pd.DataFrame:
+    def runs_now() -> pd.DataFrame:
         """All runs of the sweep, there and here, that count."""
-        merged, records = with_records_here(server.runs(place), [folder.name])
-        told = prefer_retimed(merged.table, [STUDIES / name for name in records])[0]
-        if "superseded" not in told:  # there is no run yet
-            return told
-        return told[~told["superseded"].astype(bool)].reset_index(drop=True)
+        merged, _, _ = with_records_here(server.runs(place), [folder.name])
+        return counted(merged.table).reset_index(drop=True)
 
-    settling = settling_of(args, sweep, counted)
+    settling = settling_of(args, sweep, runs_now)
     if args.run and (wanted or settling is not None):
         variables = _variables(place, runs)
         auto = partial(points_per_gpu, sweep, given=variables, say=lines_to(console))
@@ -145,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing = find_missing(sweep, server.runs(place), folder)
         _list(console, place, sweep, missing, folder)
     elif settling is not None:
-        lines_to(console)("\n".join(settling.describe(())))
+        lines_to(console)(settling.describe(()))
     if not args.run and (wanted or settling is not None):
         lines_to(console)("--run runs what is to run, on this machine")
     return 1 if missing or (settling is not None and not settling.is_settled) else 0
@@ -169,7 +165,7 @@ def _run(
     driver = Driver(folder, sweep, grid, queue, slots, given=variables, more=more)
     driver.run(console, (len(grid), 0, 0), retry_failed=True)
     if settling is not None:
-        lines_to(console)("\n".join(settling.describe(driver.ended.keys() - grid.keys())))
+        lines_to(console)(settling.describe(driver.ended.keys() - grid.keys()))
     return driver.early_end() or 0
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,7 @@ from agent.analysis.means import CONFIDENCE
 from agent.scheduling.grid import named_grid
 from agent.scheduling.slots import add_slot_options, slot_words
 from agent.study.csv_files import as_csv
-from agent.study.quality import numbers, words
+from agent.study.quality import Array, Counts, numbers, words
 from agent.study.records import read_records, table
 from agent.study.sweepfile import Metric, Sweep, parse_sweep, read_sweep
 from fno_runner.cli import Parser, command
@@ -59,8 +58,6 @@ would have cost on the scan. The means are in transfer.csv.
 exit status: 0 done, also where some points failed · 2 bad input, or too few configurations to
 compare · 3 this machine cannot run the points · 128 + signal when stopped
 """
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,6 @@ def compare(
     Raises:
         UserError: fewer than `FEWEST` configurations have both numbers.
     """
-
     keys = [key for key in CONFIGURATION if key not in READING]
 
     def by_configuration(configs: pd.DataFrame, metric: Metric) -> dict[tuple[str, ...], float]:
@@ -225,7 +221,7 @@ def verdict(transfer: Transfer) -> str:
     return "undecided: the interval has zero in it; these configurations do not tell"
 
 
-def _ranks(values: Array, metric: Metric) -> npt.NDArray[np.int_]:
+def _ranks(values: Array, metric: Metric) -> Counts:
     """1 is the best."""
     return rankdata(-values if metric.maximize else values, method="ordinal").astype(int)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from agent.analysis.allocation import next_second, next_seed
-from agent.analysis.means import Means, known, means
+from agent.analysis.means import Means, exact, means
 from agent.analysis.price import Price
 from agent.analysis.probabilities import choice_probabilities
 from agent.analysis.scatter import trend_terms
@@ -99,7 +99,7 @@ def coverage(sigma: Array, n: int, studies: int, rng: np.random.Generator) -> tu
 
 def choice(values: Array, price: float) -> tuple[Array, Means]:
     """The probability of being the choice (54,), of seeds' numbers (54, s)."""
-    quality, cost = means(values, "logit", terms()), known(parameters())
+    quality, cost = means(values, "logit", terms()), exact(parameters())
     rows = np.argsort(parameters(), kind="stable")
     if np.isnan(quality.error).any():
         return np.full(54, math.nan), quality

@@ -74,7 +74,7 @@ def timed_twice() -> Iterator[None]:
 @pytest.fixture
 def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """An export in this process draws nothing: pictures and the page have tests of their own."""
-    monkeypatch.setattr("agent.export.write_report", lambda result, folder: [])
+    monkeypatch.setattr("agent.export.write_report", lambda result: [])
 
 
 @pytest.fixture(scope="session")

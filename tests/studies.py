@@ -11,7 +11,7 @@ import numpy as np
 
 from agent.analysis.series import series
 from agent.export import read_local
-from agent.report.terminal import CONFIGS, CSV, RECOMMENDATION, ExportResult
+from agent.report.terminal import ExportResult
 from fno_runner.config import RunConfig
 from fno_runner.data.npz import write_npz
 from fno_runner.identity import run_id
@@ -133,12 +133,4 @@ def save(study: Path, results: Sequence[RunResult], pictures: bool = True) -> Pa
 def found(study: Path) -> ExportResult:
     """What an export of a study finds, nothing written."""
     material = read_local(study)
-    return ExportResult(
-        material=material,
-        series=series(material.counted),
-        csv=study / CSV,
-        configs=study / CONFIGS,
-        recommendation=study / RECOMMENDATION,
-        pictures=[],
-        grid=None,
-    )
+    return ExportResult(material, series(material.counted), study, pictures=[], grid=None)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from agent.analysis.allocation import FIRST, next_seed
 from agent.analysis.differences import differences, holm
-from agent.analysis.means import Means, known, means
+from agent.analysis.means import Means, exact, means
 from agent.analysis.price import Price, Tolerance, ladder
 from agent.analysis.probabilities import choice_probabilities
 from agent.analysis.scatter import Scatter
@@ -25,7 +25,7 @@ def told(
     """Means of one seed each, all of the same one, with known errors."""
     k = len(mean)
     sigma = np.array(error)
-    scatter = Scatter(sigma, sigma, sigma, np.full(k, freedom), np.full(k, freedom))
+    scatter = Scatter(sigma, sigma, sigma, np.full(k, freedom))
     return Means(
         np.array(mean), sigma, np.full(k, freedom), np.ones(k, int), scatter,
         np.ones((k, 1), bool), correlation,
@@ -33,7 +33,7 @@ def told(
 
 
 def probability(quality: Means, cost: list[float] | Means, price: float) -> np.ndarray:
-    paid = cost if isinstance(cost, Means) else known(np.array(cost))
+    paid = cost if isinstance(cost, Means) else exact(np.array(cost))
     rows = np.argsort(paid.mean, kind="stable")
     return choice_probabilities(quality, paid, 1, Price(price), rows)
 
@@ -113,7 +113,7 @@ def test_times_are_drawn_as_well() -> None:
 
 def test_what_is_not_compared_has_no_probability() -> None:
     quality = told([0.9, 0.8], [0.01, 0.01])
-    p = choice_probabilities(quality, known(np.ones(2)), 1, Price(0), np.array([1]))
+    p = choice_probabilities(quality, exact(np.ones(2)), 1, Price(0), np.array([1]))
     assert math.isnan(p[0]) and p[1] == 1
 
 

@@ -235,9 +235,8 @@ def test_no_run_is_so_strange_that_the_others_are_lost(
     table_of_both = merged(strange, of_server(result_of(RunConfig(width=8))))
     assert table_of_both.table["status"].tolist().count("finished") >= 1
     assert len(table_of_both.table.to_csv(lineterminator="\n").splitlines()) == 3
-    material = Material("sweep s", "s", Path(), None, table_of_both.table, [])
-    files = (Path("csv"), Path("configs"), Path("json"))
-    result = ExportResult(material, series(material.counted), *files, [], None)
+    material = Material("sweep s", "s", Path(), None, table_of_both.table, [], [])
+    result = ExportResult(material, series(material.counted), Path(), [], None)
     assert any(compared.recommendation for compared in result.series)
     print_export(result, Console(file=io.StringIO(), width=140))
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from agent.analysis.means import known, means
+from agent.analysis.means import exact, means
 from agent.analysis.objects import component_columns, components, interaction, object_columns
 from agent.analysis.price import Price
 from agent.analysis.probabilities import choice_probabilities
@@ -93,7 +93,7 @@ def test_what_configurations_change_places_by_is_told_from_seeds_and_common_obje
 def test_another_object_may_choose_otherwise() -> None:
     """Without scatter of seeds: what leads by d on one object leads on others with Φ(d/√2σ)."""
     two = means(np.array([[0.9, 0.9], [0.91, 0.91]]), "linear", np.empty((2, 0)), paired=False)
-    cost, rows = known(np.array([10.0, 10.0])), np.arange(2)
+    cost, rows = exact(np.array([10.0, 10.0])), np.arange(2)
     for change, leads in ((0.0, 1.0), (0.01 / math.sqrt(2), stats.norm.cdf(1))):
         quality = replace(two, change=change, change_freedom=200.0)
         probability = choice_probabilities(quality, cost, 1, Price(0.01), rows)

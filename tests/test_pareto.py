@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.means import Means, known
+from agent.analysis.means import Means, exact
 from agent.analysis.pareto import front, hypervolume, knee
 from agent.analysis.probabilities import front_probabilities
 from tests.test_choice_rules import told
@@ -49,7 +49,7 @@ def test_equal_points_are_both_on_the_front() -> None:
 
 
 def on_front(quality: Means, cost: list[float] | Means) -> np.ndarray:
-    paid = cost if isinstance(cost, Means) else known(np.array(cost))
+    paid = cost if isinstance(cost, Means) else exact(np.array(cost))
     return front_probabilities(quality, paid, 1, np.argsort(paid.mean, kind="stable"))
 
 
@@ -78,13 +78,13 @@ def test_times_are_drawn_as_well() -> None:
 
 def test_less_is_better_for_r() -> None:
     quality = told([0.08, 0.07], [1e-4, 1e-4])
-    cost = known(np.array([1.0, 2.0]))
+    cost = exact(np.array([1.0, 2.0]))
     assert front_probabilities(quality, cost, -1, np.array([0, 1])) == pytest.approx([1, 1])
     assert front_probabilities(quality, cost, 1, np.array([0, 1])) == pytest.approx([1, 0])
 
 
 def test_what_is_not_compared_has_no_probability() -> None:
-    p = front_probabilities(told([0.5, 0.6], [0, 0]), known(np.ones(2)), 1, np.array([0]))
+    p = front_probabilities(told([0.5, 0.6], [0, 0]), exact(np.ones(2)), 1, np.array([0]))
     assert p[0] == 1 and np.isnan(p[1])
 
 

@@ -192,12 +192,6 @@ def test_what_collapsed_in_a_seed_is_chosen_only_if_asked() -> None:
     assert compared.recommendation is None and "--allow-collapse" in compared.why_not
 
 
-@pytest.mark.parametrize("price", [1.0, 7.0])
-def test_a_price_that_no_doubling_can_bring_is_refused(price: float) -> None:
-    with pytest.raises(UserError, match="a doubling of the cost cannot bring"):
-        only([run(*step) for step in STEPS], price=price)
-
-
 @pytest.mark.parametrize("option", ["price", "tolerance", "equal"])
 def test_one_amount_has_no_sense_for_two_qualities(option: str) -> None:
     scan = run(9, 10, None, metrics={"r_factor": {"held_out": 0.08}})

@@ -13,7 +13,7 @@ from PIL import Image
 from agent.report.figures import save_png
 from agent.report.reconstructions import (
     Column,
-    Comparison,
+    PicturedObject,
     read_reconstruction,
     reconstructions_figure,
     thumbnail,
@@ -51,7 +51,7 @@ def test_a_global_phase_and_a_ramp_are_no_difference(tmp_path: Path) -> None:
 def test_without_a_reference_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
     read = read_reconstruction(save(tmp_path / "r.npz", reference=np.empty(0)))
     assert read is not None and read.against is None
-    figure = reconstructions_figure([Comparison("", None, [Column("a run", read)])])
+    figure = reconstructions_figure([PicturedObject("", None, [Column("a run", read)])])
     titles = [axes.get_title() for block in figure.subfigs for axes in block.axes]
     assert "a run" in titles and not {"truth", "reference"} & set(titles)
 
@@ -93,8 +93,8 @@ def test_a_row_shares_one_scale_with_its_unit(tmp_path: Path) -> None:
     weak = read_reconstruction(save(tmp_path / "a.npz", object=np.sqrt(the_object())))
     right = read_reconstruction(save(tmp_path / "b.npz"))
     assert weak is not None and right is not None
-    comparison = Comparison("", "truth", [Column("weak", weak), Column("right", right, True)])
-    figure = reconstructions_figure([comparison])
+    pictured = PicturedObject("", "truth", [Column("weak", weak), Column("right", right, True)])
+    figure = reconstructions_figure([pictured])
     (block,) = figure.subfigs
     scales: dict[int, set[tuple[float, float]]] = {}
     for axes in block.axes:
@@ -117,7 +117,7 @@ def test_titles_stay_on_the_page(lines: int, tmp_path: Path) -> None:
     assert read is not None
     words = "\n".join(["modes 12 width 8"] * lines)
     columns = [*[Column(words, read)] * 3, Column(words, read, emphasised=True)]
-    figure = reconstructions_figure([Comparison("", "truth", columns)])
+    figure = reconstructions_figure([PicturedObject("", "truth", columns)])
     titles = [axes.title for block in figure.subfigs for axes in block.axes if axes.get_title()]
     # Letters are a pixel smaller than their box.
     assert max(title.get_window_extent().y1 for title in titles) <= figure.bbox.y1 + 1
@@ -127,7 +127,7 @@ def test_the_same_pictures_give_the_same_file(tmp_path: Path) -> None:
     read = read_reconstruction(save(tmp_path / "r.npz"))
     assert read is not None
     for name in ("1.png", "2.png"):
-        figure = reconstructions_figure([Comparison("", "truth", [Column("a", read)])])
+        figure = reconstructions_figure([PicturedObject("", "truth", [Column("a", read)])])
         save_png(figure, tmp_path / name)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
 

@@ -51,9 +51,10 @@ def test_where_less_is_better_nobody_is_told_to_want_the_most() -> None:
     ]  # fmt: skip
     for runs_of, word in ((runs, "best"), (far_apart(), "most")):
         (compared,) = series(table(runs_of))
-        picks = pick_table(compared)
-        assert picks is not None
-        for text in (rule(compared), picks["rows"][-1]["when"]):
+        chosen = compared.recommendation
+        assert chosen is not None
+        picks = pick_table(compared, chosen)
+        for text in (rule(chosen), picks["rows"][-1]["when"]):
             assert f"the {word} {compared.choice.by.label}" in text
 
 
@@ -65,8 +66,8 @@ def test_the_steps_between_picks_are_of_what_is_chosen_by() -> None:
         for width, r in ((16, 0.09), (32, 0.08))
     ]  # fmt: skip
     (compared,) = series(table(runs))
-    picks = pick_table(compared)
-    assert picks is not None and compared.recommendation is not None
+    assert compared.recommendation is not None
+    picks = pick_table(compared, compared.recommendation)
     assert "from the object" in picks["heads"][2]
     assert picks["rows"][-1]["quality"] == "0.0800"
     compared_at_once = [row["step"] for row in picks["rows"] if "better" in row["step"]]

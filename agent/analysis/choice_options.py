@@ -24,7 +24,7 @@ COST = "model_params"
 MOST_SEEDS = 10
 
 NOT_NEGATIVE = number_where(lambda number: 0 <= number < math.inf, "a number ≥ 0")
-# No quality that a choice is made by reaches further.
+# No doubling of the cost brings 1 in SSIM, or in R.
 PRICE = number_where(lambda number: 0 <= number < 1, "a number ≥ 0 and < 1")
 
 

@@ -32,7 +32,7 @@ SHOWN = 7
 """Characters of a commit's name."""
 
 
-def differences(table: pd.DataFrame, sweep: Sweep | None) -> dict[str, str]:
+def differ_unasked(table: pd.DataFrame, sweep: Sweep | None) -> dict[str, str]:
     """In which of `WATCHED` the finished and collapsed runs differ unasked, and how, in words.
 
     Runs with other values of a swept data key are series of their own, and compared with nothing
@@ -70,7 +70,7 @@ def watched(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_groups(table: pd.DataFrame, told: dict[str, str]) -> pd.DataFrame:
-    """The table with a column that names each row's group by what `differences` found."""
+    """The table with a column that names each row's group by what `differ_unasked` found."""
     names = [
         None if None in values else ", ".join(
             f"{WATCHED[key]} {value}" for key, value in zip(told, values, strict=True)

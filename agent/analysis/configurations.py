@@ -13,10 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from agent.analysis.choice_options import COST
-from agent.analysis.means import CONFIDENCE, Means, known, means
+from agent.analysis.means import CONFIDENCE, Means, exact, means
 from agent.analysis.objects import interaction, object_samples
 from agent.analysis.scatter import scale_of, trend_terms
 from agent.study.quality import PHASE_SSIM, VALIDATED_SSIM, Array, by_key, cells, numbers, words
+from agent.study.records import ACTIVE, NAMED
 from fno_runner.config import IN_NO_RUN_ID, RunConfig
 from fno_runner.result import Status
 from fno_runner.score.quantities import COSTS, QUANTITIES
@@ -27,9 +28,6 @@ CONFIGURATION = tuple(
     if key not in ("seed", "replicates", "data_seed", *IN_NO_RUN_ID)
 )
 """Columns that make two runs the same configuration; runs may differ in their seeds beyond it."""
-
-NAMED = ("architecture", "input_transform", "modes", "width")
-"""What a configuration is called by; others are added where they vary."""
 
 FLOPS = "flops_per_pattern"
 TIME = "inference_time_s"
@@ -97,7 +95,6 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     if runs.empty:
         empty = pd.DataFrame(columns=["configuration", *CONFIGURATION])
         return Configurations(empty, [], {}, np.empty((0, 0)))
-    told = runs.reindex(columns=list(CONFIGURATION)).to_numpy().tolist()
     groups = by_key(words(runs, CONFIGURATION))
     names = configuration_names(runs.iloc[[rows[0] for rows in groups.values()]])
     # In the order of names, so that it depends on no order of rows.
@@ -108,8 +105,8 @@ def configurations(runs: pd.DataFrame) -> Configurations:
     device, on = time_device(runs), devices(runs)
     timed = [timed_rows(rows, run_ids, on, device) for rows in counted]
     table: dict[str, list[Any]] = {"configuration": [name for _, name, _ in in_order]}
-    for place, key in enumerate(CONFIGURATION):
-        table[key] = [told[rows[0]][place] for rows in members]
+    first = runs.iloc[[rows[0] for rows in members]]
+    table |= {key: cells(first, key) for key in CONFIGURATION}
     statuses = [Counter(status[row] for row in rows) for rows in members]
     table |= _counts(statuses, [len(rows) for rows in counted])
     table["seeds"] = [" ".join(str(seed[row]) for row in rows) for rows in counted]
@@ -128,7 +125,7 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         np.array(table[COST], dtype=float),
         np.array(table["n_collapsed"]) > 0,
     )
-    means = {key: known(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
+    means = {key: exact(np.array(table[key], dtype=float)) for key in (COST, FLOPS)}
     metrics = [c for c in map(str, runs) if c.endswith("_phase") and c in QUANTITIES]
     metrics += [c for c, q in QUANTITIES.items() if (q.of == "scan" or c in TIMES) and c in runs]
     for metric in dict.fromkeys(metrics):
@@ -225,8 +222,7 @@ def timed_rows(rows: Sequence[int], run_ids: list[str], on: list[str], device: s
 
 
 def _counts(statuses: list[Counter[str]], seeds: list[int]) -> dict[str, list[Any]]:
-    # A server's words for runs that are under way: neither failures nor results.
-    known = (*get_args(Status), *("pending", "running", "preempting"))
+    known = (*get_args(Status), *ACTIVE)  # what is under way has not failed
     counts: dict[str, list[Any]] = {
         "n_runs": [count.total() for count in statuses],
         "n_seeds": seeds,

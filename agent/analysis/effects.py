@@ -36,7 +36,6 @@ class Effect:
     mean, low, high: for each value, the mean over its configurations' means, and the ends of the
         95 % interval that the seeds leave, cut where the quality ends; NaN where no configuration
         of the study has two seeds. float64.
-    count: how many configurations have the value.
     importance: the part of the variance between configurations that the key explains by itself and
         with others [0 to 1, all keys together 1] (Hutter, Hoos & Leyton-Brown, 2014); NaN where
         there are too few configurations.
@@ -49,7 +48,6 @@ class Effect:
     mean: Array
     low: Array
     high: Array
-    count: list[int]
     importance: float
     balanced: bool
 
@@ -78,7 +76,6 @@ def effects(configs: Configurations, quality: Quantity) -> list[Effect]:
                 mean=mean,
                 low=low,
                 high=high,
-                count=[len(group) for group in groups],
                 importance=importance[key],
                 balanced=_is_balanced(key, varied),
             )

@@ -157,7 +157,7 @@ def means(values: Array, scale: Scale, terms: Array, paired: bool = True) -> Mea
     )
 
 
-def known(values: Array) -> Means:
+def exact(values: Array) -> Means:
     """Numbers that no seed changes, such as counts."""
     nothing, none = np.full(len(values), math.nan), np.zeros(len(values))
     return Means(
@@ -165,7 +165,7 @@ def known(values: Array) -> Means:
         error=np.where(np.isfinite(values), 0.0, math.nan),
         freedom=np.full(len(values), math.inf),
         counts=np.isfinite(values).astype(int),
-        scatter=Scatter(nothing, none, none, nothing, nothing),
+        scatter=Scatter(nothing, none, none, nothing),
         seeds=np.zeros((len(values), 1), bool),
         correlation=0.0,
     )

@@ -98,7 +98,7 @@ def fronts(
             continue
         for device in used if column == TIME else [None]:
             candidate = _front(runs, configs, column, quality, device, on)
-            if candidate.members:
+            if candidate is not None:
                 drawn.append(candidate)
             elif column == COST and quality == reported:
                 return []  # what lacks these numbers is left out of the others as well
@@ -155,18 +155,19 @@ def _front(
     quality: Quantity,
     device: str | None,
     on: list[str],
-) -> Front:
+) -> Front | None:
+    """A front; None where no configuration has both numbers."""
     value = configs.means[quality.column]
     cost = configs.means[column] if device is None else _timed(runs, configs, device, on)
     gain = quality.sign * value.mean
     members = front(cost.mean, gain)
+    if not members:
+        return None
     compared = np.flatnonzero(np.isfinite(cost.mean) & np.isfinite(gain))
     in_order = compared[np.argsort(cost.mean[compared], kind="stable")]
     probability = front_probabilities(value, cost, quality.sign, in_order)
     probability[np.isnan(value.error)] = math.nan
-    reference = (1.0, 0.0)
-    if compared.size:
-        reference = _reference(runs, cost.mean[compared], gain[compared], quality)
+    reference = _reference(runs, cost.mean[compared], gain[compared], quality)
     return Front(
         quality=quality,
         cost=_axis(column, cost),

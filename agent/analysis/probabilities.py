@@ -43,14 +43,13 @@ def choice_probabilities(quality: Means, cost: Means, sign: int, rule: Rule, row
 def front_probabilities(quality: Means, cost: Means, sign: int, rows: Rows) -> Array:
     """How probably each configuration is on the front: no other one is both cheaper and better.
 
-    Arguments and result as those of `choice_probabilities`.
+    Arguments and result as those of `choice_probabilities`; there is a row at least.
     """
     probability = np.full(len(quality.mean), math.nan)
-    if rows.size:
-        hits = np.zeros(len(rows))
-        for gain, paid in _draws(quality, cost, sign, rows):
-            hits += on_front(paid, gain).sum(axis=0)
-        probability[rows] = hits / count_of_draws(len(rows))
+    hits = np.zeros(len(rows))
+    for gain, paid in _draws(quality, cost, sign, rows):
+        hits += on_front(paid, gain).sum(axis=0)
+    probability[rows] = hits / count_of_draws(len(rows))
     return probability
 
 
@@ -102,3 +101,13 @@ def on_front(cost: Array, quality: Array) -> Mask:
     member = np.empty(q.shape, dtype=bool)
     np.put_along_axis(member, order, rises & (q == np.take_along_axis(best, end, axis=1)), axis=1)
     return member
+
+
+def percent(probability: float) -> str:
+    """'87 %', as `whole_percents`."""
+    return f"{whole_percents(np.array(probability)):.0f} %"
+
+
+def whole_percents(probability: Array) -> Array:
+    """Probabilities [%], rounded; neither 0 nor 100, which draws cannot tell."""
+    return np.clip(np.round(100 * probability), 1, 99)

@@ -26,7 +26,6 @@ from agent.study.quality import (
     Rows,
     numbers,
 )
-from fno_runner.errors import UserError
 from fno_runner.score.quantities import QUANTITIES, Quantity
 
 CONTENDER = 0.01
@@ -75,8 +74,8 @@ class Pick:
 class Recommendation:
     """The choice among a series' configurations. Numbers of configurations are rows of its table.
 
-    price: what a doubling of the cost must bring.
-    config: the recommended one: the sweet spot, or the cheapest within a tolerance if options.
+    price: what a doubling of the cost must bring. equal: a difference within it does not matter.
+    config: the recommended one: the sweet spot, or the cheapest within a tolerance if asked so.
     best: the one of the best mean.
     picks: what the rule gives at a high price, at the asked one and at none.
     rungs: the choice at every price, from 0 up.
@@ -92,7 +91,6 @@ class Recommendation:
 
     choice: Choice
     options: ChoiceOptions
-    rule: Rule
     price: float
     equal: float
     config: int
@@ -152,15 +150,9 @@ def recommend(
 
     Chosen is what maximises quality − price · log₂(cost), of the means. What collapsed or diverged
     in a seed, or does not meet a limit, is no candidate.
-
-    Raises:
-        UserError: the price has no sense for the quality.
     """
     by = choice.by
     price = choice.price if options.price is None else options.price
-    if not 0 <= price < 1:
-        raise UserError(f"--price {price:g}: a doubling of the cost cannot bring {price:g} in "
-                        f"{by.label}; allowed is a number ≥ 0 and < 1")  # fmt: skip
     equal = choice.equal if options.equal is None else options.equal
     measured = np.isfinite(_mean(configs, by.column)) & np.isfinite(
         _mean(configs, choice.reported.column)
@@ -197,7 +189,6 @@ def recommend(
     return Recommendation(
         choice=choice,
         options=options,
-        rule=rule,
         price=price,
         equal=equal,
         config=config,

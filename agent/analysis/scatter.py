@@ -50,14 +50,12 @@ class Scatter:
     std: the moderated standard deviation, between the two.
     freedom: the degrees of freedom of `std`; NaN, as `expected` and `std`, where no configuration
         has two seeds.
-    prior_freedom: the part of them that the other configurations bring.
     """
 
     own: Array
     expected: Array
     std: Array
     freedom: Array
-    prior_freedom: Array
 
 
 def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Array) -> Scatter:
@@ -73,15 +71,14 @@ def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Arr
     known = np.isfinite(own) & (counts > 1)
     nothing = np.full(len(own), np.nan)
     if not known.any():
-        return Scatter(own, nothing, nothing, nothing, nothing)
+        return Scatter(own, nothing, nothing, nothing)
     squares = np.square(own[known])
     freedom = (counts[known] - 1).astype(float)
     offset = _expected_change(level, scale)
     pooled = float(np.sum(freedom * squares / np.exp(offset[known])) / freedom.sum())
     if pooled == 0:  # seeds that are all equal leave no room for any
-        still = np.where(known, 0.0, np.nan)
         even = np.zeros(len(own))
-        return Scatter(own, even, even, np.full(len(own), freedom.sum()), still)
+        return Scatter(own, even, even, np.full(len(own), freedom.sum()))
     columns = np.column_stack([np.ones(len(own)), terms, _unit_range(offset)])
     precision = np.full(columns.shape[1], TREND**-2)
     precision[0] = 1e-9  # the common scatter is the study's alone to tell
@@ -99,7 +96,7 @@ def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Arr
     own_freedom = np.where(known, counts - 1, 0).astype(float)
     total = prior + own_freedom
     variance = (prior * expected + own_freedom * np.where(known, np.square(own), 0)) / total
-    return Scatter(own, np.sqrt(expected), np.sqrt(variance), total, prior)
+    return Scatter(own, np.sqrt(expected), np.sqrt(variance), total)
 
 
 def scale_of(quantity: Quantity) -> Scale:

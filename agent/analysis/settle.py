@@ -13,6 +13,7 @@ import pandas as pd
 from agent.analysis.allocation import next_second, next_seed
 from agent.analysis.choice_options import ChoiceOptions
 from agent.analysis.configurations import CONFIGURATION, Configurations, configurations
+from agent.analysis.probabilities import percent
 from agent.analysis.recommendation import Recommendation, choose_by, recommend
 from agent.analysis.series import comparable
 from agent.study.coverage import attempts
@@ -40,7 +41,8 @@ class Standing:
 class Settling:
     """Which seeds a sweep's study still needs.
 
-    Every call looks at what is recorded: whoever records it, and however often this is begun again.
+    Every call looks anew at what is recorded: it does not matter who recorded it, nor how often
+    settling was interrupted.
     Series of data that were replaced since are left alone: no run can be added to them.
     """
 
@@ -83,8 +85,8 @@ class Settling:
         chosen = [standing for standing in self.standings if not standing.why_not]
         return bool(chosen) and all(each.probability >= self._target for each in chosen)
 
-    def describe(self, added: Collection[str]) -> list[str]:
-        """How sure each choice is now, a line each, and what it took.
+    def describe(self, added: Collection[str]) -> str:
+        """What it took, and how sure each choice is now; a line each.
 
         Args:
             added: run_ids of the runs beyond the grid.
@@ -100,10 +102,9 @@ class Settling:
             elif math.isnan(standing.probability):
                 lines.append(f"{name}{standing.choice} so far; too few have a second seed")
             else:
-                # Draws tell neither 0 nor 100 %.
-                sure = f"{min(99, max(1, round(100 * standing.probability)))} % sure"
-                lines.append(f"{name}{standing.choice} is the choice, {sure}")
-        return lines
+                sure = percent(standing.probability)
+                lines.append(f"{name}{standing.choice} is the choice, {sure} sure")
+        return "\n".join(lines)
 
     def more(self, under_way: Collection[str]) -> dict[str, Point]:
         """The run that would tell most now, by its run_id; none where all is settled or spent.
@@ -224,8 +225,9 @@ class _Replicated:
 
 @dataclass(frozen=True)
 class _Contest:
-    """The configurations of a series: those of the grid, or None, with the seeds of each.
+    """What decides which configuration of a series gets the next seed.
 
+    candidates: each as the grid has it; None where it is not of the grid. seeds: those of each.
     probability, value: as of `next_seed`.
     """
 

@@ -8,31 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import CONFIGURATION
 from agent.analysis.series import Series
 from agent.report.reconstructions import (
-    RECON,
     Column,
-    Comparison,
+    PicturedObject,
     Reconstruction,
     read_reconstruction,
 )
-from agent.study.quality import numbers, words
+from agent.study.quality import Array, numbers, words
 from agent.study.records import read_record
 from fno_runner.errors import UserError
-from fno_runner.result import RECORD, RunResult, run_folder
+from fno_runner.result import RECON, RECORD, RunResult, run_folder
 
 WIDTH = 24
 """Of a picture [letters]."""
 MOST_OF_FRONT = 4
 """Columns of reconstructions.png for the front; the worst and what is compared with come beside."""
 NAMED_ROLES = ("recommended", "worst", "collapsed")
-MOST_PICTURES = 24
-"""Reconstructions read for a report: each is some megabytes on disk and 30 kB in the page."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ class Gallery:
         return chosen + [picture for picture in read if picture.role in ("worst", "collapsed")]
 
 
-def gallery(series: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
+def gallery(series: Series, study: Path, most: int) -> Gallery:
     """Read the reconstructions of at most `most` configurations of a series.
 
     First the recommended one, the fronts' and the worst, then the best of the others.
@@ -119,7 +115,7 @@ def gallery(series: Series, study: Path, most: int = MOST_PICTURES) -> Gallery:
     return collected
 
 
-def comparison(gallery: Gallery) -> Comparison | None:
+def pictured_object(gallery: Gallery) -> PicturedObject | None:
     """What reconstructions.png shows of a series; None where no run left its arrays."""
     shown = gallery.shown
     if not shown:
@@ -131,7 +127,7 @@ def comparison(gallery: Gallery) -> Comparison | None:
         title = "\n".join(filter(None, [role, reached, _wrapped(name)]))
         reconstruction = gallery.reconstructions[picture.config]
         columns.append(Column(title, reconstruction, picture.role == "recommended"))
-    return Comparison(gallery.series.name, kinds.pop() if len(kinds) == 1 else None, columns)
+    return PicturedObject(gallery.series.name, kinds.pop() if len(kinds) == 1 else None, columns)
 
 
 def seed_records(galleries: Sequence[Gallery], study: Path) -> list[tuple[str, RunResult]]:
@@ -184,7 +180,7 @@ def _candidates(series: Series) -> list[Representative]:
     return candidates
 
 
-def _typical(measured: npt.NDArray[np.float64], rows: Sequence[int]) -> int:
+def _typical(measured: Array, rows: Sequence[int]) -> int:
     """Of a configuration's finished runs the row of the one nearest to their mean."""
     values = measured[list(rows)]
     if not np.isfinite(values).any():

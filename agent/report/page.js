@@ -176,9 +176,9 @@ function choose(id, options, apply) {
   select.closest("label").hidden = options.length < 2;
 }
 function openSeries(index) {
-  const {fronts, criterion} = data.series[index];
-  Object.assign(state, {series: index, front: 0, brushed: null, sort: criterion in rows ? criterion : null});
-  state.down = columns[criterion].better === "higher";
+  const {fronts, reported} = data.series[index];
+  Object.assign(state, {series: index, front: 0, brushed: null, sort: reported in rows ? reported : null});
+  state.down = columns[reported].better === "higher";
   choose("front", fronts.map(({x, y}) => `${named(x)} → ${named(y)}`), front => { state.front = front; ask(); scatter(); });
   ask(); scatter(); ladder(); parallel(); table();
   pin(data.series[index].recommended);
@@ -187,7 +187,7 @@ function openSeries(index) {
 // --- parallel coordinates -----------------------------------------------------------------------
 let axes = [], lines = [];
 function parallel() {
-  const criterion = data.series[state.series].criterion;
+  const reported = data.series[state.series].reported;
   const own = members(state.series).filter(row => rows.status[row] === "finished");
   const varied = key => new Set(own.map(row => rows[key][row])).size > 1;
   axes = data.parallel.filter(varied);
@@ -211,9 +211,9 @@ function parallel() {
   });
   Plotly.newPlot("parallel", [{
     type: "parcoords", dimensions, labelfont: {size: 12}, tickfont: {size: 11}, rangefont: {size: 1, color: "white"},
-    line: {color: lines.map(row => rows[criterion][row]), colorscale: "Cividis", showscale: true,
-           reversescale: columns[criterion].better === "lower",
-           colorbar: {title: {text: plain(named(criterion)), side: "right"}, thickness: 12}},
+    line: {color: lines.map(row => rows[reported][row]), colorscale: "Cividis", showscale: true,
+           reversescale: columns[reported].better === "lower",
+           colorbar: {title: {text: plain(named(reported)), side: "right"}, thickness: 12}},
   }], {...LAYOUT, height: 400, margin: {l: 70, r: 40, t: 50, b: 24}}, STILL);
   at("parallel").on("plotly_restyle", brush);
 }

@@ -103,7 +103,7 @@ def _page(result: ExportResult, galleries: Sequence[Gallery]) -> Json:
     head = []
     if material.sweep is not None:
         head.append(bounds(material.sweep))
-    if result.points is not None:
+    if result.coverage:
         head.append(f"{result.coverage}.")
     if result.missing:
         head.append(f"Missing: {some_of(result.missing, MOST_VALUES)}.")
@@ -178,7 +178,7 @@ def _card(series: Series, use: str) -> Json:
         "chosen": row["configuration"],
         "provisional": bool(chosen.provisional),
         "tiles": tiles,
-        "picks": pick_table(series),
+        "picks": pick_table(series, chosen),
         "facts": facts,
     }
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from agent.analysis.choice_options import COST
-from agent.analysis.configurations import CONFIGURATION, FLOPS, NAMED, TIME, label, short_texts
+from agent.analysis.configurations import CONFIGURATION, FLOPS, TIME, label, short_texts
 from agent.analysis.effects import Effect
 from agent.analysis.pareto import Front
+from agent.analysis.probabilities import whole_percents
 from agent.analysis.series import Series
 from agent.report.correlations import correlations
 from agent.report.effects_plot import in_order, is_logarithmic, is_ordered, note, numbers_of
@@ -24,8 +24,8 @@ from agent.report.gallery import Gallery, seed_records
 from agent.report.pareto_plot import COLOURS, SHAPES, against, apart, floors
 from agent.report.picks import choice_data
 from agent.report.reconstructions import limits_of, thumbnail
-from agent.report.words import whole_percents
-from agent.study.quality import numbers, words
+from agent.study.quality import Array, numbers, words
+from agent.study.records import NAMED
 from fno_runner.result import RunResult
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 
@@ -202,7 +202,7 @@ def _series(
     chosen = series.recommendation
     return {
         "name": series.name,
-        "criterion": series.reported.column,
+        "reported": series.reported.column,
         "suffix": against(series, series.reported),
         "recommended": None if chosen is None else first + chosen.config,
         "choice": choice_data(series, first),
@@ -285,7 +285,7 @@ def _losses(records: Sequence[tuple[str, RunResult]]) -> list[Json]:
     ]
 
 
-def _short(values: npt.NDArray[np.float64]) -> list[int | float | None]:
+def _short(values: Array) -> list[int | float | None]:
     """Six significant digits, more than a page can show; counts whole; None where not finite."""
     return [
         None if not math.isfinite(v) else int(v) if v.is_integer() else float(f"{v:.6g}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +24,7 @@ from agent.report.figures import (
     spanning,
     wrapped,
 )
-from agent.study.quality import by_key, numbers, words
+from agent.study.quality import Array, Rows, by_key, numbers, words
 from fno_runner.config import RunConfig, choices
 from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 
@@ -167,10 +166,10 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
         _mark(axes, place, name, above=more_is_better)
 
 
-def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.intp], colour: str) -> None:
+def _intervals(axes: Axes, front: Front, rows: Rows, colour: str) -> None:
     """Thin bars from end to end of the 95 % intervals, of the cost too where seeds change it."""
 
-    def arms(axis: Axis, some: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    def arms(axis: Axis, some: Rows) -> Array:
         return np.stack([axis.mean[some] - axis.low[some], axis.high[some] - axis.mean[some]])
 
     style: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 0.8, "alpha": 0.6,
@@ -185,11 +184,7 @@ def _intervals(axes: Axes, front: Front, rows: npt.NDArray[np.intp], colour: str
 
 
 def _view(
-    values: npt.NDArray[np.float64],
-    floors: list[float],
-    apart: npt.NDArray[np.float64],
-    front: Front,
-    lines: int,
+    values: Array, floors: list[float], apart: Array, front: Front, lines: int
 ) -> tuple[float, float]:
     """Limits of the y axis: all `values`, and of the others what is less than a span away.
 

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from agent.analysis.choice_options import ChoiceOptions
-from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
-from agent.report.words import most
+from agent.report.words import most, trade
 
 Json = dict[str, Any]
 
 
-def pick_table(series: Series) -> Json | None:
+def pick_table(series: Series, chosen: Recommendation) -> Json:
     """What the rule gives at a high price, at the asked one and at none, in a reader's words.
 
     heads: of its columns. rows: the name of a pick, its configuration, what it must bring, its
     quality, its cost, and what one gains and pays against the row before it.
     """
-    chosen = series.recommendation
-    if chosen is None:
-        return None
     # Of a scan's object nothing but the held-out frames is known, by which it is chosen as well.
     choice, cost = chosen.choice, chosen.cost
     shown = choice.by if choice.reported.of == "scan" else choice.reported
@@ -42,8 +37,7 @@ def pick_table(series: Series) -> Json | None:
             "step": "" if before is None else _step(series, chosen, before.config, pick.config),
             "is_chosen": pick.config == chosen.config,
         }
-        for before, pick in pairwise([None, *chosen.picks])
-        if pick is not None
+        for before, pick in zip([None, *chosen.picks], chosen.picks, strict=False)
     ]
     return {
         "heads": ("", "configuration", shown.heading, cost.heading, "against the row above"),
@@ -72,7 +66,7 @@ def choice_data(series: Series, first: int) -> Json | None:
     candidates = candidates[np.argsort(paid[candidates], kind="stable")]
     return {
         "price": chosen.price,
-        "tolerance": chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None,
+        "tolerance": chosen.options.tolerance,
         "candidates": (first + candidates).tolist(),
         "gain": gain[candidates].tolist(),
         "paid": paid[candidates].tolist(),
@@ -111,10 +105,4 @@ def _when(chosen: Recommendation, pick: Pick) -> str:
 
 
 def _step(series: Series, chosen: Recommendation, of: int, to: int) -> str:
-    """'0.0300 better in phase SSIM for 4 × the parameters', of what is chosen by."""
-    if of == to:
-        return "the same configuration"
-    by = chosen.choice.by
-    gain, ratio = series.step(of, to, by, chosen.options.cost)
-    word = "better" if gain >= 0 else "worse"
-    return f"{by.shown(abs(gain))} {word} in {by.label} for {ratio:.3g} × the {chosen.cost.label}"
+    return "the same configuration" if of == to else trade(series, chosen, of, to)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import COLLAPSE, CONFIGURATION, FLOPS, STATISTICS
-from agent.analysis.price import Tolerance
 from agent.analysis.recommendation import Recommendation
 from agent.analysis.series import Series
 from agent.report.words import advice, rule, writable
+from fno_runner.result import finite
 
 SCHEMA_VERSION = 2
 
@@ -30,7 +29,7 @@ def to_json(study: str, all_series: Sequence[Series]) -> str:
         "study": study,
         "series": [_series(series) for series in all_series],
     }
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
     return writable(text) + "\n"
 
 
@@ -54,12 +53,11 @@ def _series(series: Series) -> dict[str, Any]:
             "values": values,
         }
     if chosen is not None:
-        tolerance = chosen.rule.amount if isinstance(chosen.rule, Tolerance) else None
         content |= {
             "provisional": chosen.provisional,
-            "rule": rule(series),
-            "allowance": tolerance,
-            "allowance_is": "price" if tolerance is None else "tolerance",
+            "rule": rule(chosen),
+            "allowance": chosen.options.tolerance,
+            "allowance_is": "price" if chosen.options.tolerance is None else "tolerance",
             "margin": chosen.margin,
             "recommended": _configuration(series, chosen.config),
             "best": _configuration(series, chosen.best),
@@ -142,14 +140,3 @@ def _configuration(series: Series, config: int | None) -> dict[str, Any] | None:
         **{key: row[key] for key in COLLAPSE},
         "metrics": {name: {s: row[f"{name}_{s}"] for s in STATISTICS} for name in metrics},
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types; null for a number that is not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

@@ -20,7 +20,6 @@ from fno_runner.data.npz import array_names, read_array
 from fno_runner.errors import UserError
 from fno_runner.score.metrics import align
 
-RECON = "recon.npz"
 COLOURS = "cividis"
 """Its brightness rises evenly, also in grey print, and the colour-blind see what others see."""
 PANEL = 2.1
@@ -60,7 +59,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PicturedObject:
     """Reconstructions of one object.
 
     name: what tells it from others; empty where there is one only.
@@ -98,20 +97,20 @@ def read_reconstruction(path: Path) -> Reconstruction | None:
     return Reconstruction(amplitudes[0], phases[0], against)
 
 
-def reconstructions_figure(comparisons: Sequence[Comparison]) -> Figure:
+def reconstructions_figure(objects: Sequence[PicturedObject]) -> Figure:
     """Truth or reference, then the reconstructions: phase, phase error and amplitude as rows.
 
     A row shares one colour scale, the middle 99.6 % of the truth (without one, of the first
     reconstruction); errors half of it to both sides of zero.
     """
-    shown = comparisons[:MOST_OBJECTS]
-    rows = [3 if comparison.kind else 2 for comparison in shown]
-    columns = [len(comparison.columns) + bool(comparison.kind) for comparison in shown]
+    shown = objects[:MOST_OBJECTS]
+    rows = [3 if pictured.kind else 2 for pictured in shown]
+    columns = [len(pictured.columns) + bool(pictured.kind) for pictured in shown]
     width, height = max(columns) * PANEL + 1.2, sum(rows) * PANEL + 0.8 * len(rows)
     with new_figure(width, height) as figure:
         blocks = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=rows)
-        for comparison, block in zip(shown, blocks[:, 0], strict=True):
-            _draw(block, comparison)
+        for pictured, block in zip(shown, blocks[:, 0], strict=True):
+            _draw(block, pictured)
     return figure
 
 
@@ -166,17 +165,17 @@ def _shrunk(picture: Picture, side: int) -> Picture:
     )
 
 
-def _draw(block: SubFigure, comparison: Comparison) -> None:
-    pictures = [column.reconstruction for column in comparison.columns]
+def _draw(block: SubFigure, pictured: PicturedObject) -> None:
+    pictures = [column.reconstruction for column in pictured.columns]
     # All columns are of one object, and so is what they are compared with.
-    against = pictures[0].against if comparison.kind else None
-    titles = [(column.title, column.emphasised) for column in comparison.columns]
+    against = pictures[0].against if pictured.kind else None
+    titles = [(column.title, column.emphasised) for column in pictured.columns]
     if against is not None:
-        titles.insert(0, (str(comparison.kind), False))
+        titles.insert(0, (str(pictured.kind), False))
     count = 2 if against is None else 3
     axes = block.subplots(count, len(titles), squeeze=False, sharex=True, sharey=True)
-    if comparison.name:
-        block.suptitle(comparison.name, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    if pictured.name:
+        block.suptitle(pictured.name, fontsize=9, fontweight="bold", x=0.01, ha="left")
     phases = ([against[1]] if against else []) + [picture.phase for picture in pictures]
     moduli = ([against[0]] if against else []) + [picture.amplitude for picture in pictures]
     _row(axes[0], phases, "phase [rad]", limits_of(phases[0]), COLOURS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.analysis.configurations import label
+from agent.analysis.probabilities import percent
 from agent.analysis.series import Series
-from agent.report.words import advice, count, percent, writable
+from agent.report.words import advice, count, writable
 from agent.study.coverage import Attempts
-from agent.study.records import Rejected
+from agent.study.records import Rejected, counted
 from agent.study.sweepfile import Sweep, point_name
 from fno_runner.cli import lines_to
 from fno_runner.result import WEIGHTS, Status, run_folder
@@ -60,14 +61,12 @@ class Material:
     sweep: Sweep | None
     table: pd.DataFrame
     rejected: list[Rejected]
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[str]
 
     @property
     def counted(self) -> pd.DataFrame:
-        """The rows that count: of several runs of one run_id the best."""
-        if "superseded" not in self.table:
-            return self.table
-        return self.table[~self.table["superseded"].astype(bool)]
+        """The rows that count."""
+        return counted(self.table)
 
     @property
     def counts(self) -> str:
@@ -85,39 +84,30 @@ class ExportResult:
     """What an export found and wrote.
 
     series: runs that may be compared, with their fronts and recommendations.
-    configs: study_configs.csv. recommendation: recommendation.json.
+    folder: where the files are.
     pictures: what there was something to show in, and report.html.
     grid: the points of the sweep's grid with their runs; None where there is no grid.
     """
 
     material: Material
     series: list[Series]
-    csv: Path
-    configs: Path
-    recommendation: Path
+    folder: Path
     pictures: list[Path]
     grid: list[Attempts] | None
 
     @property
-    def points(self) -> int | None:
-        """How many points the grid has."""
-        return None if self.grid is None else len(self.grid)
-
-    @property
-    def points_done(self) -> int | None:
-        """How many of them have a run that finished, or that was stopped on purpose."""
-        return None if self.grid is None else sum(point.done for point in self.grid)
-
-    @property
     def coverage(self) -> str:
-        """'53 of the grid's 54 points are finished'."""
+        """'53 of the grid's 54 points are finished'; empty where there is no grid."""
+        if self.grid is None:
+            return ""
+        done = sum(point.done for point in self.grid)
         stopped = (self.material.table["status"] == "stopped").any()
         how = "finished or stopped" if stopped else "finished"
-        return f"{self.points_done} of the grid's {self.points} points are {how}"
+        return f"{done} of the grid's {len(self.grid)} points are {how}"
 
     @property
     def missing(self) -> list[str]:
-        """The names of the others."""
+        """The names of the grid's points that are not."""
         sweep = self.material.sweep
         if self.grid is None or sweep is None:
             return []
@@ -139,7 +129,7 @@ class ExportResult:
             return ""
         # A study that recommends one configuration says itself which of its networks is the best.
         recommended = sum(each.recommendation is not None for each in self.series)
-        alone = recommended == 1 and self.recommendation.parent == folder
+        alone = recommended == 1 and self.folder == folder
         place = folder if alone else here[0]
         return f"python -m fno_runner.reconstruct {shlex.quote(str(place))} SCAN"
 
@@ -153,7 +143,7 @@ def print_export(result: ExportResult, console: Console) -> None:
 
     material = result.material
     say(f"{material.name}: {material.counts}")
-    if result.points is not None:
+    if result.coverage:
         say(result.coverage)
     _say_most([f"missing: {name}" for name in result.missing], "points", say)
     for remark in material.remarks:
@@ -167,11 +157,8 @@ def print_export(result: ExportResult, console: Console) -> None:
         if series.name:
             console.print(Text(f"\n{series.name}", style="bold"))
         if series.incomplete:
-            left_out = (
-                f"{len(series.incomplete)} finished without parameters or {series.reported.label}"
-            )
-            more = ", …" if len(series.incomplete) > MOST_LINES else ""
-            say(f"{left_out}, left out: {', '.join(series.incomplete[:MOST_LINES])}{more}")
+            say(f"{len(series.incomplete)} finished without parameters or {series.reported.label}, "
+                f"left out: {first_of(series.incomplete)}")  # fmt: skip
         if series.recommendation is None:
             say(f"no recommendation: {series.why_not}")
             continue
@@ -181,11 +168,16 @@ def print_export(result: ExportResult, console: Console) -> None:
             say(f"{what:<12} {text}")
         if use := result.use(series):
             say(f"{'use it':<12} {use}")
-    say(f"\nruns            {result.csv}")
-    say(f"configurations  {result.configs}")
-    say(f"recommendation  {result.recommendation}")
+    say(f"\nruns            {result.folder / CSV}")
+    say(f"configurations  {result.folder / CONFIGS}")
+    say(f"recommendation  {result.folder / RECOMMENDATION}")
     for picture in result.pictures:
         say(f"{'report' if picture.suffix == '.html' else 'picture':<15} {picture}")
+
+
+def first_of(names: Sequence[str]) -> str:
+    """'a, b, c, …': the first `MOST_LINES`."""
+    return ", ".join(names[:MOST_LINES]) + (", …" if len(names) > MOST_LINES else "")
 
 
 def unfinished(runs: pd.DataFrame, most: int, letters: int) -> list[tuple[str, str, str, str]]:

@@ -10,11 +10,11 @@ import numpy as np
 from agent.analysis.choice_options import COST
 from agent.analysis.configurations import COLLAPSE, TIME
 from agent.analysis.pareto import Front
-from agent.analysis.price import Tolerance
+from agent.analysis.probabilities import percent
 from agent.analysis.recommendation import Pick, Recommendation
 from agent.analysis.series import Series
 from agent.report.pareto_plot import floors
-from agent.study.quality import Array, numbers
+from agent.study.quality import numbers
 from fno_runner.score.quantities import FLOORS, Quantity
 
 MOST_NAMED = 3
@@ -34,15 +34,17 @@ def advice(series: Series) -> list[Line]:
     chosen = series.recommendation
     if chosen is None:
         return []
-    told = {"how sure": _certainty(series, chosen), "caveat": chosen.choice.caveat}
-    told["best over"] = "" if series.best_over is None else series.best_over.words
-    told["provisional"] = chosen.provisional
-    told["without a network"] = _no_better(series, chosen)
+    if_any = {
+        "without a network": _no_better(series, chosen),
+        "how sure": _certainty(series, chosen),
+        "best over": "" if series.best_over is None else series.best_over.words,
+        "caveat": chosen.choice.caveat,
+        "provisional": chosen.provisional,
+    }
     return [
         ("recommended", _describe(series, chosen.config)),
-        ("rule", rule(series)),
-        *((what, told[what]) for what in ("without a network", "how sure", "best over", "caveat",
-                                          "provisional") if told[what]),
+        ("rule", rule(chosen)),
+        *((what, text) for what, text in if_any.items() if text),
         *((pick.name, _against(series, chosen, pick)) for pick in chosen.picks),
         ("prices", _prices(chosen)),
         *_verdicts(series, chosen),
@@ -69,20 +71,17 @@ def _no_better(series: Series, chosen: Recommendation) -> str:
     return f"as good or better in {quality.label}: {', '.join(told)}" if told else ""
 
 
-def rule(series: Series) -> str:
-    """The rule and its figures; why there is no choice, where there is none."""
-    chosen = series.recommendation
-    if chosen is None:
-        return series.why_not
+def rule(chosen: Recommendation) -> str:
+    """The rule and its figures."""
     by, among = chosen.choice.by, count(chosen.compared, "configuration")
     limits = [limit.words for limit in chosen.options.limits]
     among += f" with {' and '.join(limits)}" if limits else ""
     is_size = chosen.options.cost == COST
-    if isinstance(chosen.rule, Tolerance):
+    if (tolerance := chosen.options.tolerance) is not None:
         cheapest = "fewest trainable parameters" if is_size else f"least {chosen.cost.label}"
         return (
             f"{cheapest} among the {among} whose mean {by.label} is within "
-            f"{chosen.rule.amount:g} of the best"
+            f"{tolerance:g} of the best"
         )
     what = "a network twice as large" if is_size else f"twice the {chosen.cost.label}"
     must = f"{what} must gain {chosen.price:g} in {by.label}"
@@ -103,19 +102,18 @@ def interval(series: Series, config: int, quality: Quantity) -> tuple[float, flo
     return mean, low, high
 
 
+def trade(series: Series, chosen: Recommendation, of: int, to: int) -> str:
+    """'0.0300 better in phase SSIM for 4 × the parameters', of what is chosen by."""
+    by = chosen.choice.by
+    gain, ratio = series.step(of, to, by, chosen.options.cost)
+    word = "better" if gain >= 0 else "worse"
+    times = f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
+    return f"{by.shown(abs(gain))} {word} in {by.label} for {times} the {chosen.cost.label}"
+
+
 def count(number: int, what: str) -> str:
     """'1 seed', '3 seeds'."""
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def percent(probability: float) -> str:
-    """'87 %', as `whole_percents`."""
-    return f"{whole_percents(np.array(probability)):.0f} %"
-
-
-def whole_percents(probability: Array) -> Array:
-    """Probabilities [%], rounded; neither 0 nor 100, which draws cannot tell."""
-    return np.clip(np.round(100 * probability), 1, 99)
 
 
 def signed(difference: float, quantity: Quantity) -> str:
@@ -176,12 +174,7 @@ def _against(series: Series, chosen: Recommendation, pick: Pick) -> str:
         said += f" ({percent(pick.probability)})"
     if pick.config == chosen.config:
         return f"{said}: the recommended one"
-    gain, ratio = series.step(chosen.config, pick.config, chosen.choice.by, chosen.options.cost)
-    times = f"{ratio:.3g} ×" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
-    return (
-        f"{said}: {chosen.choice.by.shown(abs(gain))} {'better' if gain >= 0 else 'worse'} in "
-        f"{chosen.choice.by.label} for {times} the {chosen.cost.label}"
-    )
+    return f"{said}: {trade(series, chosen, chosen.config, pick.config)}"
 
 
 def _prices(chosen: Recommendation) -> str:

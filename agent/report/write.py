@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.report.effects_plot import effects_figure
 from agent.report.figures import save_pdf, save_png
-from agent.report.gallery import MOST_PICTURES, Gallery, comparison, gallery
+from agent.report.gallery import Gallery, gallery, pictured_object
 from agent.report.ladder_plot import ladder_figure
 from agent.report.page import render_page
 from agent.report.pareto_plot import pareto_figure
@@ -21,11 +21,13 @@ EFFECTS = "main_effects.png"
 LADDER = "ladder.png"
 RECONSTRUCTIONS = "reconstructions.png"
 PAGE = "report.html"
+MOST_PICTURES = 24
+"""Reconstructions read for a report: each is some megabytes on disk and 30 kB in the page."""
 RECON_DPI = 150
 """Objects are grainy: more would only make the file large."""
 
 
-def write_report(result: ExportResult, folder: Path) -> list[Path]:
+def write_report(result: ExportResult) -> list[Path]:
     """Write the pictures that there is something to show in, and report.html in any case.
 
     A picture of an earlier export that this one has nothing for is removed: it would show what the
@@ -37,8 +39,8 @@ def write_report(result: ExportResult, folder: Path) -> list[Path]:
     Raises:
         MachineError: the disk refuses.
     """
-    shown = galleries(result)
-    compared = [drawn for drawn in map(comparison, shown) if drawn is not None]
+    folder, shown = result.folder, galleries(result)
+    compared = [drawn for drawn in map(pictured_object, shown) if drawn is not None]
     for name in (PLOT, PAPER, EFFECTS, LADDER, RECONSTRUCTIONS):
         (folder / name).unlink(missing_ok=True)
     written = []

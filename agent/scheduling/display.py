@@ -10,6 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fno_runner.result import SETTLED
 
+COLOURS = {"finished": "green", "stopped": "yellow"}
+"""Of a point by its status; of any other status red."""
+
 
 class Display:
     """Points done, running and failed, and the time left."""
@@ -53,7 +56,7 @@ class Display:
             self._done += 1
         else:
             self._failed += 1
-        colour = {"finished": "green", "stopped": "yellow"}.get(status, "red")
+        colour = COLOURS.get(status, "red")
         score = f"{headline}  " if headline else ""
         self._print(
             f"[{colour}]{status:<10}[/]{run_id}  {escape(name)}  {escape(score)}{duration(took)}"

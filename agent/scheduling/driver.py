@@ -20,7 +20,7 @@ from agent.scheduling.mps import shared_by_mps
 from agent.scheduling.queue import Queue, Ticket
 from agent.scheduling.slots import MAX_BREAKS, MAX_UNFIT, Slot
 from agent.study.records import one_line, read_record, row
-from agent.study.sweepfile import Metric, Point, Sweep, point_name
+from agent.study.sweepfile import USUAL_METRIC, Point, Sweep, point_name
 from fno_runner.cli import lines_to, refuse
 from fno_runner.errors import GPU_FAILED, MachineError, UnbelievableError, UserError
 from fno_runner.files import set_aside
@@ -73,12 +73,12 @@ class Driver:
         self._running: dict[Child, tuple[Ticket, Slot]] = {}
         self._ask_again = self._beat_at = -math.inf
         self._signals: list[int] = []
-        self._lost: set[str] = set()
-        self._stopped: Counter[str] = Counter()
-        self._unfit: Counter[str] = Counter()
-        self._broke: Counter[str] = Counter()
-        self._proven: set[str] = set()
-        self._owed: set[str] = set()
+        self._lost: set[str] = set()  # points that other drivers have taken from this one
+        self._stopped: Counter[str] = Counter()  # how often others stopped a point's run
+        self._unfit: Counter[str] = Counter()  # runs in a row that found a slot unfit
+        self._broke: Counter[str] = Counter()  # how often the card failed under a point
+        self._proven: set[str] = set()  # slots in which a point has finished
+        self._owed: set[str] = set()  # points that were given back and are to be run again
         self._dataless: set[str] = set()
         """Points whose data were lost while this driver worked."""
         self.ended: dict[str, str] = {}
@@ -158,9 +158,9 @@ class Driver:
         for lost in self._queue.beat():
             self._lost.add(lost)
             self._display.note(f"{lost}: another driver has taken it, which took this one for dead")
-            for process in self._running:
-                if process.run_id == lost:
-                    process.process.terminate()
+            for run in self._running:
+                if run.run_id == lost:
+                    run.process.terminate()
 
     def _next(self) -> Ticket | None:
         # With something to wait for, an empty queue is not asked again at every poll.
@@ -171,20 +171,20 @@ class Driver:
         ticket = self._take()
         if ticket is None:
             self._look()
-            ticket = self._take()
-        if ticket is None and self._more is not None:
-            ticket = self._take_more(self._more)
+            ticket = self._take() or self._take_more()
         if ticket is None:
             self._ask_again = time.monotonic() + LOOK_AGAIN_S
         return ticket
 
-    def _take_more(self, more: Callable[[Collection[str]], Mapping[str, Point]]) -> Ticket | None:
+    def _take_more(self) -> Ticket | None:
         """A point beyond the grid; None where there is none, or the grid is not done."""
-        here = {process.run_id for process in self._running}
-        under_way = here | self._queue.running_elsewhere().keys()
-        if self._grid is None or under_way & self._asked:
+        if self._grid is None or self._more is None:
             return None
-        wanted = more(under_way)
+        here = {run.run_id for run in self._running}
+        under_way = here | self._queue.running_elsewhere().keys()
+        if under_way & self._asked:
+            return None
+        wanted = self._more(under_way)
         new = {name: point for name, point in wanted.items() if name not in self._grid}
         self._grid |= wanted
         self._display.grow(len(new))
@@ -232,14 +232,14 @@ class Driver:
             if self._is_answered(ticket):
                 self._queue.give_back(ticket)
                 return
-            process = child.start(self._folder, ticket.run_id, ticket.point, variables)
+            run = child.start(self._folder, ticket.run_id, ticket.point, variables)
         except BaseException:
             self._queue.give_back(ticket)
             raise
         self._free.remove(slot)
         self._owed.discard(ticket.run_id)
-        self._running[process] = ticket, slot
-        self._queue.started(ticket, process.process.pid)
+        self._running[run] = ticket, slot
+        self._queue.started(ticket, run.process.pid)
         self._display.started(ticket.run_id, point_name(self._sweep, ticket.point))
 
     def _is_answered(self, ticket: Ticket) -> bool:
@@ -262,34 +262,34 @@ class Driver:
 
     def _collect(self) -> None:
         """See which runs have ended, and how."""
-        for process in [p for p in self._running if p.process.poll() is not None]:
-            name, status = process.run_id, process.process.returncode
-            record = process.record()
+        for run in [run for run in self._running if run.process.poll() is not None]:
+            name, status = run.run_id, run.process.returncode
+            record = run.record()
             if name in self._lost:
-                self._forget(process)
+                self._forget(run)
             elif record is not None:
-                self._settle(process, record)
+                self._settle(run, record)
             elif status == NO_MACHINE:
-                self._blame(process)
-            elif status == UNUSABLE and has_lost_its_data(name, process.point):
-                self._leave(process)
+                self._blame(run)
+            elif status == UNUSABLE and has_lost_its_data(name, run.point):
+                self._leave(run)
             elif status - 128 in SIGNALS and self._stopped[name] + 1 < MAX_STOPS:
                 # It was stopped, by somebody else than this driver.
                 self._stopped[name] += 1
-                self._give_back(process)
+                self._give_back(run)
             else:
-                self._settle(process, process.write_death())
+                self._settle(run, run.write_death())
 
-    def _settle(self, process: Child, record: RunResult) -> None:
+    def _settle(self, run: Child, record: RunResult) -> None:
         """The point has its record."""
-        ticket, slot = self._running.pop(process)
+        ticket, slot = self._running.pop(run)
         self._free.append(slot)
         if self._more is not None:  # it knows more now
             self._ask_again = -math.inf
         self._unfit[slot.name] = 0
         if record.status in SETTLED:
             self._proven.add(slot.name)
-        metric = self._sweep.metric or Metric("ssim_phase", maximize=True)
+        metric = self._sweep.metric or USUAL_METRIC
         cell = row(record).get(metric.name)
         score = cell if isinstance(cell, int | float) else None
         self._queue.finish(ticket, record.status, score if self._sweep.metric else None)
@@ -299,7 +299,7 @@ class Driver:
             headline = one_line(record.error.message)
         self._display.ended(record.run_id, record.status, headline)
 
-    def _blame(self, process: Child) -> None:
+    def _blame(self, run: Child) -> None:
         """A run found the machine unfit: its point goes back, unless the point itself is to blame.
 
         A card that was busy for a moment, or whose MPS daemon is starting again, is not lost: its
@@ -307,16 +307,16 @@ class Driver:
         that makes the card fail again is suspected in its slot's place, and after `MAX_BREAKS` such
         runs it has failed: it would stop one slot after the other.
         """
-        name, slot = process.run_id, self._running[process][1]
-        reason = process.last_line().removeprefix("error: ") or "the run found this machine unfit"
+        name, slot = run.run_id, self._running[run][1]
+        reason = run.last_line().removeprefix("error: ") or "the run found this machine unfit"
         breaks = 0
         if reason.startswith(GPU_FAILED):
             self._broke[name] += 1
             breaks = self._broke[name] if slot.name in self._proven else 0
         if breaks >= MAX_BREAKS:
-            self._settle(process, process.write_death())
+            self._settle(run, run.write_death())
             return
-        self._give_back(process)
+        self._give_back(run)
         if breaks <= 1:
             self._unfit[slot.name] += 1
         if self._unfit[slot.name] < MAX_UNFIT:
@@ -326,24 +326,24 @@ class Driver:
             self._broken = reason
             self._display.note(f"{slot.name} stops after {MAX_UNFIT} such runs in a row: {reason}")
 
-    def _leave(self, process: Child) -> None:
+    def _leave(self, run: Child) -> None:
         """The point's data are gone, which is no fault of its slot: it stays to be done."""
-        reason = process.last_line().removeprefix("error: ")
-        self._dataless.add(process.run_id)
-        self._give_back(process)
+        reason = run.last_line().removeprefix("error: ")
+        self._dataless.add(run.run_id)
+        self._give_back(run)
         self._broken = f"a point has lost its data: {reason}"
-        self._display.note(f"{process.run_id}: {reason}; the point goes back")
+        self._display.note(f"{run.run_id}: {reason}; the point goes back")
 
-    def _forget(self, process: Child) -> None:
+    def _forget(self, run: Child) -> None:
         """Another driver has the point: this one's attempt at it leaves nothing but its slot."""
-        ticket, slot = self._running.pop(process)
+        ticket, slot = self._running.pop(run)
         self._free.append(slot)
         self._lost.discard(ticket.run_id)
         self._display.returned(ticket.run_id)
 
-    def _give_back(self, process: Child) -> None:
+    def _give_back(self, run: Child) -> None:
         """The point goes back to the queue."""
-        ticket, slot = self._running.pop(process)
+        ticket, slot = self._running.pop(run)
         self._free.append(slot)
         self._queue.give_back(ticket)
         self._owed.add(ticket.run_id)
@@ -356,21 +356,21 @@ class Driver:
             return
         signals = len(self._signals)
         self._display.note(f"stopping {len(self._running)} runs; their points stay to be done")
-        for process in self._running:
-            process.process.terminate()
+        for run in self._running:
+            run.process.terminate()
         deadline = time.monotonic() + STOP_GRACE_S
-        while any(process.process.poll() is None for process in self._running):
+        while any(run.process.poll() is None for run in self._running):
             if time.monotonic() > deadline or len(self._signals) > signals:
                 break
             time.sleep(POLL_S)
         # First no process is left, then the queue hears of it: that may fail, this may not.
-        for process in self._running:
-            process.kill()
-        for process in list(self._running):
-            record = process.record()
-            if process.run_id in self._lost:
-                self._forget(process)
+        for run in self._running:
+            run.kill()
+        for run in list(self._running):
+            record = run.record()
+            if run.run_id in self._lost:
+                self._forget(run)
             elif record is not None:  # it was over before the signal came
-                self._settle(process, record)
+                self._settle(run, record)
             else:
-                self._give_back(process)
+                self._give_back(run)

@@ -222,8 +222,8 @@ class Queue:
             except OVER:  # another driver was quicker
                 continue
             _stop_orphan(ProcessIdentity.read(trial.user_attrs.get("child")))
-            if "outcome" not in trial.user_attrs and _point(trial) is not None:
-                dead.append(str(_point(trial)))
+            if "outcome" not in trial.user_attrs and (run_id := _point(trial)) is not None:
+                dead.append(run_id)
         return dead
 
     def outcomes(self) -> dict[str, str]:
@@ -239,11 +239,12 @@ class Queue:
         elsewhere = {}
         for trial in self._trials():
             worker = ProcessIdentity.read(trial.user_attrs.get("worker"))
-            if trial.state != TrialState.RUNNING or _point(trial) is None or worker is None:
+            run_id = _point(trial)
+            if trial.state != TrialState.RUNNING or run_id is None or worker is None:
                 continue
             is_dead = worker.is_here and worker.process() is None
             if not is_dead and worker.as_mapping() != self._me:
-                elsewhere[str(_point(trial))] = worker.host
+                elsewhere[run_id] = worker.host
         return elsewhere
 
     def is_unsure(self) -> bool:
@@ -335,15 +336,12 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
 
 
 def _suggest(trial: Trial, key: str, values: tuple[Value, ...] | Range) -> Value:
-    suggested: Value
     if not isinstance(values, Range):
-        suggested = values[0] if len(values) == 1 else trial.suggest_categorical(key, values)
-    elif values.distribution == INT_UNIFORM:
-        suggested = trial.suggest_int(key, int(values.low), int(values.high))
-    else:
-        log = values.distribution == LOG_UNIFORM
-        suggested = trial.suggest_float(key, values.low, values.high, log=log)
-    return suggested
+        return values[0] if len(values) == 1 else trial.suggest_categorical(key, values)
+    if values.distribution == INT_UNIFORM:
+        return trial.suggest_int(key, int(values.low), int(values.high))
+    log = values.distribution == LOG_UNIFORM
+    return trial.suggest_float(key, values.low, values.high, log=log)
 
 
 def _point(trial: FrozenTrial) -> str | None:

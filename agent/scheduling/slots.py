@@ -50,7 +50,7 @@ def plan_slots(
         MachineError: it asks for a GPU that is not there.
     """
     places = _places(wanted, len(gpus))
-    share = threads(max(1, len(places)) * per_gpu, given)
+    share = _threads(max(1, len(places)) * per_gpu, given)
     share |= _beside(per_gpu)
     if not places:
         return [Slot(f"cpu{k}", {**share, VISIBLE: ""}) for k in range(per_gpu)]
@@ -65,11 +65,11 @@ def plan_slots(
 
 def shared_slots(count: int, given: Mapping[str, str]) -> list[Slot]:
     """So many slots that share the cores, and whatever GPU the caller's environment gives."""
-    share = threads(count, given) | _beside(count)
+    share = _threads(count, given) | _beside(count)
     return [Slot(f"worker{k}", share) for k in range(count)]
 
 
-def threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
+def _threads(workers: int, given: Mapping[str, str]) -> dict[str, str]:
     """The variables that share the cores out among the workers, unless `given` has its own."""
     if "OMP_NUM_THREADS" in given:
         return {}

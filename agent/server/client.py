@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # takes a second, and a local export needs none of it
     import wandb
 
 PAGE = 200
-"""Runs a request."""
+"""How many runs a request asks for."""
 ANSWER_S = 120
 """How long one answer may take, the client's own retries and waits included [s]."""
 RETRIES = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_max_seconds": 30}
@@ -35,10 +35,7 @@ PROJECT_NAME = r"[^\s/\\#?%:](?:[^/\\#?%:\x00-\x1f\x7f]{0,126}[^\s/\\#?%:])?"
 """What a server takes for a project's name; one with a space at an end is not found again."""
 PLACE = re.compile(rf"({NAME})/({PROJECT_NAME})(?:/({NAME}))?")
 
-NO_KEY = (
-    "no API key, or one that the server refuses: log in (wandb login, or WANDB_API_KEY); "
-    "the export of a local study needs none"
-)
+NO_KEY = "no API key, or one that the server refuses: log in (wandb login, or WANDB_API_KEY)"
 
 
 @dataclass(frozen=True)

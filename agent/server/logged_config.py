@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fno_runner.config import PATHS, N, RunConfig, load_config
+from fno_runner.config import N, RunConfig, load_config
 from fno_runner.errors import UserError
-from fno_runner.identity import decisive_keys, short_hash
+from fno_runner.identity import ARRAYS, SCANS, decisive_keys, short_hash
 
 CONFIG_HASH = "config_hash"
 """The key of a summary."""
@@ -23,7 +23,7 @@ DATA: tuple[dict[str, str], ...] = (
     {"train_npz": SOMEWHERE, "test_npz": SOMEWHERE},
 )
 """What the data of a run may have been: some keys are refused without a scan, or with one."""
-OF_DATA = set(PATHS) - {"data_dir", "output_dir"}
+OF_DATA = {*ARRAYS, *SCANS}
 
 
 def logged_config(given: Mapping[str, Any]) -> RunConfig:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import pandas as pd
@@ -15,6 +15,7 @@ from agent.server.client import ServerRun, short
 from agent.server.logged_config import CONFIG_HASH, config_hash, logged_config
 from agent.study.folder import STUDIES, server_study
 from agent.study.records import (
+    ACTIVE,
     COLUMNS,
     SCORED,
     Cell,
@@ -26,6 +27,7 @@ from agent.study.records import (
     parts,
     read_records,
 )
+from agent.study.retimes import prefer_retimed
 from fno_runner.config import PATHS, RunConfig
 from fno_runner.errors import UserError
 from fno_runner.identity import run_id
@@ -35,12 +37,6 @@ from fno_runner.score.quantities import QUANTITIES, floor_of, object_of
 INCOMPLETE, REJECTED = "incomplete", "rejected"
 """Statuses of an ended run whose summary lacks its result, and of one that is not believed."""
 
-ACTIVE = {
-    "pending": "handed to an agent that has not reported yet",
-    "running": "still running",
-    "preempting": "is being stopped",
-}
-"""The server's states of a run that may still bring its result, and what they mean."""
 STATES = {
     **ACTIVE,
     "preempted": "was stopped before its end",
@@ -125,19 +121,25 @@ def server_row(run: ServerRun) -> ServerRow:
 
 
 def with_records_here(
-    runs: Sequence[ServerRun], names: Iterable[str] = ()
-) -> tuple[MergedTable, dict[str, Records]]:
-    """A server's runs merged with what this disk has of their studies, and that by study.
+    runs: Sequence[ServerRun], names: Iterable[str]
+) -> tuple[MergedTable, dict[str, Records], list[str]]:
+    """A server's runs merged with what this disk has of their studies.
 
     Args:
         names: of further studies.
+
+    Returns:
+        the runs, with times that were taken again; the records by study; what there is to say of
+        the times, a line each.
     """
     # A group's name is anybody's text: it must not lead out of the studies' folder.
     studies = {study_name(run) for run in runs} | set(names)
     plain = sorted(name for name in studies if re.fullmatch(r"[\w-][\w.-]{0,127}", name))
     records = {name: read_records(STUDIES / name) for name in plain}
     results = {name: here.results for name, here in records.items()}
-    return merge(map(server_row, runs), results), records
+    merged = merge(map(server_row, runs), results)
+    timed, remarks = prefer_retimed(merged.table, [STUDIES / name for name in plain])
+    return replace(merged, table=timed), records, remarks
 
 
 def merge(there: Iterable[ServerRow], records: Mapping[str, Iterable[RunResult]]) -> MergedTable:

@@ -158,9 +158,9 @@ class Supervisor:
             self._gave_up |= GAVE_UP.search(line) is not None
             self._say(line)
 
-    def _tell(self, processes: list[int]) -> None:
+    def _tell(self, pids: list[int]) -> None:
         """Ask processes to stop, each of them once: an agent that is asked twice kills its run."""
-        _signal(new := [pid for pid in processes if pid not in self._told], signal.SIGTERM)
+        _signal(new := [pid for pid in pids if pid not in self._told], signal.SIGTERM)
         self._told.update(new)
         if new and self._deadline is None:
             self._deadline = time.monotonic() + STOP_GRACE_S
@@ -227,7 +227,7 @@ def _how(status: int) -> str:
     return f"ended with exit status {status}" if status >= 0 else f"was killed by signal {-status}"
 
 
-def _signal(processes: list[int], number: signal.Signals) -> None:
-    for process in processes:
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, number)
+            os.kill(pid, number)

@@ -60,7 +60,7 @@ class Tracker:
             MachineError: Weights & Biases is online and cannot be used; says the ways out.
         """
         self._config = config
-        self._lost: Exception | None = None
+        self._is_lost = False
         if not os.environ.get("WANDB_MODE"):  # set to nothing: the client would refuse that
             os.environ.pop("WANDB_MODE", None)
         _default_folder(Path(config.output_dir))
@@ -131,18 +131,18 @@ class Tracker:
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log one line of the history, with the epoch as its x axis."""
-        if self._lost is None:
+        if not self._is_lost:
             try:
                 self._run.log(dict(epoch))
             except Exception as error:  # the client's own process is gone, for want of memory, say
-                self._lost = error
-                self._warn(error)
+                self._is_lost = True
+                _warn(error)
 
     def outcome(self, outcome: Outcome) -> None:
         """Mirror the finished run: summary, picture, record; a failed point is a failed run."""
         picture, files = outcome.folder / PICTURE, Path(self._run.dir)
         lost: Exception | None = None
-        later = f", {_how_to_send()} sends the rest later"
+        is_kept = True
         if not self._run.disabled:
             # First what agent.sync needs, whatever becomes of the client.
             try:
@@ -150,7 +150,7 @@ class Tracker:
                 if picture.exists():
                     shutil.copy2(picture, files.parent / PICTURE)
             except OSError as error:
-                lost, later = error, ""
+                lost, is_kept = error, False
         try:
             self._run.summary.update(summary(outcome.result))
             if picture.exists():
@@ -165,27 +165,17 @@ class Tracker:
         except Exception as error:
             lost = lost or error
         if lost is not None:
-            self._warn(lost, later)
+            _warn(lost, is_kept)
 
     def _finish(self, exit_code: int) -> None:
         try:
             self._run.finish(exit_code=exit_code)
         except (TimeoutError, wandb.errors.Error) as error:
-            self._warn(error)
+            _warn(error)
         finally:
             if self._hold is not None:
                 os.close(self._hold)
                 self._hold = None
-
-    @staticmethod
-    def _warn(error: Exception, later: str | None = None) -> None:
-        if later is None:
-            later = f", {_how_to_send()} sends the rest later"
-        print(
-            f"warning: Weights & Biases has not everything ({short(error)}); the local record "
-            f"is whole{later}",
-            file=sys.stderr,
-        )
 
 
 def hand_back(config: RunConfig) -> None:
@@ -344,6 +334,16 @@ def _seconds(variable: str, default: float) -> float:
     except ValueError:
         pass
     raise MachineError(f"{variable}={text!r}: allowed is a number of seconds > 0")
+
+
+def _warn(error: Exception, is_kept: bool = True) -> None:
+    """Tell what went wrong; `is_kept`: what the server lacks is on this disk, for agent.sync."""
+    later = f", {_how_to_send()} sends the rest later" if is_kept else ""
+    print(
+        f"warning: Weights & Biases has not everything ({short(error)}); the local record "
+        f"is whole{later}",
+        file=sys.stderr,
+    )
 
 
 def _how_to_send() -> str:

@@ -16,14 +16,11 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2.interface import PanelTypes
 
 from agent.server.client import Place
-from agent.study.sweepfile import LOG_UNIFORM, Metric, Range, Sweep
+from agent.study.records import NAMED
+from agent.study.sweepfile import LOG_UNIFORM, USUAL_METRIC, Metric, Range, Sweep
 from fno_runner.score.quantities import QUANTITIES
 
-AXES = ("architecture", "input_transform", "modes", "width")
-"""The axes of a sweep that sweeps nothing."""
 COSTS = ("model_params", "inference_time_s")
-QUALITY = Metric("ssim_phase", maximize=True)
-"""What is good where the sweep names no metric, or names a cost."""
 LOSSES = ("train_loss", "val_loss")
 PICTURE = "reconstruction"
 MOST_LINES = 10
@@ -159,10 +156,10 @@ def _table(place: Place, sweep: Sweep) -> ws.RunsetSettings:
 
 
 def _axes(sweep: Sweep) -> tuple[str, ...]:
-    return sweep.swept or AXES
+    return sweep.swept or NAMED
 
 
 def _quality(sweep: Sweep) -> Metric:
     """The sweep's metric, unless it is a cost, which is an axis of its own."""
-    metric = sweep.metric or QUALITY
-    return QUALITY if QUANTITIES[metric.name].of == "cost" else metric
+    metric = sweep.metric or USUAL_METRIC
+    return USUAL_METRIC if QUANTITIES[metric.name].of == "cost" else metric

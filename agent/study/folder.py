@@ -109,7 +109,7 @@ def check_study(folder: Path, sweep: Sweep) -> None:
         )
 
 
-def open_study(folder: Path, sweep: Sweep) -> StudyInfo:
+def open_study(folder: Path, sweep: Sweep) -> None:
     """Make `folder` the study of `sweep`, or find that it already is.
 
     Raises:
@@ -121,7 +121,6 @@ def open_study(folder: Path, sweep: Sweep) -> StudyInfo:
     if not (folder / MARKER).exists():
         # Several drivers may do this at once: each writes the same text, whole.
         write_text_atomically(folder / MARKER, _marker(sweep))
-    return StudyInfo(sweep.study_id, sweep)
 
 
 def adopt_study(folder: Path, sweep: Sweep) -> None:

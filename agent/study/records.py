@@ -23,10 +23,11 @@ from fno_runner.score.quantities import (
 if TYPE_CHECKING:  # takes a second to import, and a run only makes a row
     import pandas as pd
 
+NAMED = ("architecture", "input_transform", "modes", "width")
+"""What a configuration is called by; others are added where they vary."""
 COLUMNS = (
-    "run_id", "architecture", "input_transform", "modes", "width", "seed", "epochs",
-    "model_params", "inference_time_s", "ssim_phase", "psnr_phase", "mae_phase", "ssim_amp",
-    "psnr_amp", "mae_amp", "status", "error",
+    "run_id", *NAMED, "seed", "epochs", "model_params", "inference_time_s", "ssim_phase",
+    "psnr_phase", "mae_phase", "ssim_amp", "psnr_amp", "mae_amp", "status", "error",
 )  # fmt: skip
 """The first columns of study_results.csv. Others read them by place: append, never reorder."""
 
@@ -34,6 +35,13 @@ MEASURED = ("finished", "collapsed")
 """Statuses of a training that came to its end, and whose inference was timed."""
 SCORED = (*MEASURED, "stopped")
 """Statuses whose metrics are shown; a collapsed run keeps its own so that one sees the collapse."""
+
+ACTIVE = {
+    "pending": "handed to an agent that has not reported yet",
+    "running": "still running",
+    "preempting": "is being stopped",
+}
+"""A server's states of a run that may still bring its result, and what they mean."""
 
 NOT_NEGATIVE = ("_s", "_bytes")
 """How the names of further times and sizes end, of which the table of quantities has no row."""
@@ -115,6 +123,11 @@ def table(results: Iterable[RunResult]) -> pd.DataFrame:
     """
     in_order = sorted(results, key=lambda result: result.run_id)
     return assemble([parts(seed) for result in in_order for seed in result.by_seed()])
+
+
+def counted(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that count: of several runs that a server has of one run_id the best."""
+    return runs[~runs["superseded"].astype(bool)] if "superseded" in runs else runs
 
 
 def assemble(runs: Sequence[Parts]) -> pd.DataFrame:

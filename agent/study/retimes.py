@@ -23,6 +23,7 @@ MAX_BYTES = 64 * 2**20
 
 CONFIRMED, NEAR = 5, 0.05
 """So many visits within this share of the fastest one, itself counted, make its time believed."""
+UNSETTLED = f"fewer than {CONFIRMED} visits lie within {NEAR:.0%} of the fastest"
 
 Seconds = Annotated[float, Field(ge=0, lt=1e9)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
@@ -185,8 +186,7 @@ def prefer_retimed(runs: pd.DataFrame, studies: Iterable[Path]) -> tuple[pd.Data
         remarks.append(f"times of {rows} of {count} rows are retimed, on {device}")
     if unsettled := sum(not model.settled for model in model_of.values()):
         remarks.append(
-            f"times of {unsettled} of {len(model_of)} retimed rows are those of a busy machine: "
-            f"their {CONFIRMED} fastest visits do not agree to {NEAR:.0%}"
+            f"times of {unsettled} of {len(model_of)} retimed rows are not settled: {UNSETTLED}"
         )
     if outdated:
         remarks.append(f"{outdated} of {count} rows are of another run than their retimed model")

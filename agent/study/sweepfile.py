@@ -75,6 +75,10 @@ class Metric:
         return {"name": self.name, "goal": "maximize" if self.maximize else "minimize"}
 
 
+USUAL_METRIC = Metric("ssim_phase", maximize=True)
+"""What is good where a sweep names no metric."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A checked sweep.
