@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from rich.console import Console
 
 from agent.analysis.comparison import compare
 from agent.compare import CSV, PAGE, main
-from agent.report.compare_page import said
+from agent.report.compare_page import MOST_SHOWN, print_comparison, render_comparison, said
 from agent.study.quality import PHASE_SSIM
 from agent.study.records import table
 from fno_runner.config import RunConfig
@@ -219,6 +223,26 @@ def test_a_text_of_a_record_is_no_markup(tmp_path: Path) -> None:
     assert main([str(a), str(b)]) == 0
     page = (b / "compared-with-a" / PAGE).read_text()
     assert "<script>" not in page and "data are not the same" in page
+
+
+def test_of_many_configurations_those_are_pictured_that_changed_most() -> None:
+    """A thousand would be a picture that no browser draws; the page's table has all."""
+    widths = range(16, 16 + MOST_SHOWN + 20)
+    before, after = (
+        table(study({w: [0.5 + step * (w % 30 - 15)] for w in widths}, 1.0, precision=precision))
+        for step, precision in ((0, "float32"), (0.001, "bf16"))
+    )
+    comparison = compare(before, after, PHASE_SSIM)
+    stream = io.StringIO()
+    print_comparison(comparison, Console(file=stream, width=400))
+    told = re.findall(r"width (\d+) ", stream.getvalue())
+    assert len(told) == MOST_SHOWN and "20 more" in stream.getvalue()
+    assert not {int(width) % 30 for width in told} & {14, 15, 16}
+    page = render_comparison(comparison, ("A", "B"), "2026-01-02T03:04:05+00:00")
+    assert all(f"width {width}<" in page for width in widths)
+    encoded = re.search(r"data:image/png;base64,([^\"]+)", page)
+    assert encoded is not None
+    assert Image.open(io.BytesIO(base64.b64decode(encoded[1]))).height < 4000
 
 
 def test_scans_are_compared_by_what_they_are_chosen_by(

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from agent.analysis.comparison import compare
 from agent.analysis.configurations import short_texts
 from agent.analysis.series import Series, series
+from agent.report import pareto_plot
 from agent.report.compare_page import render_comparison
 from agent.report.effects_plot import MOST_LEVELS, effects_figure, in_order
 from agent.report.figures import NAME_WIDTH, wrapped
@@ -23,7 +24,7 @@ from agent.study.quality import PHASE_SSIM
 from agent.study.records import Cell, table
 from fno_runner.pictures import draw_reconstruction
 from fno_runner.result import RunResult
-from tests.studies import result
+from tests.studies import grid, result
 from tests.test_plots import assert_legible
 
 
@@ -180,3 +181,27 @@ def test_no_text_of_a_reconstruction_leaves_the_page(
     seen = np.ones((40, 40), bool)
     draw_reconstruction(tmp_path / "recon.png", "fno", made, seen, truth, "truth", {})
     assert_legible(figures[0])
+
+
+def test_intervals_that_are_not_drawn_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many configurations they would hide the points, which then fill the panel."""
+
+    def drawn() -> tuple[float, set[str]]:
+        figure = pareto_figure(series(table(grid(seeds=(0, 1)))))
+        low, high = figure.axes[0].get_ylim()
+        return high - low, {text.get_text() for text in figure.legends[0].get_texts()}
+
+    with_bars, told = drawn()
+    assert "95 % interval of the mean" in told
+    monkeypatch.setattr(pareto_plot, "MOST_BARS", 50)
+    without, told = drawn()
+    assert without < with_bars and "95 % interval of the mean" not in told
+
+
+def test_the_legend_of_the_scatter_covers_no_point() -> None:
+    figure = ladder_figure(series(table(grid())))
+    _, scatter = figure.axes
+    legend = scatter.get_legend()
+    assert legend is not None
+    assert not legend.get_window_extent().overlaps(scatter.get_window_extent())
+    assert_legible(figure)

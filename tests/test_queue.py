@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +226,22 @@ def test_a_damaged_journal_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text('{"op_code"\n{}\n{}\n')
     with pytest.raises(MachineError, match="damaged; remove it"):
         a_queue(tmp_path)
+
+
+def test_many_points_are_synced_to_the_disk_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of points, each synced by itself, would be minutes before the first one starts."""
+    first, second = a_queue(tmp_path), a_queue(tmp_path)
+    synced: list[int] = []
+    sync = os.fsync
+
+    def counted(file: int) -> None:
+        synced.append(file)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    assert first.offer(lambda: GRID) == len(GRID)
+    assert len(synced) == 1
+    assert second.offer(lambda: GRID) == 0
+    assert [ticket.run_id for ticket in drain(first, second)] == list(GRID)

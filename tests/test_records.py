@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.scheduling.grid import statuses
 from agent.study.records import COLUMNS, one_line, read_records, row, table
 from fno_runner.config import RunConfig
 from fno_runner.errors import UserError
@@ -209,3 +210,29 @@ def test_any_text_becomes_one_printable_line_that_csv_keeps(message: str) -> Non
 
 def test_one_line_shows_what_it_cannot_print() -> None:
     assert one_line(" a\n b\x1b[31m\ud800 ") == "a b\\x1b[31m\\ud800"
+
+
+def test_a_record_is_read_again_for_its_status_only_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver with an idle slot looks every few seconds: not at thousands of whole records."""
+    for number in (1, 2, 3):
+        write_result(make(number), run_folder(tmp_path, f"{number:012x}"))
+    put(tmp_path, "f" * 12, "torn {")
+    opened: list[Path] = []
+    read = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    names = [f"{number:012x}" for number in (1, 2, 3)]
+    assert statuses(tmp_path) == dict.fromkeys(names, "finished")
+    assert len(opened) == 4
+    assert statuses(tmp_path) == dict.fromkeys(names, "finished")
+    assert len(opened) == 4
+    write_result(make(2, status="stopped"), run_folder(tmp_path, names[1]))
+    (run_folder(tmp_path, names[2]) / "result.json").unlink()
+    assert statuses(tmp_path) == {names[0]: "finished", names[1]: "stopped"}
+    assert len(opened) == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,12 @@ from agent.analysis.configurations import (
 )
 from agent.analysis.differences import holm
 from agent.analysis.means import CONFIDENCE
-from agent.study.quality import Array, by_key, numbers, words
+from agent.study.quality import Array, by_key, cells, numbers, words
 from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
 
+Told = tuple[Any, ...]
+"""The cells of a run that another one must have to be its pair."""
 Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 
 TIMES = ("train_time_s", "inference_time_s")
@@ -218,20 +220,40 @@ def _trained(
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Array:
     """(pairs, 2): the numbers of what finished in both; of several runs their mean."""
-    means = []
-    for runs in (a, b):
-        known = runs[runs["status"] == "finished"].assign(number=lambda r: numbers(r, column))
-        means.append(known[np.isfinite(known["number"])].groupby(list(by))["number"].mean())
-    return pd.concat(means, axis=1, join="inner").to_numpy(float)
+    return _joined(*(_means(runs, numbers(runs, column), _told(runs, by)) for runs in (a, b)))
 
 
 def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Array:
     """The same of a time [s], on the same device; replicates count once: they share a clock."""
     timed = []
     for runs in (a, b):
-        on = runs.assign(**{column: seconds(runs, column)}).assign(device=devices(runs))
-        timed.append(on[on["device"] != ""].drop_duplicates("run_id"))
-    return _paired(timed[0], timed[1], column, [*by, "device"])
+        told, on, run_ids = _told(runs, by), devices(runs), cells(runs, "run_id")
+        known = [row for row, device in enumerate(on) if device]
+        once = {known[same[0]] for same in by_key(run_ids[row] for row in known).values()}
+        keys = [(*key, on[row]) if row in once else None for row, key in enumerate(told)]
+        timed.append(_means(runs, seconds(runs, column), keys))
+    return _joined(*timed)
+
+
+def _told(runs: pd.DataFrame, by: Sequence[str]) -> list[Told]:
+    """What each run is paired by."""
+    return list(zip(*(cells(runs, key) for key in by), strict=True))
+
+
+def _means(runs: pd.DataFrame, values: Array, keys: Sequence[Told | None]) -> dict[Told, float]:
+    """The mean number of the finished runs of each key; a run that lacks a part of it has none."""
+    # Not by pandas, of which some calls a configuration are minutes for thousands of them.
+    finished = (runs["status"] == "finished").to_numpy(bool)
+    groups: dict[Told, list[float]] = {}
+    for key, value in zip(keys, np.where(finished, values, math.nan), strict=True):
+        if key is not None and None not in key and math.isfinite(value):
+            groups.setdefault(key, []).append(value)
+    return {key: float(np.mean(of_key)) for key, of_key in groups.items()}
+
+
+def _joined(a: dict[Told, float], b: dict[Told, float]) -> Array:
+    """(pairs, 2): what both have, in the order of the keys."""
+    return np.array([(a[key], b[key]) for key in sorted(a.keys() & b.keys())]).reshape(-1, 2)
 
 
 def _difference(pairs: Array) -> Change:

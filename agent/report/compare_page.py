@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Comparison
+from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Compared, Comparison
 from agent.report.figures import OKABE_ITO, data_uri, new_figure, wrapped
 from agent.report.words import count, signed, some_of, writable
 from fno_runner.cli import lines_to
@@ -22,6 +23,9 @@ from fno_runner.score.quantities import QUANTITIES, Quantity
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "compare_page.html"
+MOST_SHOWN = 60
+"""Configurations in the terminal and in the picture, those that changed most: of a thousand the
+picture has more pixels than a browser draws. The page's table and comparison.csv have all."""
 
 
 def said(comparison: Comparison) -> list[str]:
@@ -83,13 +87,16 @@ def said(comparison: Comparison) -> list[str]:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The sentences, and a row a configuration."""
     lines_to(console)("\n".join(said(comparison)))
-    headings, rows = _table(comparison)
+    shown = most_changed(comparison.configurations)
+    headings, rows = _table(comparison, shown)
     printed = Table()
     printed.add_column("configuration")
     for heading in headings[1:]:
         printed.add_column(Text(heading), justify="right")
     for name, cells in rows:
         printed.add_row(Text(name), *map(Text, cells))
+    if more := len(comparison.configurations) - len(shown):
+        printed.caption = f"those that changed most; {more} more are in the table and the page"
     console.print(printed)
 
 
@@ -102,7 +109,7 @@ def render_comparison(comparison: Comparison, names: tuple[str, str], written: s
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    headings, rows = _table(comparison)
+    headings, rows = _table(comparison, comparison.configurations)
     page = {
         "title": f"What changed from {names[0]} to {names[1]}",
         "studies": [f"A: {names[0]}", f"B: {names[1]}"],
@@ -117,15 +124,24 @@ def render_comparison(comparison: Comparison, names: tuple[str, str], written: s
     return writable(environment.get_template(TEMPLATE).render(page=page, written=written))
 
 
-def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def most_changed(configurations: Sequence[Compared]) -> list[Compared]:
+    """At most `MOST_SHOWN` of the configurations, those that changed most, in their order."""
+    change = [abs(compared.quality.change) for compared in configurations]
+    in_order = np.argsort(-np.nan_to_num(change, nan=-1.0), kind="stable")
+    return [configurations[place] for place in sorted(in_order[:MOST_SHOWN])]
+
+
+def _table(
+    comparison: Comparison, shown: Sequence[Compared]
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The headings, and of each configuration that is shown its name and its cells."""
     quality = comparison.quality
-    configurations = comparison.configurations
-    timed = [c for c in TIMES if any(compared.times[c].pairs for compared in configurations)]
+    timed = [c for c in TIMES if any(each.times[c].pairs for each in comparison.configurations)]
     headings = ["configuration", "seeds", f"{quality.heading} in A", "in B", "change", "95 %"]
     headings += ["verdict", *(f"{QUANTITIES[c].label}, B over A" for c in timed)]
     headings += ["collapsed in A", "in B"]
     rows = []
-    for compared in configurations:
+    for compared in shown:
         change = compared.quality
         cells = [
             str(change.pairs),
@@ -142,7 +158,8 @@ def _table(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]
 
 def _picture(comparison: Comparison) -> str:
     """The changes of quality with their intervals, as a data URI."""
-    shown = [compared for compared in comparison.configurations if compared.quality.pairs]
+    whole = [compared for compared in comparison.configurations if compared.quality.pairs]
+    shown = most_changed(whole)
     names = [wrapped(compared.name) for compared in shown]
     height = 0.14 * sum(2 + name.count("\n") for name in names)
     with new_figure(8.6, 1.3 + max(0.28, height)) as figure:
@@ -159,6 +176,9 @@ def _picture(comparison: Comparison) -> str:
         axes.set_yticks(range(len(shown)), names, fontsize=8)
         axes.invert_yaxis()
         axes.set_xlabel(f"change of {comparison.quality.axis}, B less A")
+        if len(whole) > len(shown):
+            said = f"the {len(shown)} of {len(whole)} configurations that changed most"
+            axes.set_title(said, fontsize=9)
         axes.grid(axis="x", color="#ececec")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})

@@ -110,4 +110,5 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
     axes.scatter([], [], marker="_", s=70, color="0.4", label="expected of all seeds")
     if (drawn & failed).any():
         axes.scatter([], [], marker="x", s=22, color="0.4", label="a seed collapsed or diverged")
-    axes.legend(frameon=False, fontsize=8)
+    # Above: in the panel it would hide points, of which a large study has them everywhere.
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))

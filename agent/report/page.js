@@ -16,6 +16,7 @@ const LAYOUT = {font: FONT, paper_bgcolor: "white", plot_bgcolor: "white", hover
 const OF_CURVES = {...LAYOUT, height: 460, margin: {l: 70, r: 16, t: 10, b: 110}, hovermode: "closest",
                    legend: {orientation: "h", y: -0.18, x: 0, yanchor: "top"}};
 const AXIS = {gridcolor: "#ececec", linecolor: "#999", ticks: "outer", tickcolor: "#999", zeroline: false};
+const BARRED = count <= 500;  // more intervals would hide the points
 const WIDE = count > 1000 ? "scattergl" : "scatter";
 
 const element = (tag, text, attributes = {}) => {
@@ -111,7 +112,7 @@ function scatter() {
       text: mine.map(row => plain(rows.label[row])),
       hovertemplate: "%{text}<br>%{y:.4~f}<extra></extra>",
       marker: {...styles[kind], size: 11, line: {color: "white", width: 1}},
-      error_y: low && count <= 500 && mine.some(row => low[row] !== null)
+      error_y: low && BARRED && mine.some(row => low[row] !== null)
         ? {type: "data", symmetric: false, array: mine.map(row => off(high, row)),
            arrayminus: mine.map(row => off(low, row)), thickness: 1, width: 3, color: styles[kind].color}
         : undefined,
@@ -142,7 +143,7 @@ function scatter() {
     if (answer.excludes[1] && cost > 0) beyond.push({...grey, yref: "paper", y0: 0, y1: 1, x0: cost, x1: last});
   }
   // The view shows the finished ones; a floor or a collapsed one far below can be scrolled to.
-  const values = fine.flatMap(row => [rows[y][row], (rows[y + "_low"] || rows[y])[row] ?? rows[y][row],
+  const values = fine.flatMap(row => !BARRED ? [rows[y][row]] : [rows[y][row], (rows[y + "_low"] || rows[y])[row] ?? rows[y][row],
                                       (rows[y + "_high"] || rows[y])[row] ?? rows[y][row]]);
   const [low, high] = values.length ? [lowest(values), highest(values)] : [0, 1];
   const span = Math.max(high - low, data.spans[y]), middle = (low + high) / 2;

@@ -97,6 +97,13 @@ def floors(runs: pd.DataFrame, column: str) -> dict[str, float]:
     return agreed
 
 
+def has_bars(front: Front) -> bool:
+    """Whether the intervals of a front's plane are drawn: some are known, and they hide nothing."""
+    known = np.isfinite(front.cost.mean) & np.isfinite(front.value.mean)
+    ends = np.concatenate([front.value.low[known], front.cost.low[known]])
+    return bool(known.sum() <= MOST_BARS and np.isfinite(ends).any())
+
+
 def is_reference(series: Series) -> bool:
     """Whether what runs are compared with is a scan's reference, which is no truth."""
     return "reference" in set(series.runs["metrics_against"])
@@ -132,7 +139,8 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
     all_costs = np.concatenate([cost[known], *(of_runs for of_runs, _ in places.values())])
     log_axis(axes, "x", *around(all_costs[np.isfinite(all_costs)]))
     drawn = {FLOORS[key]: value for key, value in floors(series.runs, column).items()}
-    ends = np.concatenate([quality[known], front.value.low[known], front.value.high[known]])
+    bars = [front.value.low[known], front.value.high[known]] if has_bars(front) else []
+    ends = np.concatenate([quality[known], *bars])
     qualities = np.concatenate([of_runs for _, of_runs in places.values()])
     chosen = series.recommendation
     marked = None if chosen is None or not known[chosen.config] else chosen.config
@@ -150,7 +158,7 @@ def _panel(axes: Axes, series: Series, front: Front) -> None:
     kinds = by_key(words(series.configs[known], ("architecture", "input_transform")))
     for (architecture, transform), places_of_kind in sorted(kinds.items()):
         mine = np.flatnonzero(known)[places_of_kind]
-        if known.sum() <= MOST_BARS:
+        if has_bars(front):
             _intervals(axes, front, mine, COLOURS[transform])
         axes.scatter(
             cost[mine], quality[mine], s=26, marker=SHAPES[architecture], zorder=3,
@@ -275,7 +283,7 @@ def _legend(rows: Sequence[Series]) -> list[Line2D]:
         for name, shape in SHAPES.items()
         if name in set(used["architecture"])
     ]
-    if any(np.isfinite(front.value.low).any() for series in rows for front in series.fronts):
+    if any(has_bars(front) for series in rows for front in series.fronts):
         entries.append(entry("95 % interval of the mean", marker="|", markersize=11, color="0.4"))
     entries.append(entry("front", linestyle="-", color="black", linewidth=1))
     if any(series.recommendation is not None for series in rows):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from agent.scheduling.queue import Queue
-from agent.study.records import read_records
-from agent.study.sweepfile import Point, Sweep, Value, points
+from agent.study.records import read_record, record_paths
+from agent.study.sweepfile import MAX_POINTS, Point, Sweep, Value, points
 from fno_runner.config import load_config
-from fno_runner.errors import UserError
+from fno_runner.errors import UnbelievableError, UserError
 from fno_runner.identity import run_id
 
 
@@ -60,12 +61,35 @@ def statuses(folder: Path, queue: Queue | None = None) -> dict[str, str]:
     A record that cannot be read counts as failed; one that is not believed is none. Where drivers
     do not share a disk, the queue's word counts for the records that lie elsewhere.
     """
-    records = read_records(folder)
-    unread = [rejected for rejected in records.rejected if rejected.kind is None]
-    known = {rejected.path.parent.name: "failed" for rejected in unread}
-    known |= {result.run_id: result.status for result in records.results}
+    known: dict[str, str] = {}
+    for path in record_paths(folder):
+        try:
+            facts = path.stat()
+            status = _status(path, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            status = "failed"
+        if status is not None:
+            known[path.parent.name] = status
     if queue is not None and not queue.shares_records:
         for identifier, status in queue.outcomes().items():
             if known.get(identifier) != "finished":
                 known[identifier] = status
     return known
+
+
+@lru_cache(maxsize=2 * MAX_POINTS)
+def _status(path: Path, *_signature: int) -> str | None:
+    """What a record says of its run; None where it is not believed.
+
+    Read once for each signature of the file: a driver with an idle slot looks every few seconds,
+    and thousands of records take longer than that.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return read_record(path, path.parent.name).status
+    except UnbelievableError:
+        return None

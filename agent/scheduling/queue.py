@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,10 @@ import optuna
 import psutil
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agent.scheduling.claims import SILENT_S, Claims
-from agent.scheduling.journal import JOURNAL, JournalLock
+from agent.scheduling.journal import JOURNAL, Journal
 from agent.scheduling.listener import Listener
 from agent.scheduling.storage import answering, check_storage, open_database
 from agent.study.sweepfile import INT_UNIFORM, LOG_UNIFORM, Point, Range, Sweep, Value
@@ -60,7 +59,12 @@ class Queue:
     """
 
     def __init__(
-        self, storage: BaseStorage, sweep: Sweep, claims: Claims, shares_records: bool
+        self,
+        storage: BaseStorage,
+        sweep: Sweep,
+        claims: Claims,
+        shares_records: bool,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Open the sweep's queue in `storage`, or make it.
 
@@ -68,6 +72,7 @@ class Queue:
             claims: a point is this driver's only with its claim, whatever the storage says.
             shares_records: all drivers see the same result.json files, which then decide what is
                 done; else the attempts' outcomes do as well.
+            together: within it the storage need not sync each entry by itself.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         bayes = sweep.method == "bayes"
@@ -80,7 +85,7 @@ class Queue:
             direction="maximize" if maximize else "minimize",
             load_if_exists=True,
         )
-        self.shares_records = shares_records
+        self.shares_records, self._together = shares_records, together
         self._me = ProcessIdentity.of(psutil.Process()).as_mapping()
         self._claims = claims
         self._listener = Listener()
@@ -96,9 +101,10 @@ class Queue:
         trials = self._trials()
         live = {_point(trial) for trial in trials if trial.state in LIVE}
         new = {run_id: point for run_id, point in wanted().items() if run_id not in live}
-        for run_id, point in new.items():
-            told = {"point": run_id, "after": len(trials), "by": self._me}
-            self._study.enqueue_trial(point, user_attrs=told)
+        with self._together():
+            for run_id, point in new.items():
+                told = {"point": run_id, "after": len(trials), "by": self._me}
+                self._study.enqueue_trial(point, user_attrs=told)
         return len(new)
 
     def take(self, known: Mapping[str, Point]) -> Ticket | None:
@@ -324,8 +330,8 @@ def open_queue(url: str | None, folder: Path, sweep: Sweep) -> Queue:
             return Queue(open_database(database), sweep, claims, shares_records=False)
     path = folder / JOURNAL
     try:
-        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
-        return Queue(JournalStorage(backend), sweep, claims, shares_records=True)
+        journal = Journal(path)
+        return Queue(JournalStorage(journal), sweep, claims, True, journal.together)
     except OSError as error:
         raise MachineError(f"cannot write {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AssertionError):

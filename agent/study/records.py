@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,9 @@ ACTIVE = {
     "preempting": "is being stopped",
 }
 """A server's states of a run that may still bring its result, and what they mean."""
+
+MOST_COLUMNS = 1024
+"""So many columns' quantities are remembered; a foreign record may name any number of them."""
 
 NOT_NEGATIVE = ("_s", "_bytes")
 """How the names of further times and sizes end, of which the table of quantities has no row."""
@@ -81,18 +85,9 @@ def read_records(study: Path) -> Records:
         UserError: the study's `runs` cannot be listed.
     """
     records = Records([], [])
-    try:
-        folders = sorted((study / "runs").iterdir())
-    except FileNotFoundError:  # a study that no run has entered yet
-        return records
-    except OSError as error:
-        raise UserError(f"cannot list {study / 'runs'}: {error.strerror or error}") from error
-    for folder in folders:
-        path = folder / RECORD
-        if folder.name.startswith(".") or folder.name.endswith(".partial"):
-            continue
+    for path in record_paths(study):
         try:
-            records.results.append(read_record(path, folder.name))
+            records.results.append(read_record(path, path.parent.name))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -100,6 +95,25 @@ def read_records(study: Path) -> Records:
         except UnbelievableError as error:
             records.rejected.append(Rejected(path, one_line(str(error)), error.kind))
     return records
+
+
+def record_paths(study: Path) -> list[Path]:
+    """Where the records of a study are to be, in the order of the runs' names.
+
+    Raises:
+        UserError: the study's `runs` cannot be listed.
+    """
+    try:
+        folders = sorted((study / "runs").iterdir())
+    except FileNotFoundError:  # a study that no run has entered yet
+        return []
+    except OSError as error:
+        raise UserError(f"cannot list {study / 'runs'}: {error.strerror or error}") from error
+    return [
+        folder / RECORD
+        for folder in folders
+        if not folder.name.startswith(".") and not folder.name.endswith(".partial")
+    ]
 
 
 def row(result: RunResult) -> dict[str, Cell]:
@@ -207,13 +221,19 @@ def check_cells(cells: Mapping[str, Cell]) -> None:
         ValueError: a cell is no number where there should be one, or is out of its bounds.
     """
     for column, cell in cells.items():
-        quantity = QUANTITIES.get(column) or floor_of(column) or object_of(column)
+        quantity = _quantity(column)
         if quantity is None:
             if isinstance(cell, bool | str | None) and not column.endswith(NOT_NEGATIVE):
                 continue
             low = 0.0 if column.endswith(NOT_NEGATIVE) else -math.inf
             quantity = Quantity(column, column, "cost", None, low)
         quantity.check(cell)
+
+
+@lru_cache(maxsize=MOST_COLUMNS)
+def _quantity(column: str) -> Quantity | None:
+    """What the table of quantities knows of a column: thousands of records have the same ones."""
+    return QUANTITIES.get(column) or floor_of(column) or object_of(column)
 
 
 def read_record(path: Path, run_id: str | None = None) -> RunResult:
