@@ -97,13 +97,18 @@ class Means:
             yield drawn
 
     def difference(self, of: int, to: int) -> tuple[float, float, float]:
-        """mean[of] − mean[to], its standard error, and the error's degrees of freedom (Welch)."""
+        """mean[of] − mean[to], its standard error, and the error's degrees of freedom (Welch).
+
+        They are no more than those of all seeds: what two errors borrow, they have in common.
+        """
         first, second = self.error[of] ** 2, self.error[to] ** 2
         common = int(np.sum(self.seeds[of] & self.seeds[to]))
         shared = self.correlation * common / math.sqrt(self.counts[of] * self.counts[to])
         variance = first + second - 2 * shared * self.error[of] * self.error[to]
         parts = first**2 / self.freedom[of] + second**2 / self.freedom[to]
         freedom = (first + second) ** 2 / parts if parts > 0 else math.inf
+        if (of_all := int(np.maximum(self.counts - 1, 0).sum())) > 0:
+            freedom = min(freedom, of_all)
         return float(self.mean[of] - self.mean[to]), math.sqrt(max(variance, 0.0)), float(freedom)
 
     def together(self, rows: Rows) -> tuple[float, float, float]:
