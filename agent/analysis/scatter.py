@@ -76,7 +76,7 @@ def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Arr
         return Scatter(own, nothing, nothing, nothing, nothing)
     squares = np.square(own[known])
     freedom = (counts[known] - 1).astype(float)
-    offset = _expected_change(level, scale)
+    offset = expected_change(level, scale)
     pooled = float(np.sum(freedom * squares / np.exp(offset[known])) / freedom.sum())
     if pooled == 0:  # seeds that are all equal leave no room for any
         still = np.where(known, 0.0, np.nan)
@@ -148,7 +148,7 @@ def trigamma_inverse(values: Array) -> Array:
     return np.asarray(y)
 
 
-def _expected_change(level: Array, scale: Scale) -> Array:
+def expected_change(level: Array, scale: Scale) -> Array:
     """By how much log σ² differs from configuration to configuration if the scale is even.
 
     By the delta method σ(y) = σ(g) / g'(y); mean 0, and 0 where the level is not known.
