@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from agent.analysis.means import exact, means
+from agent.analysis.differences import differences
+from agent.analysis.means import Change, exact, means
 from agent.analysis.objects import component_columns, components, interaction, object_columns
 from agent.analysis.price import Price
 from agent.analysis.probabilities import choice_probabilities
@@ -84,10 +85,43 @@ def test_what_configurations_change_places_by_is_told_from_seeds_and_common_obje
             + rng.normal(0, 0.002, (n, m))
             for mu in np.linspace(0.8, 0.9, k)
         ]  # fmt: skip
-        change, freedom = interaction(samples)
-        assert freedom == (k - 1) * (m - 1)
-        variances.append(change**2)
-    assert np.mean(variances) == pytest.approx(change_sd**2, rel=0.05)
+        change = interaction(samples, "linear")
+        assert change is not None and change.freedom == (k - 1) * (m - 1)
+        variances.append([change.own[0] ** 2, change.common[0] ** 2])
+    assert np.mean(variances, axis=0) == pytest.approx([change_sd**2, 0.02**2], rel=0.1)
+
+
+def test_poor_configurations_do_not_tell_how_the_good_ones_change_places() -> None:
+    """Even in the logit: what is near one moves by 1 − level² of what is near zero."""
+    rng = np.random.default_rng(0)
+    level, change_sd = np.linspace(0.3, 0.95, 12), 0.02
+    found = []
+    for _ in range(200):
+        even = rng.normal(0, change_sd, (12, 5)) + rng.normal(0, 0.03, 5)
+        samples = [a + (1 - a**2) * changed + rng.normal(0, 1e-4, (3, 5))
+                   for a, changed in zip(level, even, strict=True)]  # fmt: skip
+        change = interaction(samples, "logit")
+        assert change is not None
+        found.append([np.square(change.own), np.square(change.common)])
+    for which, sd in enumerate((change_sd, 0.03)):
+        expected = sd * (1 - level**2)
+        assert np.sqrt(np.mean(found, axis=0)[which]) == pytest.approx(expected, rel=0.15)
+
+
+def test_what_differs_on_one_object_need_not_differ_on_others() -> None:
+    """No configuration is better over objects; on the one that seeds were seen on, some are."""
+    rng = np.random.default_rng(2)
+    called = {True: 0, False: 0}
+    for _ in range(300):
+        places = rng.normal(0, 0.01, (6, 6))
+        y = 0.8 + places[:, None, :] + rng.normal(0, 0.002, (6, 3, 6))
+        change = interaction([*y[:, :, 1:]], "linear")
+        on_one = means(y[:, :, 0], "linear", np.empty((6, 0)))
+        for allows in called:
+            of = replace(on_one, change=change) if allows else on_one
+            (told,) = differences(of, 1, 0, [1], 0.0)
+            called[allows] += told.verdict != "undecided"
+    assert called[True] < 0.08 * 300 < 0.5 * 300 < called[False]
 
 
 def test_another_object_may_choose_otherwise() -> None:
@@ -95,7 +129,8 @@ def test_another_object_may_choose_otherwise() -> None:
     two = means(np.array([[0.9, 0.9], [0.91, 0.91]]), "linear", np.empty((2, 0)), paired=False)
     cost, rows = exact(np.array([10.0, 10.0])), np.arange(2)
     for change, leads in ((0.0, 1.0), (0.01 / math.sqrt(2), stats.norm.cdf(1))):
-        quality = replace(two, change=change, change_freedom=200.0)
+        of_objects = Change(np.full(2, change), 200.0, np.full(2, 0.3), 4.0)
+        quality = replace(two, change=of_objects)
         probability = choice_probabilities(quality, cost, 1, Price(0.01), rows)
         assert probability[1] == pytest.approx(leads, abs=0.03)
 

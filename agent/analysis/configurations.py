@@ -145,12 +145,13 @@ def _allow_for_objects(means: dict[str, Means], samples: list[Array]) -> None:
 
     The validation object is one, and the reported quality is a mean over as many as there are.
     """
-    change, freedom = interaction(samples)
+    change = interaction(samples, scale_of(PHASE_SSIM))
     objects = max((sample.shape[1] for sample in samples), default=1)
     for quality, of in ((VALIDATED_SSIM, 1), (PHASE_SSIM, objects)):
-        if quality.column in means:
+        if change is not None and quality.column in means:
+            own, common = change.own / math.sqrt(of), change.common / math.sqrt(of)
             means[quality.column] = replace(
-                means[quality.column], change=change / math.sqrt(of), change_freedom=freedom
+                means[quality.column], change=replace(change, own=own, common=common)
             )
 
 

@@ -27,6 +27,41 @@ would make differences look surer than they are."""
 
 
 @dataclass(frozen=True)
+class Change:
+    """How far means over objects may be from means of a few: standard deviations (k,), and freedom.
+
+    own: what a configuration changes by beside the others, of `freedom` degrees.
+    common: what all of them change by together, each by its measure; of `common_freedom` degrees.
+    """
+
+    own: Array
+    freedom: float
+    common: Array
+    common_freedom: float
+
+    def draws(self, rows: Rows, count: int, rng: np.random.Generator) -> Array:
+        """Changes as they may be, a row a draw (count, rows); of variances that all have alike."""
+        own, common = (
+            np.sqrt(freedom / rng.chisquare(freedom, (count, 1)))
+            for freedom in (self.freedom, self.common_freedom)
+        )
+        own = own * rng.standard_normal((count, len(rows))) * self.own[rows]
+        return np.asarray(own + common * rng.standard_normal((count, 1)) * self.common[rows])
+
+    @property
+    def whole(self) -> Array:
+        """Both together (k,)."""
+        return np.hypot(self.own, self.common)
+
+    def difference(self, of: int, to: int) -> tuple[float, float]:
+        """The variance that it adds to a difference of two means, and its degrees of freedom."""
+        own = float(self.own[of] ** 2 + self.own[to] ** 2)
+        common = float(self.common[of] - self.common[to]) ** 2
+        spread = own**2 / self.freedom + common**2 / self.common_freedom
+        return own + common, (own + common) ** 2 / spread if spread > 0 else math.inf
+
+
+@dataclass(frozen=True)
 class Means:
     """Means of k configurations over their seeds, and how sure each is.
 
@@ -41,9 +76,8 @@ class Means:
     scatter: of the seeds.
     seeds: which seeds each mean is over (k, s).
     correlation: of two configurations' numbers of one seed [0 to 1].
-    change: how far a configuration's mean over objects may be from this one beyond what it has in
-        common with the others: a standard deviation, which only draws take into account.
-    change_freedom: its degrees of freedom.
+    change: how far the mean over all objects may be from this one, where that is known; no interval
+        of a mean has it, and draws and differences do.
     """
 
     mean: Array
@@ -53,8 +87,7 @@ class Means:
     scatter: Scatter
     seeds: Mask
     correlation: float
-    change: float = 0.0
-    change_freedom: float = math.inf
+    change: Change | None = None
 
     def interval(self, least: float = -math.inf, most: float = math.inf) -> tuple[Array, Array]:
         """Ends of each mean's 95 % interval by Student's t; NaN where the error is not known.
@@ -90,21 +123,30 @@ class Means:
                 normal += rng.standard_normal((count, weights.shape[1])) @ weights.T
             chi = rng.chisquare(freedom, (count, len(rows)))
             drawn = self.mean[rows] + error * normal * np.sqrt(freedom / chi)
-            if self.change > 0:  # of a variance that all configurations have in common
-                of_change = min(self.change_freedom, MOST_FREEDOM)
-                scale = self.change * np.sqrt(of_change / rng.chisquare(of_change, (count, 1)))
-                drawn += scale * rng.standard_normal((count, len(rows)))
+            if self.change is not None:
+                drawn += self.change.draws(rows, count, rng)
             yield drawn
 
     def difference(self, of: int, to: int) -> tuple[float, float, float]:
-        """mean[of] − mean[to], its standard error, and the error's degrees of freedom (Welch)."""
+        """mean[of] − mean[to], its standard error, and the error's degrees of freedom (Welch).
+
+        They are no more than those of all seeds: what two errors borrow, they have in common.
+        """
         first, second = self.error[of] ** 2, self.error[to] ** 2
         common = int(np.sum(self.seeds[of] & self.seeds[to]))
         shared = self.correlation * common / math.sqrt(self.counts[of] * self.counts[to])
         variance = first + second - 2 * shared * self.error[of] * self.error[to]
         parts = first**2 / self.freedom[of] + second**2 / self.freedom[to]
         freedom = (first + second) ** 2 / parts if parts > 0 else math.inf
-        return float(self.mean[of] - self.mean[to]), math.sqrt(max(variance, 0.0)), float(freedom)
+        if (of_all := int(np.maximum(self.counts - 1, 0).sum())) > 0:
+            freedom = min(freedom, of_all)
+        variance = max(variance, 0.0)
+        if self.change is not None:
+            more, of_more = self.change.difference(of, to)
+            spread = variance**2 / freedom + more**2 / of_more
+            variance += more
+            freedom = variance**2 / spread if spread > 0 else math.inf
+        return float(self.mean[of] - self.mean[to]), math.sqrt(variance), float(freedom)
 
     def together(self, rows: Rows) -> tuple[float, float, float]:
         """Mean of the rows' means, its standard error, and the error's degrees of freedom."""

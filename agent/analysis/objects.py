@@ -30,8 +30,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from agent.analysis.means import CONFIDENCE
-from agent.analysis.scatter import Scale, moderated, scale_of
+from agent.analysis.means import CONFIDENCE, Change
+from agent.analysis.scatter import Scale, expected_change, moderated, scale_of
 from agent.study.quality import Array, numbers
 from fno_runner.score.quantities import Quantity, object_column
 
@@ -104,37 +104,43 @@ def components(samples: Sequence[Array], scale: Scale) -> Components:
     )
 
 
-def interaction(samples: Sequence[Array]) -> tuple[float, float]:
+def interaction(samples: Sequence[Array], scale: Scale) -> Change | None:
     """How far configurations change places from object to object.
 
     With the same m objects for all, a configuration's mean on an object is
 
-        y(c, o) = μ(c) + object(o) + change(c, o)
+        y(c, o) = μ(c) + measure(c) · (object(o) + change(c, o))
 
-    where what all have in common of an object, object(o), decides nothing between them.
+    where what all have in common of an object, object(o), decides nothing between two of one
+    measure. The measure is how far the quality may move at its level: on the logit of SSIM what is
+    near 1 moves little, and what is poor does not tell how far the good ones change places.
 
     Args:
         samples: as those of `components`.
+        scale: where configurations are expected to change evenly.
 
     Returns:
-        the standard deviation of change(c, o), and its degrees of freedom; 0 and infinity where
-        fewer than two configurations, seeds or objects leave it unknown.
+        None where fewer than two configurations, seeds or objects leave it unknown.
     """
-    whole = [sample for sample in samples if len(sample)]
+    level = np.array([sample.mean() if len(sample) else math.nan for sample in samples])
+    measure = np.exp(expected_change(level, scale) / 2)
+    pairs = zip(samples, measure, strict=True)
+    whole = [(sample - sample.mean()) / of for sample, of in pairs if len(sample)]
     k, m = len(whole), max((sample.shape[1] for sample in whole), default=0)
     freedom = sum((len(sample) - 1) * (m - 1) for sample in whole)
     if k < 2 or m < 2 or not freedom:
-        return 0.0, math.inf
+        return None
     by_object = np.array([sample.mean(axis=0) for sample in whole])  # (k, m)
     rest = sum(
         float(np.square(sample - mean - (sample - mean).mean(axis=1, keepdims=True)).sum())
         for sample, mean in zip(whole, by_object, strict=True)
     )
-    change = by_object - by_object.mean(axis=1, keepdims=True)
-    change -= change.mean(axis=0)
-    between = float(np.square(change).sum()) / ((k - 1) * (m - 1))
+    together = by_object.mean(axis=0)
+    between = float(np.square(by_object - together).sum()) / ((k - 1) * (m - 1))
     per_mean = float(np.mean([1 / len(sample) for sample in whole]))
-    return math.sqrt(max(0.0, between - rest / freedom * per_mean)), (k - 1.0) * (m - 1)
+    own = math.sqrt(max(0.0, between - rest / freedom * per_mean))
+    common = math.sqrt(max(0.0, float(together.var(ddof=1)) - between / k))
+    return Change(own * measure, (k - 1.0) * (m - 1), common * measure, m - 1.0)
 
 
 def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence[Array]) -> Array:

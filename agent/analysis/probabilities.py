@@ -70,9 +70,10 @@ def _may_be_chosen(quality: Means, cost: Means, sign: int, price: Price, rows: R
     value = sign * quality.mean[rows] - price.amount * np.log2(cost.mean[rows])
     relative = np.nan_to_num(cost.error[rows]) / cost.mean[rows]
     error = np.hypot(np.nan_to_num(quality.error[rows]), price.amount * relative / math.log(2))
-    error = np.hypot(error, quality.change)
     freedom = np.fmin(quality.freedom[rows], cost.freedom[rows])
-    freedom = np.fmin(freedom, quality.change_freedom)
+    if (change := quality.change) is not None:
+        error = np.hypot(error, change.whole[rows])
+        freedom = np.fmin(freedom, min(change.freedom, change.common_freedom))
     reach = np.where(error > 0, stats.t.ppf(1 - NEVER, freedom) * error, 0.0)
     return value + reach >= np.max(value - reach) - ROUNDING
 

@@ -46,7 +46,7 @@ class Scatter:
     """The scatter of seeds of each configuration, in the quality's own unit; float64 (k,) each.
 
     own: the standard deviation (n − 1) of its own seeds; NaN of fewer than two.
-    expected: what the trend over all configurations lets expect.
+    expected: what the trend over the other configurations lets expect.
     std: the moderated standard deviation, between the two.
     freedom: the degrees of freedom of `std`; NaN, as `expected` and `std`, where no configuration
         has two seeds.
@@ -74,7 +74,7 @@ def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Arr
         return Scatter(own, nothing, nothing, nothing)
     squares = np.square(own[known])
     freedom = (counts[known] - 1).astype(float)
-    offset = _expected_change(level, scale)
+    offset = expected_change(level, scale)
     pooled = float(np.sum(freedom * squares / np.exp(offset[known])) / freedom.sum())
     if pooled == 0:  # seeds that are all equal leave no room for any
         even = np.zeros(len(own))
@@ -87,11 +87,16 @@ def moderated(own: Array, counts: Counts, level: Array, scale: Scale, terms: Arr
     _, coefficients, information = _fit(
         ratios, freedom, columns[known], precision, np.array([inverse])
     )
-    expected = pooled * np.exp(offset + columns @ coefficients[0])
+    trend, uncertain = columns @ coefficients[0], _leverage(columns, information[0])
+    # What one's own seeds say enters the variance by itself, and may not be counted twice: without
+    # them the trend, and how uncertain it is, lie a step of scoring from those of all.
+    weights, pull = _pull(ratios, freedom, trend[known], 1 / inverse)
+    apart = uncertain[known] / (1 - weights * uncertain[known])
+    trend[known] -= pull * apart
+    uncertain[known] = apart
+    expected = pooled * np.exp(offset + trend)
     # How uncertain log s0² is adds to how widely log σ² is spread about it.
-    spread = special.polygamma(1, 0.5 / inverse) + np.einsum(
-        "kp,pq,kq->k", columns, np.linalg.inv(information[0]), columns
-    )
+    spread = special.polygamma(1, 0.5 / inverse) + uncertain
     prior = 2 * trigamma_inverse(spread)
     own_freedom = np.where(known, counts - 1, 0).astype(float)
     total = prior + own_freedom
@@ -140,7 +145,7 @@ def trigamma_inverse(values: Array) -> Array:
     return np.asarray(y)
 
 
-def _expected_change(level: Array, scale: Scale) -> Array:
+def expected_change(level: Array, scale: Scale) -> Array:
     """By how much log σ² differs from configuration to configuration if the scale is even.
 
     By the delta method σ(y) = σ(g) / g'(y); mean 0, and 0 where the level is not known.
@@ -194,12 +199,11 @@ def _fit(
         log likelihood (g,), coefficients (g, p), information with the priors' (g, p, p).
     """
     prior = 1 / inverse[:, None]  # (g, 1)
-    weights = freedom * prior / (2 * (freedom + prior + 2))  # Fisher information of log s0² (g, k)
+    weights, _ = _pull(ratios, freedom, np.zeros(len(ratios)), prior)  # (g, k)
     information = np.einsum("gk,kp,kq->gpq", weights, columns, columns) + np.diag(precision)
     coefficients = np.zeros((len(inverse), columns.shape[1]))
     for _ in range(STEPS):
-        scaled = freedom * ratios * np.exp(-coefficients @ columns.T)
-        pull = ((freedom + prior) * scaled / (prior + scaled) - freedom) / 2
+        _, pull = _pull(ratios, freedom, coefficients @ columns.T, prior)
         score = pull @ columns - coefficients * precision
         step = np.clip(np.linalg.solve(information, score[..., None])[..., 0], -2, 2)
         coefficients += step
@@ -215,3 +219,15 @@ def _fit(
         - freedom / 2 * trend
     ).sum(axis=1)
     return loglikelihood, coefficients, information
+
+
+def _pull(ratios: Array, freedom: Array, trend: Array, prior: Array | float) -> tuple[Array, Array]:
+    """Fisher information and score of log s0², of each variance, at log s0² = trend."""
+    scaled = freedom * ratios * np.exp(-trend)
+    weights = freedom * prior / (2 * (freedom + prior + 2))
+    return weights, ((freedom + prior) * scaled / (prior + scaled) - freedom) / 2
+
+
+def _leverage(columns: Array, information: Array) -> Array:
+    """The variance of x·β of each row."""
+    return np.asarray(np.einsum("kp,pq,kq->k", columns, np.linalg.inv(information), columns))
