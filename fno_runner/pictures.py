@@ -98,7 +98,7 @@ def draw_reconstruction(
     for number, (kind, correlation) in enumerate(curves.items()):
         each = width / len(curves)
         place = number * each + LEFT, 0.55, each - LEFT - 0.2, CORRELATION - 0.95
-        draw_correlation(_axes(figure, *place), kind, correlation)
+        _draw_correlation(_axes(figure, *place), kind, correlation)
     # No time stamp, no version: the same run gives the same file.
     write_atomically(
         path,
@@ -118,7 +118,7 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
+def _draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
     """Draw Fourier ring correlations, their thresholds, and where the phase last crosses them.
 
     Args:
