@@ -282,7 +282,7 @@ class RunConfig(BaseModel):
 
     @property
     def size(self) -> int:
-        """N, the side of a pattern [px]: `patch_size`, or what it is where nothing is said."""
+        """N, the side of a pattern [px]: `patch_size`, or 64 where that is not given."""
         return self.patch_size or N
 
     def of_size(self, size: int) -> RunConfig:

@@ -128,7 +128,7 @@ def machine_failure(error: BaseException, device: torch.device) -> str | None:
         return None
     first_line = str(error).partition("\n")[0]
     if is_out_of_memory(error):
-        others = memory_of_others(device)
+        others = _memory_of_others(device)
         if others == 0:
             return None
         whose = "" if others is None else f" (other processes hold {others / 2**30:.1f} GiB)"
@@ -139,7 +139,7 @@ def machine_failure(error: BaseException, device: torch.device) -> str | None:
     return f"{GPU_FAILED}: {first_line}" if is_failure else None
 
 
-def memory_of_others(device: torch.device) -> int | None:
+def _memory_of_others(device: torch.device) -> int | None:
     """How much of a card's memory other processes hold [bytes]; None where the card does not say.
 
     By cudaMemGetInfo, less what this process reserved and may have beside it (`CONTEXT_BYTES`).

@@ -15,11 +15,11 @@ from fno_runner.device import CONTEXT_BYTES
 from fno_runner.physics import LOSSES
 from fno_runner.reconstructor import Reconstructor
 
-SIZES = (
+SIZE_KEYS = (
     *("modes", "width", "blocks", "cnn_blocks", "batch_size"),
     *("replicates", "nimgs_train", "patch_size"),
 )  # fmt: skip
-"""What more memory goes with."""
+"""Keys of a configuration: the larger, the more memory it takes."""
 COPIES = 6
 """Arrays as large as the weights: weights, gradient, Adam's two moments, the best state, a cast."""
 ACTIVATIONS = 3.0
@@ -56,13 +56,15 @@ def data_bytes_of(config: RunConfig) -> int:
 
 
 def largest(configs: Iterable[RunConfig]) -> Iterator[RunConfig]:
-    """For each architecture one configuration that needs as much as any of these at least."""
+    """For each architecture a configuration that needs at least the memory of any of these."""
     by_architecture: dict[str, list[RunConfig]] = {}
     for config in configs:
         by_architecture.setdefault(config.architecture, []).append(config)
     for same in by_architecture.values():
         yield same[0].model_copy(
-            update={key: max(getattr(config, key) or 0 for config in same) or None for key in SIZES}
+            update={
+                key: max(getattr(config, key) or 0 for config in same) or None for key in SIZE_KEYS
+            }
         )
 
 

@@ -47,7 +47,7 @@ def amplitude_of(
 def amplitude_by(
     patch: Complex[Tensor, "b c n n"], centred: Complex[Tensor, "..."]
 ) -> Float[Tensor, "b c n n"]:
-    """As `amplitude_of`, by `centring` of the probe."""
+    """As `amplitude_of`, with the probe as `centring` gives it."""
     if centred.ndim < MODES_NDIM:
         return torch.fft.fft2(patch * centred, norm="ortho").abs()
     waves = torch.fft.fft2(patch.unsqueeze(2) * centred, norm="ortho")

@@ -56,11 +56,11 @@ def draw_reconstruction(
     seen = mask[box]
     against = reconstruction if reference is None else reference
     amplitudes, phases = align(reconstruction[box], against[box], seen)
-    # From another method's object one differs; one errs from a truth only.
-    apart = "error" if reference_kind == "truth" else "difference"
-    names = [reference_kind, "reconstruction", apart] if reference is not None else ["object"]
-    images = 1 if reference is None else 2
-    bars = [images - 1] if reference is None else [images - 1, images]
+    names, bars = ["object"], [0]
+    if reference is not None:
+        # From another method's object one differs; one errs from a truth only.
+        apart = "error" if reference_kind == "truth" else "difference"
+        names, bars = [str(reference_kind), "reconstruction", apart], [1, 2]
     width = len(names) * (LEFT + IMAGE) + len(bars) * BAR
     below = CORRELATION if curves else 0.0
     shape = np.array(seen.shape)
@@ -81,7 +81,7 @@ def draw_reconstruction(
         for column, (image, name) in enumerate(zip(shown, names, strict=True)):
             left += LEFT
             axis = _axes(figure, left + (IMAGE - wide_in) / 2, bottom, wide_in, high_in)
-            errs = column >= images
+            errs = column == 2
             drawn = axis.imshow(
                 np.where(seen, image, np.nan),
                 cmap="RdBu_r" if errs else "cividis",
@@ -98,7 +98,7 @@ def draw_reconstruction(
     for number, (kind, correlation) in enumerate(curves.items()):
         each = width / len(curves)
         place = number * each + LEFT, 0.55, each - LEFT - 0.2, CORRELATION - 0.95
-        draw_correlation(_axes(figure, *place), kind, correlation)
+        _draw_correlation(_axes(figure, *place), kind, correlation)
     # No time stamp, no version: the same run gives the same file.
     write_atomically(
         path,
@@ -118,7 +118,7 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
+def _draw_correlation(axes: Axes, kind: str, curves: RingCurves) -> None:
     """Draw Fourier ring correlations, their thresholds, and where the phase last crosses them.
 
     Args:

@@ -102,11 +102,11 @@ class Reconstructor(nn.Module):
 
     @property
     def product_type(self) -> torch.dtype:
-        """What the network's products are done in: autocast sees to it, or weights of that type."""
+        """The type that the network multiplies in: by autocast, or because its weights have it."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def network_constants(self) -> dict[str, Tensor]:
-        """What is no weight, and yet a factor of the network's products, by its name here."""
+        """The network's buffers, which are matrices of Fourier transforms, by their names here."""
         return {f"network.{name}": value for name, value in self.network.named_buffers()}
 
     def _shift(self, x: Tensor, positions: Tensor) -> Tensor | None:
@@ -155,7 +155,7 @@ class UnitProbe:
     @classmethod
     def of(cls, probe: Complex64[Tensor, "*m n n"]) -> UnitProbe:
         """`probe`: at the sample, in the data's units, or its M incoherent modes."""
-        to_unit = factor_to_unit(probe)
+        to_unit = probe.shape[-1] / probe.abs().square().sum().sqrt()
         unit = probe * to_unit
         return cls(unit, centring(unit), to_unit)
 
@@ -168,11 +168,6 @@ class UnitProbe:
         if shift is None:
             return local_probe(self.centred)
         return centring(local_probe(self.probe, shift))
-
-
-def factor_to_unit(probe: Complex64[Tensor, "*m n n"]) -> Float32[Tensor, ""]:
-    """What a probe is multiplied by to have mean intensity 1."""
-    return probe.shape[-1] / probe.abs().square().sum().sqrt()
 
 
 def input_scale_factor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,12 @@ def test_floors_are_kept_with_the_data(
         "fno_runner.score.floors.iterate", lambda *_, **__: pytest.fail("made again")
     )
     assert floors(tiny, tmp_path) == first
+    (path,) = (tmp_path / "floors").iterdir()
+    words = json.dumps({name: {"ssim": ["high", "low"]} for name in first})
+    for content in (words, "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(pytest.fail.Exception, match="made again"):
+            floors(tiny, tmp_path)
 
 
 def test_a_prediction_that_is_not_finite_is_said(model: Reconstructor, tiny: Dataset) -> None:

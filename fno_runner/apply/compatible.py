@@ -30,7 +30,7 @@ def likeness(probe: Complex[np.ndarray, "m n n"], other: Complex[np.ndarray, "k 
 def check_probe(
     model: TrainedModel, probe: Complex[np.ndarray, "m n n"], *, any_probe: bool = False
 ) -> float | None:
-    """How alike the scan's probe and the training's are; what a user should know of it is told.
+    """How alike the scan's probe and the training's are; what a user should know is logged.
 
     A network that is told the probe (conditioning projection) takes another one. One that sees
     amplitudes only has learnt the training's.

@@ -6,7 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, FiniteFloat, NonNegativeInt
@@ -24,12 +24,11 @@ from fno_runner.errors import UserError
 from fno_runner.reconstruct.stitching import GrowingCanvas
 
 STATE = "watch.npz"
-VERSION: Final = 1
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What the first frames tell of the scan, and all later ones are treated by.
+    """What the first frames tell of the scan; later frames are treated accordingly.
 
     The mask, the beam's centre on the detector, what the frames' numbers are and the input scale
     factor are found from them; probe and pixel size are read with them.
@@ -180,7 +179,7 @@ class Live:
         """
         own = self._assembler.own
         about = WatchFacts(
-            version=VERSION,
+            version=1,
             opening=self.opening.keys,
             fingerprint=self.opening.fingerprint,
             keys=self.keys,

@@ -37,9 +37,6 @@ def zero_is_in_the_corner(mean: np.ndarray, by_format: bool, remarks: list[str])
 
 def _lies_about_the_corner(mean: np.ndarray) -> bool:
     """Whether a mean pattern lies about pixel [0, 0], beyond doubt."""
-    total = mean.sum()
-    if total <= 0:
-        return False
     stored, turned = (_half_about_the_middle(pattern) for pattern in (mean, to_the_middle(mean)))
     about = turned.sum()
     rows, cols = (side // 2 for side in turned.shape)
@@ -49,7 +46,7 @@ def _lies_about_the_corner(mean: np.ndarray) -> bool:
         for col in (slice(cols), slice(cols, None))
     ]
     return bool(
-        about > IN_THE_CORNER * total
+        about > IN_THE_CORNER * mean.sum()
         and about > 2 * stored.sum()
         and min(quarters) > EACH_CORNER * about
     )

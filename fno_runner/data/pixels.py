@@ -81,7 +81,7 @@ def survey(measured: Measured) -> Statistics:
     lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
     counts, values = np.zeros(count), np.full(count, height * width)
     for first, block, flagged in flagged_blocks(measured):
-        with_value = has_value(block, measured.kind)
+        with_value = _has_value(block, measured.kind)
         intensity = intensities(block, measured)
         if with_value is not None:
             intensity = np.where(with_value, intensity, 0)
@@ -115,7 +115,7 @@ def survey(measured: Measured) -> Statistics:
 
 def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
     """Float32 intensities of a block of frames, less their background, none below 0."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what `has_value` finds
+    with np.errstate(over="ignore", invalid="ignore"):  # what `_has_value` finds
         values = block.astype(np.float32)
         if measured.kind == "amplitude":
             np.square(values, out=values)
@@ -124,7 +124,7 @@ def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
     return np.maximum(values, 0, out=values)
 
 
-def has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
+def _has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
     """Where a block's values are numbers of counts; None where all are.
 
     Neither NaN nor infinity is, nor what a 32-bit counter writes where it has nothing.
@@ -142,7 +142,7 @@ def has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
 
 def lacking(block: np.ndarray, flagged: np.ndarray | None, kind: Kind) -> np.ndarray | None:
     """Where a block has no value, by itself or by the file's flags; None where it has all."""
-    with_value = has_value(block, kind)
+    with_value = _has_value(block, kind)
     if with_value is None:
         return flagged
     return ~with_value if flagged is None else ~with_value | flagged
@@ -192,8 +192,6 @@ def gaps(statistics: Statistics, good: np.ndarray) -> Bool[np.ndarray, "h w"]:
     for axis in (0, 1):
         lines = np.where(good, statistics.total, 0).sum(axis=1 - axis)
         lit = np.flatnonzero(lines > 0)
-        if len(lit) == 0:
-            continue
         for before, after in pairwise(lit):
             if after - before > 1 and min(lines[before], lines[after]) > GAP_SHARE * lines.max():
                 index = (slice(before + 1, after), slice(None))

@@ -79,9 +79,10 @@ def reconstruct(
 ) -> Fit:
     """Fit object and probe to a scan's amplitudes by least squares (Adam, one cycle).
 
-    It begins with an object of 1 everywhere, and with the scan's probe, or where it has none with
-    what the mean pattern would be the far field of. The same input gives the same fit on a CPU.
-    Where positions are fitted, the object grows by vacuum as far as they have moved.
+    It begins with an object of 1 everywhere and with the scan's probe. Where a scan has none, the
+    probe begins as the focus whose far field has the mean pattern's amplitude. The same input gives
+    the same fit on a CPU. Where positions are fitted, the object grows by vacuum as far as they
+    have moved.
 
     Args:
         modes: how many incoherent ones the probe has.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from fno_runner.batches import Inputs, mask_of
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
@@ -16,7 +17,7 @@ from fno_runner.physics import local_probe, object_update, subpixel_remainder
 from fno_runner.reconstruct.predictor import slices
 from fno_runner.reconstruct.stitching import stitch
 from fno_runner.reconstructor import input_scale_factor
-from fno_runner.result import finite
+from fno_runner.result import Pair, finite
 from fno_runner.score.metrics import score
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 VERSION = 3
 """Raised whenever the same data would give other floors."""
 
-Floors = dict[str, dict[str, tuple[float | None, float | None]]]
+Floors = dict[str, dict[str, Pair]]
 
 
 def floors(dataset: Dataset, cache_dir: Path, device: torch.device = CPU) -> Floors:
@@ -59,12 +60,8 @@ def floors(dataset: Dataset, cache_dir: Path, device: torch.device = CPU) -> Flo
 def _read(path: Path) -> Floors | None:
     """Floors as an earlier run left them, or None where there are none to be believed."""
     try:
-        stored = json.loads(path.read_text())
-        cached: Floors = {
-            name: {metric: (amplitude, phase) for metric, (amplitude, phase) in metrics.items()}
-            for name, metrics in stored.items()
-        }
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        cached = TypeAdapter(Floors).validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
         return None
     return cached if cached.keys() == ITERATIONS.keys() else None
 

@@ -66,13 +66,14 @@ def correlate_halves(
     assert isinstance(dataset.geometry, Freeform)
     test = dataset.test
     order = np.random.default_rng(0).permutation(len(test))
-    halves = []
-    for half in (order[::2], order[1::2]):
-        halves.append(average(patches[half], test.take(half), dataset.geometry.shape, improve))
-    mask = halves[0][1] & halves[1][1]
+    (one, seen_in_one), (other, seen_in_other) = (
+        average(patches[half], test.take(half), dataset.geometry.shape, improve)
+        for half in (order[::2], order[1::2])
+    )
+    mask = seen_in_one & seen_in_other
     if not mask.any():
         return None
-    first, second, seen = crop_to(mask, halves[0][0], halves[1][0])
+    first, second, seen = crop_to(mask, one, other)
     # Not as many rings as are smoothed, or nothing but a rim, where the window is zero.
     if min(seen.shape) < 2 * len(KERNEL) or not seen[1:-1, 1:-1].any():
         return None

@@ -28,23 +28,23 @@ def off_the_cut(wave: Wave, mask: Mask) -> Wave:
     constant, jumps = _turn(wave, mask)
     if jumps == 0:
         return np.full(wave.shape, constant)
-    ramp = ramp_of(wave, mask).conj()
+    ramp = _ramp_of(wave, mask).conj()
     of_rest, left = _turn(wave * ramp, mask)
     return ramp * of_rest if left < jumps else np.full(wave.shape, constant)
 
 
 def ramp_between(product: Wave, mask: Mask) -> Wave | None:
-    """The ramp by which two objects differ, as `ramp_of`; None where they show none.
+    """The ramp by which two objects differ, as `_ramp_of`; None where they show none.
 
     product: of one and the other's complex conjugate.
     """
-    ramp = ramp_of(product, mask)
+    ramp = _ramp_of(product, mask)
     with_it, without = (abs(np.sum(of[mask])) for of in (product, product * ramp.conj()))
     most = np.sum(np.abs(product[mask]))
     return ramp if without > max(with_it, ALIKE * most) else None
 
 
-def ramp_of(wave: Wave, mask: Mask) -> Wave:
+def _ramp_of(wave: Wave, mask: Mask) -> Wave:
     """exp(i(k·y + m·x)) with a wave's mean change of phase a row and a column, (H, W).
 
     The mean is that of neighbours' products, in which no phase wraps that changes by less than π a

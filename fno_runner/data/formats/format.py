@@ -90,7 +90,7 @@ def pixel_flags(
     return Flags(file.frames(name), bad)
 
 
-def mean_frame(file: Contents, name: str) -> np.ndarray:
+def _mean_frame(file: Contents, name: str) -> np.ndarray:
     """The mean (H, W) of frames, or of a single one, over values that are numbers; else NaN."""
     shape = file.shape(name)
     if math.prod(shape[:-2]) == 1:
@@ -136,7 +136,7 @@ def background_of(file: Contents, remarks: list[str], *names: str) -> np.ndarray
     name = optional(file, "dark or background", remarks, *names)
     if name is None:
         return None
-    return usable("dark or background", lambda: mean_frame(file, name), remarks)
+    return usable("dark or background", lambda: _mean_frame(file, name), remarks)
 
 
 def reference_object(file: Contents, remarks: list[str], name: str) -> np.ndarray | None:
