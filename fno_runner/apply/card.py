@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fno_runner.apply.adapt import GENTLER
 from fno_runner.apply.model import RECOMMENDATION, TrainedModel, read_json
+from fno_runner.result import RunResult
 from fno_runner.score.quantities import QUANTITIES
 
 LICENSE = "not stated; ask whoever trained the network"
@@ -70,7 +72,7 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
     lines = [
         f"# {config.architecture}: object patches from diffraction amplitudes",
         "",
-        f"Trained without labels by run `{record.run_id}` (seed {config.seed}) on {source}; "
+        f"{_made(record)} `{record.run_id}` (seed {config.seed}) on {source}; "
         f"fingerprint of the training data `{trained_on}`.",
         "",
         f"**Licence:** {license_line}",
@@ -116,6 +118,17 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
             "",
         ]
     return "\n".join(lines)
+
+
+def _made(record: RunResult) -> str:
+    """How the network came to be: one that was adapted had learnt elsewhere before."""
+    if (before := record.provenance.get("adapted_from")) is None:
+        return "Trained without labels by run"
+    layers = record.provenance.get("adapted_layers")
+    return (
+        f"Begun as the network of run `{before}`, and trained on without labels ({layers} layers, "
+        f"at {GENTLER} of the learning rate below; the held-out frames chose the epoch) as"
+    )
 
 
 def _quality(model: TrainedModel) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from fno_runner.apply.given import (
     check_wanted,
     hints_of,
     not_negative,
+    parsed,
     write_new,
 )
 from fno_runner.apply.outputs import write_product
@@ -58,7 +58,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = parsed(_parser(), argv)
     check_wanted(given)
     log_to_terminal()
     start = perf_counter()
@@ -121,6 +121,7 @@ def _product(
     given: argparse.Namespace, scan: Scan, choice: Choice, fit: Fit, device: torch.device
 ) -> Product:
     told = {
+        "command": given.command,
         "iterative": {
             "light": given.light,
             "positions": given.positions,
