@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -286,6 +287,22 @@ def test_a_scan_without_a_probe_takes_another_ones(
     np.testing.assert_allclose(
         read_array(tmp_path / "out" / "object.npz", "probeGuess"), scan.probe[0], rtol=1e-6
     )
+
+
+def test_a_record_has_the_command_that_made_it(
+    trained: Path, scan_file: Path, tmp_path: Path
+) -> None:
+    """With whose probe, say; also in the files for other programs."""
+    words = [str(trained), str(scan_file), f"--probe={trained}", "-o", str(tmp_path / "the object")]
+    assert main(words) == 0
+    out = tmp_path / "the object"
+    with h5py.File(out / "product.h5") as product, h5py.File(out / "object.cxi") as cxi:
+        said = [
+            json.loads((out / "reconstruction.json").read_text())["command"],
+            product.attrs["comments"],
+            cxi["entry_1/image_1/process_1/command"][()].decode(),
+        ]
+    assert [shlex.split(command)[3:] for command in said] == [words] * 3
 
 
 def test_models_that_are_none_say_what_is_wrong(

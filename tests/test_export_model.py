@@ -145,19 +145,26 @@ def test_an_export_of_a_run_is_no_run_of_its_study(exported: Path) -> None:
 
 
 def test_a_network_adapted_under_another_files_probe_is_exported(
-    scan: Simulated, tmp_path: Path
+    scan: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scan's own file has none: the check takes the one that the adapted network keeps."""
+    """The scan's own file has none: the check takes the one that the adapted network keeps.
+
+    Wherever it is called from; the card names the run that it came from.
+    """
     bare = write_raw(tmp_path / "bare.npz", scan, probeGuess=None, objectGuess=None)
     lit = write_raw(tmp_path / "lit.npz", scan, objectGuess=None)
     out = tmp_path / "out"
     options = ["--adapt=1", f"--probe={lit}", f"--output={out}", "--device=cpu"]
-    assert reconstruct([str(untrained(tmp_path)), str(bare), *options]) == 0
+    monkeypatch.chdir(tmp_path)
+    begun = untrained(tmp_path)
+    assert reconstruct([str(begun), bare.name, *options]) == 0
     model = tmp_path / "model"
+    monkeypatch.chdir(begun)
     assert main([str(out / "network"), "--format=pt2", f"--output={model}"]) == 0
     found, kept = (find_model(path).training_probe() for path in (model, out / "network"))
     assert found is not None and kept is not None
     np.testing.assert_array_equal(found, kept)
+    assert begun.name in (model / "README.md").read_text()
 
 
 def test_the_card_says_what_it_is_of(exported: Path) -> None:

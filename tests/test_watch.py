@@ -126,6 +126,7 @@ def test_what_was_watched_is_what_the_whole_file_gives(
     at_once = json.loads((offline / "reconstruction.json").read_text())
     assert record["r_own"] == pytest.approx(at_once["r_own"], rel=1e-4)
     assert "declares" in record["watch"]
+    assert "--idle=20" in record["command"] and f"-o {offline}" in at_once["command"]
     assert {path.name for path in offline.iterdir()} < {path.name for path in out.iterdir()}
 
 

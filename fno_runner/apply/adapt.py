@@ -165,7 +165,7 @@ def write_adapted(
     named = f"{before.run_id} {fingerprint} {epochs} {adapted.layers}"
     config = RunConfig.model_validate(
         prepared.model.config.model_dump(exclude=OF_OTHER_DATA)
-        | {"scan": str(scan), "scan_data": hints.data, "scan_entry": hints.entry,
+        | {"scan": str(scan.resolve()), "scan_data": hints.data, "scan_entry": hints.entry,
            "epochs": epochs, "patch_size": prepared.model.config.size,
            "bin": prepared.stream.scan.crop.binning}
     )  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fno_runner.apply.adapt import GENTLER
 from fno_runner.apply.model import RECOMMENDATION, TrainedModel, read_json
+from fno_runner.result import RunResult
 from fno_runner.score.quantities import QUANTITIES
 
 LICENSE = "not stated; ask whoever trained the network"
@@ -70,7 +72,7 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
     lines = [
         f"# {config.architecture}: object patches from diffraction amplitudes",
         "",
-        f"Trained without labels by run `{record.run_id}` (seed {config.seed}) on {source}; "
+        f"{_made(record)} `{record.run_id}` (seed {config.seed}) on {source}; "
         f"fingerprint of the training data `{trained_on}`.",
         "",
         f"**Licence:** {license_line}",
@@ -118,6 +120,17 @@ def card(model: TrainedModel, formats: Mapping[str, str], license_line: str) -> 
     return "\n".join(lines)
 
 
+def _made(record: RunResult) -> str:
+    """How the network came to be: one that was adapted had learnt elsewhere before."""
+    if (before := record.provenance.get("adapted_from")) is None:
+        return "Trained without labels by run"
+    layers = record.provenance.get("adapted_layers")
+    return (
+        f"Begun as the network of run `{before}`, and trained on without labels ({layers} layers, "
+        f"at {GENTLER} of the learning rate below; the held-out frames chose the epoch) as"
+    )
+
+
 def _quality(model: TrainedModel) -> list[str]:
     """A table of metrics: this network's, and the mean over seeds, where the study tells it."""
     own = _columns(model)
@@ -159,9 +172,16 @@ def _over_seeds(model: TrainedModel) -> dict[str, dict[str, float | None]]:
             for role in ("recommended", "best", "runner_up", "next_better"):
                 configuration = series.get(role)
                 if configuration and model.record.run_id in configuration["run_ids"]:
-                    if len(configuration["seeds"]) > 1:
-                        return dict(configuration["metrics"])
-                    return {}
+                    if len(configuration["seeds"]) < 2:
+                        return {}
+                    return {
+                        name: {key: _number(of.get(key)) for key in ("mean", "low", "high")}
+                        for name, of in configuration["metrics"].items()
+                    }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return {}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -27,6 +27,7 @@ from fno_runner.apply.options import (
     as_told,
     check_wanted,
     hints_of,
+    parsed,
     positive,
     tell_left_out,
     wanted_folder,
@@ -85,7 +86,7 @@ WHOLE = ("refine", "adapt")
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    given = _parser().parse_args(argv)
+    given = parsed(_parser(), argv)
     _check(given)
     check_wanted(given)
     log_to_terminal()
@@ -113,6 +114,7 @@ def _reconstruct(given: argparse.Namespace, model: TrainedModel) -> None:
             made = assemble(prepared, on_frames)
         record = record_of(
             prepared,
+            command=given.command,
             r=made.r,
             r_own=made.r_own,
             inference_s=made.seconds,
@@ -163,7 +165,8 @@ def _watch(given: argparse.Namespace, model: TrainedModel) -> int:
         scan = bring_to_size(recording, model.config.size, given.bin)
         scan = _with_probe(given, model, scan)
         prepared = _prepared(given, model, Stream.of(scan))
-        return Opening(recording, scan, prepared, [piece.key for piece in pieces])
+        keys = [piece.key for piece in pieces]
+        return Opening(recording, scan, prepared, keys, given.command)
 
     limits = Limits(given.wait or WAIT_S, given.idle or IDLE_S, given.frames)
     title = f"{given.scan.name}, by {model.name}"

@@ -19,6 +19,7 @@ from fno_runner.apply.options import (
     check_wanted,
     hints_of,
     not_negative,
+    parsed,
     write_new,
 )
 from fno_runner.apply.outputs import write_product
@@ -56,7 +57,7 @@ Exit status: 0 done; 2 unusable input; 3 this machine cannot do it."""
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    given = _parser().parse_args(argv)
+    given = parsed(_parser(), argv)
     check_wanted(given)
     log_to_terminal()
     start = perf_counter()
@@ -115,6 +116,7 @@ def _product(
     given: argparse.Namespace, scan: Scan, choice: Choice, fit: Fit, device: torch.device
 ) -> Product:
     told = {
+        "command": given.command,
         "iterative": {
             "light": given.light,
             "positions": given.positions,

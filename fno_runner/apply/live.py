@@ -13,7 +13,7 @@ from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 
 from fno_runner.apply.assemble import Assembler
 from fno_runner.apply.prepared import Prepared
-from fno_runner.apply.product import Product, record_of
+from fno_runner.apply.product import Product, now, record_of
 from fno_runner.apply.watch import Piece
 from fno_runner.data.frames import MAX_OBJECT, Outline, Scan, amplitudes, with_frames
 from fno_runner.data.measured import Chained, Flags, InMemory, Measured
@@ -32,12 +32,15 @@ class Opening:
 
     The mask, the beam's centre on the detector, what the frames' numbers are and the input scale
     factor are found from them; probe and pixel size are read with them.
+
+    command: the line that began it.
     """
 
     recording: Recording
     scan: Scan
     prepared: Prepared
     keys: list[str]
+    command: str
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +115,7 @@ class Live:
         self.keys: list[str] = []
         self.refused: dict[str, str] = {}
         self.left_out = 0
-        self._record = record_of(opening.prepared)
+        self._record = record_of(opening.prepared, command=opening.command)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -166,7 +169,12 @@ class Live:
             scan=scan,
             title=self.title,
             record=self._record
-            | {"r_own": self.r_own, "watch": state, "scan": {"source": scan.source, **told}},
+            | {
+                "written": now(),
+                "r_own": self.r_own,
+                "watch": state,
+                "scan": {"source": scan.source, **told},
+            },
         )
 
     # --- a restart --------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from fno_runner.data.frames import Outline
 from fno_runner.data.measured import Kind
 from fno_runner.data.source import Hints
 from fno_runner.data.units import OBJECT_PIXEL
-from fno_runner.errors import MachineError
+from fno_runner.errors import MachineError, printable
 from fno_runner.files import named
 
 log = logging.getLogger("fno_runner")
@@ -65,6 +67,14 @@ def add_scan_options(parser: Parser) -> None:
         "(default: as in the training, else 1)")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="where to compute (default: auto, a GPU if there is one)")  # fmt: skip
+
+
+def parsed(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options, and as `command` the whole line, for whoever wants to do it again."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    given = parser.parse_args(words)
+    given.command = printable(shlex.join(["python", "-m", "fno_runner.reconstruct", *words]))
+    return given
 
 
 def hints_of(given: argparse.Namespace) -> Hints:

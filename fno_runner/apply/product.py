@@ -69,16 +69,27 @@ def record_of(prepared: Prepared, **told: Any) -> dict[str, Any]:
     )
 
 
-def record_of_scan(scan: Outline, device: torch.device, **told: Any) -> dict[str, Any]:
-    """What reconstruction.json says of scan and machine, and what is `told`."""
+def now() -> str:
+    """The time as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def record_of_scan(
+    scan: Outline, device: torch.device, *, command: str, **told: Any
+) -> dict[str, Any]:
+    """What reconstruction.json says of scan and machine, and what is `told`.
+
+    Args:
+        command: the line that made it.
+    """
     try:
         installed = version("fno-study")
     except PackageNotFoundError:  # a checkout that is run as it lies
         installed = "(not installed)"
     return {
         "program": f"fno-study {installed}",
-        "command": "python -m fno_runner.reconstruct",
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "written": now(),
         "scan": {"source": scan.source, "frames": len(scan)},
         **told,
         "provenance": provenance(device),
