@@ -245,7 +245,7 @@ def _export(args: argparse.Namespace) -> ExportResult:
 
 def _source(text: str) -> Path | Place:
     """What is to be exported: a folder if there is one, else a place on the server."""
-    if Path(text).exists() or text.startswith((".", "/")):
+    if text and (Path(text).exists() or text.startswith((".", "/"))):
         return Path(text)
     try:
         return parse_place(text)

@@ -96,6 +96,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.register("type", Path, _place)
 
     def error(self, message: str) -> NoReturn:
         """
@@ -103,6 +104,13 @@ class Parser(argparse.ArgumentParser):
             UserError: always, in place of a usage message and exit.
         """
         raise UserError(f"{message} (--help tells more)")
+
+
+def _place(text: str) -> Path:
+    """What `type=Path` makes of an option; an empty text would be the folder that one is in."""
+    if not text:
+        raise argparse.ArgumentTypeError("empty, as a variable of the shell is that is not set")
+    return Path(text)
 
 
 def count_of(most: int | float = math.inf) -> Callable[[str], int]:

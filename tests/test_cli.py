@@ -1,10 +1,15 @@
-"""How a command ends where nobody reads what it prints."""
+"""How a command ends where nobody reads what it prints, or a variable of the shell is not set."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from agent import compare, export, local
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
@@ -47,3 +52,30 @@ def test_another_pipe_that_breaks_is_one() -> None:
     )
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "error: Broken pipe: socket\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (local.main, [""]),
+        (local.main, ["sweep.yaml", "--study", ""]),
+        (export.main, [""]),
+        (export.main, ["study", "--output-dir="]),
+        (compare.main, ["study", ""]),
+    ],
+)
+def test_an_empty_text_is_not_the_folder_one_is_in(
+    command: Callable[[list[str]], int],
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where a variable of the shell that names it is not set."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert command(options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "''" in error or "empty" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -177,6 +177,8 @@ def test_what_only_a_server_can_follow_is_named(tmp_path: Path) -> None:
         (with_parameter("learning_rate: {value: 1e-3}"), "write 1.0e-3"),
         (with_parameter("learning_rate: {value: .nan}"), "learning_rate=nan: allowed is"),
         (with_parameter("modes: {values: [[8]]}"), "modes: a list is not a plain value"),
+        (with_parameter("modes: {values: !!set {8, 12}}"), "'values' is a set, not a list"),
+        (with_parameter('scan: {value: "a\\0b"}'), "has a NUL"),
         (with_parameter("modes: {values: &a [*a]}"), "modes: a list is not a plain value"),
         (with_parameter(f"modes: {{value: 0x{'f' * 5000}}}"), "an integer of 20000 bits"),
         (with_parameter("modes: {parameters: {low: {value: 1}}}"), "nested 'parameters'"),

@@ -367,6 +367,8 @@ def _check_keys(given: Mapping[str, Any], known: Sequence[str], where: str = "")
 def _scalar(key: str, value: object) -> Value:
     if not isinstance(value, get_args(Value)):
         raise UserError(f"{key}: {_shown(value)} is not a plain value")
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{key}: {_shown(value)} has a NUL, which no name of a file has")
     # Such an integer's digits could not even be printed.
     if isinstance(value, int) and value.bit_length() > 64:
         raise UserError(f"{key}: an integer of {value.bit_length()} bits; allowed are 64")
@@ -376,7 +378,7 @@ def _scalar(key: str, value: object) -> Value:
 def _shown(value: object) -> str:
     """A value in an error line: a list or mapping (which may hold itself) only by its kind."""
     if isinstance(value, list | tuple | set):
-        return "a list"
+        return "a set" if isinstance(value, set) else "a list"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, int) and value.bit_length() > 64:
