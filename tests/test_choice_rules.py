@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from agent.analysis.allocation import FIRST, next_seed
+from agent.analysis.choice_options import Limit
 from agent.analysis.differences import differences, holm
 from agent.analysis.means import Means, exact, means
 from agent.analysis.price import Price, Tolerance, ladder
@@ -166,3 +167,39 @@ def test_without_any_scatter_the_most_promising_get_a_second_seed() -> None:
         counts[row] += 1
         taken.append(row)
     assert taken == [8, 7, 6, 5, 4] and len(taken) == FIRST
+
+
+def test_a_limit_that_seeds_leave_open_leaves_the_choice_open() -> None:
+    """The cheap one's mean is one error above the limit: it meets it with Φ(1) = 0.841.
+
+    Where it does not, the dear one is the choice, which surely does; without it, none is.
+    """
+    quality, limit = told([0.91, 0.95], [0.01, 0.0]), Limit("ssim_phase", 0.90, least=True)
+    cost, rows = known(np.array([1.0, 64.0])), np.arange(2)
+    p = choice_probabilities(quality, cost, 1, Price(0.02), rows, [(limit, quality)])
+    assert p == pytest.approx([0.841, 0.159], abs=0.03)
+    alone = choice_probabilities(quality, cost, 1, Price(0.02), rows[:1], [(limit, quality)])
+    assert alone[0] == pytest.approx(0.841, abs=0.03)
+    # One error below it by its mean it may meet it all the same, and a time at most as well.
+    times = told([1.0, 1.2], [0.1, 0.1])
+    slow = Limit("inference_time_s", 1.1, least=False)
+    p = choice_probabilities(quality, times, 1, Price(0.0), rows, [(slow, times)])
+    assert p == pytest.approx([0.841 * 0.841, 0.159], abs=0.03)
+
+
+def test_a_probability_under_a_limit_is_how_often_the_choice_is_the_true_one() -> None:
+    """Without draws of the limit it said 99 %, and 83 % were right."""
+    rng = np.random.default_rng(0)
+    cost, bound, rows = np.geomspace(1, 128, 8), 0.88, np.arange(8)
+    says, right = [], []
+    for _ in range(300):
+        truth = 0.85 + 0.01 * np.arange(8) + rng.normal(0, 0.01, 8)
+        quality = means(truth[:, None] + rng.normal(0, 0.006, (8, 3)), "linear", np.empty((8, 0)))
+        seen, true = (np.flatnonzero(m >= bound) for m in (quality.mean, truth))
+        limits = [(Limit("ssim_phase", bound, least=True), quality)]
+        p = choice_probabilities(quality, known(cost), 1, Price(0.04), rows, limits)
+        chosen, wanted = (int(some[Price(0.04).choose(of[some], cost[some])])
+                          for some, of in ((seen, quality.mean), (true, truth)))  # fmt: skip
+        says.append(p[chosen])
+        right.append(chosen == wanted)
+    assert np.mean(says) == pytest.approx(np.mean(right), abs=0.06)

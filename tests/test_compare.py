@@ -9,11 +9,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from agent.analysis.comparison import compare
+from agent.analysis.comparison import compare, difference
 from agent.compare import CSV, PAGE, main
 from agent.report.compare_page import MOST_SHOWN, print_comparison, render_comparison, said
 from agent.study.quality import PHASE_SSIM
@@ -76,6 +77,19 @@ def test_a_sure_change_is_called_better_or_worse() -> None:
     b = table(study({32: [0.85, 0.871, 0.889]}, 1.0, conditioning="projection"))
     assert compare(a, b, PHASE_SSIM).configurations[0].verdict == "better"
     assert compare(b, a, PHASE_SSIM).configurations[0].verdict == "worse"
+
+
+def test_the_mean_over_configurations_takes_them_to_be_independent() -> None:
+    """What docs/compare.md says of it: seeds that change all of them alike make it too sure."""
+    rng = np.random.default_rng(0)
+    called = {0.0: 0, 0.7: 0}
+    for alike in called:
+        for _ in range(300):
+            of_seed, of_each = rng.normal(0, 0.005, (1, 3)), rng.normal(0, 0.005, (12, 3))
+            change = np.sqrt(alike) * of_seed + np.sqrt(1 - alike) * of_each
+            overall = difference(np.column_stack([np.full(12, 0.9), 0.9 + change.mean(axis=1)]))
+            called[alike] += not overall.low <= 0 <= overall.high
+    assert called[0.0] < 0.09 * 300 and called[0.7] > 0.5 * 300
 
 
 def test_only_seeds_of_both_are_paired() -> None:

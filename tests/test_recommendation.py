@@ -376,3 +376,17 @@ def test_integers_with_a_gap_stay_integers() -> None:
     column = table([run(1, 10, 0.5), run(2, None, 0.7)])["model_params"]
     assert isinstance(column, pd.Series) and column.tolist() == [10, None]
     assert not isinstance(column[0], float | np.floating)
+
+
+def test_a_limit_that_the_choice_may_miss_is_told_with_how_sure_it_is() -> None:
+    runs = [*seeds(1, 10, 0.700, 0.708), *seeds(2, 80, 0.76, 0.768)]
+    compared = only(runs, price=0.05, limits=(Limit("ssim_phase", 0.703, least=True),))
+    advised = compared.recommendation
+    assert advised is not None and compared.configs["width"][advised.config] == 1
+    assert 0.5 < advised.probability[advised.config] < 0.9
+    assert "else fno sqrt modes 12 width 2 (" in dict(advice(compared))["how sure"]
+    narrow = Limit("ssim_phase", 0.767, least=True)
+    compared = only(runs, price=0.05, limits=(narrow,))
+    assert compared.recommendation is None
+    compared = only(runs, price=0.05, limits=(Limit("ssim_phase", 0.763, least=True),))
+    assert "none meets the limits" in dict(advice(compared))["how sure"]

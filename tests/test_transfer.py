@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given
@@ -16,8 +17,9 @@ from hypothesis.extra import numpy as hnp
 from agent import transfer
 from agent.scheduling.grid import named_grid
 from agent.study.sweepfile import Metric, read_sweep
-from agent.transfer import Transfer, kendall_tau, main, tau_interval, verdict
+from agent.transfer import Transfer, compare, kendall_tau, main, tau_interval, verdict
 from fno_runner.config import load_config
+from fno_runner.errors import UserError
 from fno_runner.identity import run_id
 from fno_runner.result import RunResult, run_folder, write_result
 from tests.test_crop import framed
@@ -40,6 +42,21 @@ def test_intervals_of_known_rankings() -> None:
     assert tau_interval(up, -up) == pytest.approx((-1, -1))
     low, high = tau_interval(up, np.random.default_rng(0).permutation(up))
     assert low < 0 < high
+
+
+def test_what_chance_brings_about_is_no_verdict() -> None:
+    """Of five, 2 of 120 orders are told, the same one and the opposite; of four it were 2 of 24."""
+    up = np.arange(5.0)
+    assert tau_interval(up, up) == pytest.approx((1, 1))
+    assert tau_interval(up, -up) == pytest.approx((-1, -1))
+    for order in ((1, 0, 2, 3, 4), (0, 1, 2, 4, 3)):
+        low, high = tau_interval(up, up[[*order]])
+        assert low <= 0 < high
+    configs = pd.DataFrame(
+        {"width": up[:4], "configuration": list("abcd"), "ssim_phase_mean": up[:4]}
+    )
+    with pytest.raises(UserError, match="at least 5 are needed"):
+        compare(configs, configs, Metric("ssim_phase", True), Metric("ssim_phase", True))
 
 
 def test_the_verdict_says_no_more_than_the_interval() -> None:

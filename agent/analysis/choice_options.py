@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what takes seconds to import, and who only starts others ne
     import pandas as pd
 
     from agent.analysis.settle import Settling
+    from agent.study.quality import Array, Mask
     from agent.study.sweepfile import Sweep
 
 COST = "model_params"
@@ -42,6 +43,10 @@ class Limit:
         quantity = QUANTITIES[self.column]
         unit = f" {quantity.unit}" if quantity.unit else ""
         return f"{quantity.label} at {'least' if self.least else 'most'} {self.bound:.12g}{unit}"
+
+    def is_met(self, values: Array) -> Mask:
+        """By which values; not by NaN."""
+        return values >= self.bound if self.least else values <= self.bound
 
 
 @dataclass(frozen=True)

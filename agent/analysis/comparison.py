@@ -116,7 +116,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
     by = _paired_by(a, b, differ)
     paired = _paired_times if quality.unit == "s" else _paired
-    changes = _adjusted([_difference(paired(*pair, quality.column, by)) for pair in pairs])
+    changes = _adjusted([difference(paired(*pair, quality.column, by)) for pair in pairs])
     rows = []
     collapsed_only = [0, 0]
     for name, pair, change in zip(names, pairs, changes, strict=True):
@@ -141,7 +141,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
         quality=quality,
         differ=differ,
         configurations=rows,
-        overall=_difference(means.reshape(-1, 2)),
+        overall=difference(means.reshape(-1, 2)),
         collapsed_only=(collapsed_only[0], collapsed_only[1]),
         collapse_p=float(stats.binomtest(collapsed_only[0], discordant).pvalue)
         if discordant
@@ -256,7 +256,7 @@ def _joined(a: dict[Told, float], b: dict[Told, float]) -> Array:
     return np.array([(a[key], b[key]) for key in sorted(a.keys() & b.keys())]).reshape(-1, 2)
 
 
-def _difference(pairs: Array) -> Change:
+def difference(pairs: Array) -> Change:
     """b − a of the pairs (n, 2)."""
     if not len(pairs):
         return _nothing()
@@ -269,7 +269,7 @@ def _ratio(pairs: Array) -> Change:
     """b / a of the pairs (n, 2), by the mean of logarithms."""
     if not len(pairs):
         return _nothing()
-    of = _difference(np.log(pairs))
+    of = difference(np.log(pairs))
     a, b, change, low, high = (math.exp(log) for log in (of.a, of.b, of.change, of.low, of.high))
     return Change(of.pairs, a, b, change, low, high, of.p)
 

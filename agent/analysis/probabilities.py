@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import stats
 
+from agent.analysis.choice_options import Limit
 from agent.analysis.means import Means, count_of_draws
 from agent.analysis.price import ROUNDING, Price, Rule
 from agent.study.quality import Array, Mask, Rows
@@ -18,24 +19,35 @@ LEAST_TIME = 1e-3
 """A drawn time is at least this part of the mean."""
 
 
-def choice_probabilities(quality: Means, cost: Means, sign: int, rule: Rule, rows: Rows) -> Array:
+def choice_probabilities(
+    quality: Means,
+    cost: Means,
+    sign: int,
+    rule: Rule,
+    rows: Rows,
+    limits: Sequence[tuple[Limit, Means]] = (),
+) -> Array:
     """How probably each configuration is the choice: in which part of draws of the means it is.
 
     Args:
         quality: of k configurations. sign: what it is multiplied by so that more is better.
         cost: of k configurations; of a time, draws of its mean.
         rows: the configurations to choose from, cheapest first; they have both numbers.
+        limits: conditions, each with what it is on. In each draw only what meets all of them is
+            there to choose from; where nothing does there is no choice, and the sum is below 1.
 
     Returns:
         (k,); NaN for what is not compared.
     """
     probability = np.full(len(quality.mean), math.nan)
     probability[rows] = 0.0
-    if isinstance(rule, Price):
+    if isinstance(rule, Price) and not limits:
         rows = rows[_may_be_chosen(quality, cost, sign, rule, rows)]
     hits = np.zeros(len(rows))
-    for gain, paid in _draws(quality, cost, sign, rows):
-        hits += np.bincount(rule.choose(gain, paid), minlength=len(rows))
+    drawn = zip(_draws(quality, cost, sign, rows), _met(quality, cost, rows, limits), strict=True)
+    for (gain, paid), met in drawn:
+        chosen = rule.choose(np.where(met, gain, -math.inf), paid)
+        hits += np.bincount(chosen, weights=met.any(axis=1), minlength=len(rows))
     probability[rows] = hits / count_of_draws(len(rows))
     return probability
 
@@ -63,6 +75,20 @@ def _draws(quality: Means, cost: Means, sign: int, rows: Rows) -> Iterator[tuple
     least = LEAST_TIME * cost.mean[rows]
     for drawn, paid in zip(quality.draws(rows), cost.draws(rows, stream=1), strict=True):
         yield sign * drawn, np.maximum(paid, least)
+
+
+def _met(
+    quality: Means, cost: Means, rows: Rows, limits: Sequence[tuple[Limit, Means]]
+) -> Iterator[Mask]:
+    """Which rows meet all limits, a row a draw (some, rows), in the parts of `_draws`."""
+    # A limit on what is chosen by, or on what is paid, is met or not by the very draws of that.
+    own = {id(quality): 0, id(cost): 1}
+    each = [of.draws(rows, own.get(id(of), n)) for n, (_, of) in enumerate(limits, start=2)]
+    for gain, *drawn in zip(quality.draws(rows), *each, strict=True):
+        met = np.ones(gain.shape, dtype=bool)
+        for (limit, _), values in zip(limits, drawn, strict=True):
+            met &= limit.is_met(values)
+        yield met
 
 
 def _may_be_chosen(quality: Means, cost: Means, sign: int, price: Price, rows: Rows) -> Mask:

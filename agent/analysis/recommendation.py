@@ -79,7 +79,8 @@ class Recommendation:
     best: the one of the best mean.
     picks: what the rule gives at a high price, at the asked one and at none.
     rungs: the choice at every price, from 0 up.
-    probability: of each being the recommended one, (k,); NaN where not compared or not known.
+    probability: of each being the recommended one, (k,); NaN where not compared or not known. What
+        misses a limit by its mean may meet it, and none may.
     contenders: those that may be the choice as well, against it, the most probable first.
     runner_up: the next by the same rule, or None.
     next_better: the cheapest one whose mean is better than the recommended one's, or None.
@@ -162,17 +163,18 @@ def recommend(
     candidates = _candidates(configs, measured, options)
     if isinstance(candidates, str):
         return candidates
-    kept, left_out = candidates
+    kept, eligible, left_out = candidates
     quality, cost = configs.means[by.column], configs.means[options.cost]
     gain, paid = by.sign * quality.mean, cost.mean
     # Cheapest first, and by name: of equal ones the rules take the first.
-    rows = kept[np.argsort(paid[kept], kind="stable")]
-    scatter_is_known = bool(np.isfinite(quality.error[rows]).all())
+    rows, drawn = (some[np.argsort(paid[some], kind="stable")] for some in (kept, eligible))
+    scatter_is_known = bool(np.isfinite(quality.error[drawn]).all())
+    limits = [(limit, configs.means[limit.column]) for limit in options.limits]
 
     def chosen_by(rule: Rule) -> tuple[int, Array]:
         probability = np.full(len(gain), math.nan)
         if scatter_is_known:
-            probability = choice_probabilities(quality, cost, by.sign, rule, rows)
+            probability = choice_probabilities(quality, cost, by.sign, rule, drawn, limits)
         return int(rows[rule.choose(gain[rows], paid[rows])]), probability
 
     picks = []
@@ -227,8 +229,11 @@ def _contenders(
 
 def _candidates(
     configs: Configurations, measured: Mask, options: ChoiceOptions
-) -> tuple[Rows, dict[str, list[str]]] | str:
-    """What there is to choose from, and what is left out by reason; or why nothing is left."""
+) -> tuple[Rows, Rows, dict[str, list[str]]] | str:
+    """What there is to choose from, what there is without limits, and what is left out by reason.
+
+    Or why nothing is left.
+    """
     table, names = configs.table, configs.table["configuration"].tolist()
     left_out: dict[str, list[str]] = {}
     kept = measured.copy()
@@ -256,13 +261,11 @@ def _candidates(
             )
     before = kept.copy()
     for limit in options.limits:
-        values = _mean(configs, limit.column)
-        meets = values >= limit.bound if limit.least else values <= limit.bound
-        leave_out(~meets, f"not {limit.words}")
+        leave_out(~limit.is_met(_mean(configs, limit.column)), f"not {limit.words}")
     if not kept.any():
         asked = " and ".join(limit.words for limit in options.limits)
         return f"no configuration has {asked}; {_nearest(configs, before, options.limits)}"
-    return np.flatnonzero(kept), left_out
+    return np.flatnonzero(kept), np.flatnonzero(before), left_out
 
 
 def _nearest(configs: Configurations, candidates: Mask, limits: Sequence[Limit]) -> str:

@@ -162,6 +162,8 @@ def _certainty(series: Series, chosen: Recommendation) -> str:
     order = (int(i) for i in np.argsort(-known, kind="stable"))
     others = [f"{names[i]} ({percent(known[i])})" for i in order
               if i != chosen.config and known[i] >= UNLIKELY]  # fmt: skip
+    if (none := 1 - float(known.sum())) >= UNLIKELY:
+        others.insert(0, f"none meets the limits ({percent(none)})")
     said = f"{percent(chosen.probability[chosen.config])} that it is the choice by this rule"
     return f"{said}; else {some_of(others)}" if others else said
 
