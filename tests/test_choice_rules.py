@@ -175,7 +175,7 @@ def test_a_limit_that_seeds_leave_open_leaves_the_choice_open() -> None:
     Where it does not, the dear one is the choice, which surely does; without it, none is.
     """
     quality, limit = told([0.91, 0.95], [0.01, 0.0]), Limit("ssim_phase", 0.90, least=True)
-    cost, rows = known(np.array([1.0, 64.0])), np.arange(2)
+    cost, rows = exact(np.array([1.0, 64.0])), np.arange(2)
     p = choice_probabilities(quality, cost, 1, Price(0.02), rows, [(limit, quality)])
     assert p == pytest.approx([0.841, 0.159], abs=0.03)
     alone = choice_probabilities(quality, cost, 1, Price(0.02), rows[:1], [(limit, quality)])
@@ -197,7 +197,7 @@ def test_a_probability_under_a_limit_is_how_often_the_choice_is_the_true_one() -
         quality = means(truth[:, None] + rng.normal(0, 0.006, (8, 3)), "linear", np.empty((8, 0)))
         seen, true = (np.flatnonzero(m >= bound) for m in (quality.mean, truth))
         limits = [(Limit("ssim_phase", bound, least=True), quality)]
-        p = choice_probabilities(quality, known(cost), 1, Price(0.04), rows, limits)
+        p = choice_probabilities(quality, exact(cost), 1, Price(0.04), rows, limits)
         chosen, wanted = (int(some[Price(0.04).choose(of[some], cost[some])])
                           for some, of in ((seen, quality.mean), (true, truth)))  # fmt: skip
         says.append(p[chosen])
