@@ -46,8 +46,11 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """`write_atomically` of UTF-8 text."""
-    write_bytes_atomically(path, text.encode())
+    """`write_atomically` of UTF-8 text, with escapes for what has no place there.
+
+    A file's name may be no text. In JSON the escape reads as the same name again.
+    """
+    write_bytes_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def set_aside(path: Path, kind: Kind) -> Path:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from agent.analysis.comparison import MOST_TOLD, TIMES, WATCHED, Change, Compared, Comparison
 from agent.report.figures import OKABE_ITO, data_uri, new_figure, wrapped
-from agent.report.words import count, signed, some_of, writable
+from agent.report.words import count, signed, some_of
 from fno_runner.cli import lines_to
 from fno_runner.score.quantities import QUANTITIES, Quantity
 
@@ -121,7 +121,7 @@ def render_comparison(comparison: Comparison, names: tuple[str, str], written: s
         "headings": headings,
         "rows": rows,
     }
-    return writable(environment.get_template(TEMPLATE).render(page=page, written=written))
+    return environment.get_template(TEMPLATE).render(page=page, written=written)
 
 
 def most_changed(configurations: Sequence[Compared]) -> list[Compared]:

@@ -23,7 +23,7 @@ from agent.report.pareto_plot import against, is_reference
 from agent.report.picks import pick_table
 from agent.report.reconstructions import limits_of, thumbnail
 from agent.report.terminal import ExportResult, unfinished
-from agent.report.words import advice, count, interval, some_of, writable
+from agent.report.words import advice, count, interval, some_of
 from agent.study.quality import numbers
 from agent.study.sweepfile import Sweep, values_in_words
 from fno_runner.score.quantities import Quantity
@@ -83,14 +83,13 @@ def render_page(result: ExportResult, galleries: Sequence[Gallery], written: str
     environment.policies["json.dumps_kwargs"] = {
         "allow_nan": False, "ensure_ascii": False, "separators": (",", ":"), "sort_keys": True
     }  # fmt: skip
-    page = environment.get_template(TEMPLATE).render(
+    return environment.get_template(TEMPLATE).render(
         page=_page(result, galleries),
         data=page_data(result.series, galleries, result.material.folder),
         plotly=Markup(get_plotlyjs()),
         app=Markup("".join((FOLDER / script).read_text() for script in SCRIPTS)),
         written=written,
     )
-    return writable(page)
 
 
 def _sha256(script: str) -> str:

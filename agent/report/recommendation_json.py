@@ -12,7 +12,7 @@ from agent.analysis.choice_options import COST
 from agent.analysis.configurations import COLLAPSE, CONFIGURATION, FLOPS, STATISTICS
 from agent.analysis.recommendation import Recommendation
 from agent.analysis.series import Series
-from agent.report.words import advice, rule, writable
+from agent.report.words import advice, rule
 from fno_runner.result import finite
 
 SCHEMA_VERSION = 2
@@ -29,8 +29,7 @@ def to_json(study: str, all_series: Sequence[Series]) -> str:
         "study": study,
         "series": [_series(series) for series in all_series],
     }
-    text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    return writable(text) + "\n"
+    return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _series(series: Series) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from fno_runner.data.frames import bring_to_size, outline
 from fno_runner.data.recording import clean
 from fno_runner.data.scan import fingerprint_of
 from fno_runner.device import pick_device
-from fno_runner.errors import DivergedError, UserError
+from fno_runner.errors import DivergedError, UserError, printable
 from fno_runner.terminal import log_to_terminal
 
 log = logging.getLogger("fno_runner")
@@ -127,7 +127,7 @@ def _reconstruct(given: argparse.Namespace, model: TrainedModel) -> None:
                 "r_held_out": adapted.r,
                 "seconds": adapted.seconds,
             }
-        title = f"{given.scan.name}, by {model.name}"
+        title = f"{printable(given.scan.name)}, by {model.name}"
         product = Product(made.obj, made.seen, made.weight, stream.scan, title, record)
         if given.refine is not None:
             product = refine(
@@ -169,7 +169,7 @@ def _watch(given: argparse.Namespace, model: TrainedModel) -> int:
         return Opening(recording, scan, prepared, keys, given.command)
 
     limits = Limits(given.wait or WAIT_S, given.idle or IDLE_S, given.frames)
-    title = f"{given.scan.name}, by {model.name}"
+    title = f"{printable(given.scan.name)}, by {model.name}"
     warm_up(model, pick_device(given.device))
     source = arrivals(given.scan, hints_of(given))
     with (

@@ -29,7 +29,7 @@ from fno_runner.config import SIZES
 from fno_runner.data.formats import read_scan
 from fno_runner.data.frames import Scan
 from fno_runner.device import pick_device
-from fno_runner.errors import UserError
+from fno_runner.errors import UserError, printable
 from fno_runner.scan.choice import Choice, choose
 from fno_runner.scan.iterative import Fit, reconstruct, residual
 from fno_runner.terminal import log_to_terminal
@@ -128,7 +128,7 @@ def _product(
         },
         "r": residual(fit, scan),
     }
-    title = f"{given.scan.name}, fitted without a network"
+    title = f"{printable(given.scan.name)}, fitted without a network"
     return Product.of_fit(fit, scan, title, record_of_scan(scan, device, **told))
 
 
