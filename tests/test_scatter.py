@@ -125,3 +125,20 @@ def test_a_few_configurations_do_not_take_their_own_luck_for_what_others_tell(
         different.append(2 * stats.t.sf(abs(gain) / error, freedom) < 0.05)
     assert 0.94 <= np.mean(covered) <= 0.99
     assert np.mean(different) <= 0.1
+
+
+def test_luck_that_all_share_is_not_in_the_interval_of_a_mean_over_configurations() -> None:
+    """What docs/statistics.md says of main effects."""
+    rng = np.random.default_rng(5)
+    shares = []
+    for alike in (0.0, 0.6):
+        covered = []
+        for _ in range(200):
+            shared, own = rng.normal(0, 0.006, (1, 3)), rng.normal(0, 0.006, (16, 3))
+            of = means(
+                0.9 + np.sqrt(alike) * shared + np.sqrt(1 - alike) * own, "logit", terms_of(16)
+            )
+            mean, error, freedom = of.together(np.arange(8))
+            covered.append(abs(mean - 0.9) <= stats.t.ppf(0.975, freedom) * error)
+        shares.append(np.mean(covered))
+    assert shares[0] >= 0.9 and shares[1] < 0.9
