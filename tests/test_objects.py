@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from agent.analysis.differences import differences
-from agent.analysis.means import Change, exact, means
+from agent.analysis.means import ObjectChange, exact, means
 from agent.analysis.objects import component_columns, components, interaction, object_columns
 from agent.analysis.price import Price
 from agent.analysis.probabilities import choice_probabilities
@@ -129,7 +129,7 @@ def test_another_object_may_choose_otherwise() -> None:
     two = means(np.array([[0.9, 0.9], [0.91, 0.91]]), "linear", np.empty((2, 0)), paired=False)
     cost, rows = exact(np.array([10.0, 10.0])), np.arange(2)
     for change, leads in ((0.0, 1.0), (0.01 / math.sqrt(2), stats.norm.cdf(1))):
-        of_objects = Change(np.full(2, change), 200.0, np.full(2, 0.3), 4.0)
+        of_objects = ObjectChange(np.full(2, change), 200.0, np.full(2, 0.3), 4.0)
         quality = replace(two, change=of_objects)
         probability = choice_probabilities(quality, cost, 1, Price(0.01), rows)
         assert probability[1] == pytest.approx(leads, abs=0.03)

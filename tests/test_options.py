@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +57,7 @@ def test_a_pixel_that_no_object_has_is_refused(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("place", [".", "..", ""])
+@pytest.mark.parametrize("place", [".", ".."])
 def test_a_folder_without_a_name_of_its_own_is_one_that_is_there(
     place: str, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,3 +144,16 @@ def test_the_help_of_a_run_tells_every_bound_and_default(
         if isinstance(field.default, int):
             assert f"(default: {field.default})" in said, key
     assert "a number ≥ 1 and ≤ 1e+15 (default: 1e+09)" in said
+
+
+def test_a_scan_whose_name_is_no_text_is_reconstructed(scan_file: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"s\xe9.npz")
+    try:
+        shutil.copy(scan_file, odd)
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    assert iterative([str(odd), "--passes=1", "--device=cpu", "--pixel-size=10"]) == 0
+    folder = odd.with_suffix(".reconstruction")
+    record = json.loads((folder / "reconstruction.json").read_text())
+    assert record["scan"]["source"].endswith(str(odd))
+    assert (folder / "product.h5").exists() and (folder / "object.cxi").exists()

@@ -27,7 +27,7 @@ would make differences look surer than they are."""
 
 
 @dataclass(frozen=True)
-class Change:
+class ObjectChange:
     """How far means over objects may be from means of a few: standard deviations (k,), and freedom.
 
     own: what a configuration changes by beside the others, of `freedom` degrees.
@@ -87,7 +87,7 @@ class Means:
     scatter: Scatter
     seeds: Mask
     correlation: float
-    change: Change | None = None
+    change: ObjectChange | None = None
 
     def interval(self, least: float = -math.inf, most: float = math.inf) -> tuple[Array, Array]:
         """Ends of each mean's 95 % interval by Student's t; NaN where the error is not known.

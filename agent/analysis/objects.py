@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from agent.analysis.means import CONFIDENCE, Change
+from agent.analysis.means import CONFIDENCE, ObjectChange
 from agent.analysis.scatter import Scale, expected_change, moderated, scale_of
 from agent.study.quality import Array, numbers
 from fno_runner.score.quantities import Quantity, object_column
@@ -104,7 +104,7 @@ def components(samples: Sequence[Array], scale: Scale) -> Components:
     )
 
 
-def interaction(samples: Sequence[Array], scale: Scale) -> Change | None:
+def interaction(samples: Sequence[Array], scale: Scale) -> ObjectChange | None:
     """How far configurations change places from object to object.
 
     With the same m objects for all, a configuration's mean on an object is
@@ -140,7 +140,7 @@ def interaction(samples: Sequence[Array], scale: Scale) -> Change | None:
     per_mean = float(np.mean([1 / len(sample) for sample in whole]))
     own = math.sqrt(max(0.0, between - rest / freedom * per_mean))
     common = math.sqrt(max(0.0, float(together.var(ddof=1)) - between / k))
-    return Change(own * measure, (k - 1.0) * (m - 1), common * measure, m - 1.0)
+    return ObjectChange(own * measure, (k - 1.0) * (m - 1), common * measure, m - 1.0)
 
 
 def _reach(squares: Sequence[Array], freedom: Sequence[Array], weights: Sequence[Array]) -> Array:

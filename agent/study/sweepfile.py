@@ -377,10 +377,9 @@ def _scalar(key: str, value: object) -> Value:
 
 def _shown(value: object) -> str:
     """A value in an error line: a list or mapping (which may hold itself) only by its kind."""
-    if isinstance(value, list | tuple | set):
-        return "a set" if isinstance(value, set) else "a list"
-    if isinstance(value, dict):
-        return "a mapping"
+    for kind, name in ((list | tuple, "a list"), (set, "a set"), (dict, "a mapping")):
+        if isinstance(value, kind):
+            return name
     if isinstance(value, int) and value.bit_length() > 64:
         return "a huge integer"
     return repr(value)
