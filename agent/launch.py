@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports, which take a second
-    from fno_runner.stop import start
+if __name__ == "__main__":  # Ctrl-C waits for the end of the imports, which take a second
+    from fno_runner.stop import StopSignals
 
-    start("agent.launch")
+    with StopSignals() as starting:
+        import agent.launch
+
+        starting.release()
+    raise SystemExit(agent.launch.main())  # type: ignore[has-type]  # it stands below
 
 import argparse
 import io

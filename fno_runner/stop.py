@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -87,14 +84,3 @@ class StopSignals(ExitStack):
             self.end_early()
         if not self.ends_early():
             raise SystemExit(128 + number)
-
-
-def start(command: str) -> NoReturn:
-    """Run a command, a module that takes a second to import, and exit with its status.
-
-    A signal waits for the end of the imports, where Ctrl-C would end in a traceback of theirs.
-    """
-    with StopSignals() as stop:
-        main = importlib.import_module(command).main
-        stop.release()
-    sys.exit(main())
