@@ -107,7 +107,7 @@ def _scatter(axes: Axes, series: Series, chosen: Recommendation) -> None:
         )  # fmt: skip
     log_axis(axes, "x", *around(cost[drawn]))
     log_axis(axes, "y", *around(np.concatenate([scatter.own[drawn], scatter.expected[drawn]])))
-    axes.scatter([], [], marker="_", s=70, color="0.4", label="expected of all seeds")
+    axes.scatter([], [], marker="_", s=70, color="0.4", label="expected by the others")
     if (drawn & failed).any():
         axes.scatter([], [], marker="x", s=22, color="0.4", label="a seed collapsed or diverged")
     # Above: in the panel it would hide points, of which a large study has them everywhere.
