@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -25,7 +26,9 @@ from fno_runner.errors import UserError
 from fno_runner.score.quantities import Quantity
 
 Told = tuple[Any, ...]
-"""The cells of a run that another one must have to be its pair."""
+"""The cells of a run that another one must have to be its pair, its seed first."""
+Pairs = dict[Told, tuple[float, float]]
+"""A configuration's numbers in A and in B."""
 Verdict = Literal["better", "worse", "undecided", "one seed", "no pair"]
 
 TIMES = ("train_time_s", "inference_time_s")
@@ -78,7 +81,7 @@ class Comparison:
     """Two studies, A and B.
 
     differ: what tells the studies apart: key → (its values in A, in B).
-    overall: of the means of the configurations, each as one pair.
+    overall: of the means of the configurations, each as one pair (`overall_change`).
     collapsed_only: seeds of both that collapsed or diverged in A only and in B only; collapse_p:
         that so uneven a split is chance (McNemar's exact test).
     only: configurations that one of them lacks, in A and in B.
@@ -116,7 +119,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
     by = _paired_by(a, b, differ)
     paired = _paired_times if quality.unit == "s" else _paired
-    changes = _adjusted([difference(paired(*pair, quality.column, by)) for pair in pairs])
+    measured = [paired(*pair, quality.column, by) for pair in pairs]
+    changes = _adjusted([_difference(_array(of_one)) for of_one in measured])
     rows = []
     collapsed_only = [0, 0]
     for name, pair, change in zip(names, pairs, changes, strict=True):
@@ -135,13 +139,12 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
                 collapsed=(len(lost[0]), len(lost[1])),
             )
         )
-    means = np.array([(change.a, change.b) for change in changes if change.pairs])
     discordant = sum(collapsed_only)
     return Comparison(
         quality=quality,
         differ=differ,
         configurations=rows,
-        overall=difference(means.reshape(-1, 2)),
+        overall=overall_change(measured),
         collapsed_only=(collapsed_only[0], collapsed_only[1]),
         collapse_p=float(stats.binomtest(collapsed_only[0], discordant).pvalue)
         if discordant
@@ -218,12 +221,34 @@ def _trained(
     return set(words(runs[runs["status"].isin(statuses)], by))
 
 
-def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Array:
-    """(pairs, 2): the numbers of what finished in both; of several runs their mean."""
+def overall_change(measured: Sequence[Pairs]) -> Change:
+    """The change of the configurations' means, each as one pair.
+
+    Interval and p are of the configurations, or of the seeds where that is the longer one: what a
+    seed does to all configurations alike, such as its order of patterns, no number of them averages
+    out.
+    """
+    known = [pairs for pairs in measured if pairs]
+    overall = _difference(np.array([_array(pairs).mean(axis=0) for pairs in known]).reshape(-1, 2))
+    of_seeds: defaultdict[Any, list[float]] = defaultdict(list)
+    for pairs in known:
+        before, after = _array(pairs).T
+        beside = after - before - np.mean(after - before)
+        for (seed, *_), change in zip(pairs, beside, strict=True):
+            of_seeds[seed].append(float(change))
+    means = [overall.change + float(np.mean(changes)) for changes in of_seeds.values()]
+    low, high, p = _student(np.array(means))
+    if high - low > overall.high - overall.low:
+        return replace(overall, low=low, high=high, p=p)
+    return overall
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Pairs:
+    """The numbers of what finished in both; of several runs their mean."""
     return _joined(*(_means(runs, numbers(runs, column), _told(runs, by)) for runs in (a, b)))
 
 
-def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Array:
+def _paired_times(a: pd.DataFrame, b: pd.DataFrame, column: str, by: Sequence[str]) -> Pairs:
     """The same of a time [s], on the same device; replicates count once: they share a clock."""
     timed = []
     for runs in (a, b):
@@ -251,12 +276,17 @@ def _means(runs: pd.DataFrame, values: Array, keys: Sequence[Told | None]) -> di
     return {key: float(np.mean(of_key)) for key, of_key in groups.items()}
 
 
-def _joined(a: dict[Told, float], b: dict[Told, float]) -> Array:
-    """(pairs, 2): what both have, in the order of the keys."""
-    return np.array([(a[key], b[key]) for key in sorted(a.keys() & b.keys())]).reshape(-1, 2)
+def _joined(a: dict[Told, float], b: dict[Told, float]) -> Pairs:
+    """What both have, in the order of the keys."""
+    return {key: (a[key], b[key]) for key in sorted(a.keys() & b.keys())}
 
 
-def difference(pairs: Array) -> Change:
+def _array(pairs: Pairs) -> Array:
+    """(n, 2)."""
+    return np.array(list(pairs.values()), dtype=float).reshape(-1, 2)
+
+
+def _difference(pairs: Array) -> Change:
     """b − a of the pairs (n, 2)."""
     if not len(pairs):
         return _nothing()
@@ -265,11 +295,11 @@ def difference(pairs: Array) -> Change:
     return Change(len(pairs), a, b, float(change.mean()), *_student(change))
 
 
-def _ratio(pairs: Array) -> Change:
-    """b / a of the pairs (n, 2), by the mean of logarithms."""
-    if not len(pairs):
+def _ratio(pairs: Pairs) -> Change:
+    """b / a, by the mean of logarithms."""
+    if not pairs:
         return _nothing()
-    of = difference(np.log(pairs))
+    of = _difference(np.log(_array(pairs)))
     a, b, change, low, high = (math.exp(log) for log in (of.a, of.b, of.change, of.low, of.high))
     return Change(of.pairs, a, b, change, low, high, of.p)
 
