@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = parse_config(argv, "python -m fno_runner", DESCRIPTION)
             log_to_terminal()
             with TerminalProgress(console) as progress:
-                outcome = run(config, on_step=progress.on_step, on_epoch=progress.on_epoch)
+                outcome = run(
+                    config,
+                    on_step=stop.held()(progress.on_step),
+                    on_epoch=stop.held()(progress.on_epoch),
+                )
         except (UserError, OSError) as error:
             return refuse(error)
     print_outcome(outcome, console)

@@ -73,6 +73,22 @@ class StopSignals(ExitStack):
         if self._came is not None:
             self._obey(self._came)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it a signal waits, and raises at its end: for calls of libraries with threads.
+
+        An exception that a signal raises in the middle of such a call can leave a lock taken, or a
+        task counted that never began. The process would then wait for ever when it ends.
+
+        Raises:
+            SystemExit: one has come meanwhile.
+        """
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()
+
     def _on_signal(self, number: int) -> None:
         if self._came is None:
             self._came = number

@@ -17,7 +17,9 @@ import torch
 from agent.analysis.series import series
 from agent.report.page_data import page_data
 from agent.report.pareto_plot import pareto_figure
+from agent.server.point import run_point
 from agent.server.stop_request import is_from_the_server
+from agent.server.tracker import Tracker
 from agent.study.csv_files import as_csv
 from agent.study.records import read_records, table
 from fno_runner.config import RunConfig
@@ -25,8 +27,10 @@ from fno_runner.data.dataset import Dataset
 from fno_runner.result import ErrorInfo, Metrics, RunResult, SeedResult, Status
 from fno_runner.runner import run
 from fno_runner.stop import StopSignals
+from fno_runner.terminal import TerminalProgress
 from fno_runner.train.training import train
 from tests.studies import grid
+from tests.test_runner import arguments
 
 CPU = torch.device("cpu")
 
@@ -135,6 +139,46 @@ def test_a_signal_of_the_server_ends_a_run_early_and_a_schedulers_does_not() -> 
         stop.release()
         stop.end_early()  # as the client does, in a thread of its own
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_waits_for_what_does_not_bear_to_be_cut_off() -> None:
+    done = []
+
+    with StopSignals() as stop:
+
+        @stop.held()
+        def tell(told: str, signals: int = 0) -> None:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+            done.append(told)
+
+        stop.release()
+        tell("a")
+        with pytest.raises(SystemExit) as ended:
+            tell("b", signals=2)
+    assert ended.value.code == 128 + signal.SIGTERM and done == ["a", "b"]
+
+
+@pytest.mark.parametrize("interrupted", [(Tracker, "on_epoch"), (TerminalProgress, "on_step")])
+def test_a_signal_never_cuts_off_the_client_or_the_terminal(
+    interrupted: tuple[type, str], tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_DIR", tiny_config.output_dir)
+    done = []
+    owner, name = interrupted
+    told = getattr(owner, name)
+
+    def tell(*what: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        told(*what)
+        done.append(name)
+
+    monkeypatch.setattr(owner, name, tell)
+    with StopSignals() as stop, pytest.raises(SystemExit) as ended:
+        run_point(arguments(tiny_config), stop)
+    assert ended.value.code == 128 + signal.SIGTERM and done == [name]
+    assert not read_records(Path(tiny_config.output_dir)).results
 
 
 class Server:

@@ -85,6 +85,7 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
     with tracker, TerminalProgress(console) as progress:
         stop.release()
 
+        @stop.held()
         def on_epoch(epoch: Epoch) -> None:
             progress.on_epoch(epoch)
             tracker.on_epoch(epoch)
@@ -93,7 +94,7 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
             outcome = run(
                 config,
                 dataset,
-                on_step=progress.on_step,
+                on_step=stop.held()(progress.on_step),
                 on_epoch=on_epoch,
                 stop_asked=stop.ends_early,
             )
@@ -103,8 +104,9 @@ def _run(config: RunConfig, console: Console, stop: StopSignals) -> Outcome:
             # Given back, it would stop one slot after the other.
             result = record_failure(config, name, ErrorInfo.of(error))
             outcome = Outcome(result, run_folder(Path(config.output_dir), name))
-        # The point is done, and mirroring it takes no longer than giving it back.
-        stop.hold()
+        finally:
+            # Mirroring a point that is done takes no longer than giving it back.
+            stop.hold()
         tracker.outcome(outcome)
     return outcome
 
