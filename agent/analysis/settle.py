@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,18 @@ class Standing:
 
     why_not: why there is no choice; empty where there is one.
     probability: that `choice` is it; NaN where too few configurations have two seeds yet.
+    by_seeds: the same if configurations did not change places from object to object.
     """
 
     series: str
-    choice: str
-    probability: float
-    why_not: str
+    choice: str = ""
+    probability: float = math.nan
+    by_seeds: float = math.nan
+    why_not: str = ""
+
+    def needs_seeds(self, target: float) -> bool:
+        """Whether seeds may make the choice surer: no number of them makes networks alike."""
+        return not max(self.probability, self.by_seeds) >= target
 
 
 class Settling:
@@ -102,8 +108,13 @@ class Settling:
             elif math.isnan(standing.probability):
                 lines.append(f"{name}{standing.choice} so far; too few have a second seed")
             else:
-                sure = percent(standing.probability)
-                lines.append(f"{name}{standing.choice} is the choice, {sure} sure")
+                sure = f"{percent(standing.probability)} sure"
+                if standing.probability < self._target <= standing.by_seeds:
+                    sure += (
+                        f": {percent(standing.by_seeds)} by seeds alone, but networks change "
+                        "places from object to object, which more seeds do not make surer"
+                    )
+                lines.append(f"{name}{standing.choice} is the choice, {sure}")
         return "\n".join(lines)
 
     def more(self, under_way: Collection[str]) -> dict[str, Point]:
@@ -124,17 +135,22 @@ class Settling:
             choice = choose_by(runs[runs["status"] == "finished"])
             recommendation = recommend(configs, choice, self._options)
             if isinstance(recommendation, str):
-                self.standings.append(Standing(name, "", math.nan, recommendation))
+                self.standings.append(Standing(name, why_not=recommendation))
                 continue
+            by_seeds = _by_seeds(configs, recommendation)
             keys = words(runs, CONFIGURATION)
             own = {k: replicated[r][0] for k, r in zip(keys, rows, strict=True) if r in replicated}
-            contest = self._contest(configs, recommendation, own)
-            label = str(configs.table["configuration"][recommendation.config])
-            told = math.nan
+            contest = self._contest(configs, recommendation, by_seeds, own)
+            chosen = recommendation.config
+            standing = Standing(name, str(configs.table["configuration"][chosen]))
             if next_second(*contest.standing(self._most)) is None:
-                told = float(recommendation.probability[recommendation.config])
-            self.standings.append(Standing(name, label, told, ""))
-            if not wanted and not told >= self._target:
+                standing = replace(
+                    standing,
+                    probability=float(recommendation.probability[chosen]),
+                    by_seeds=float(by_seeds[chosen]),
+                )
+            self.standings.append(standing)
+            if not wanted and standing.needs_seeds(self._target):
                 wanted = self._next(contest, under_way)
         return wanted
 
@@ -169,6 +185,7 @@ class Settling:
         self,
         configs: Configurations,
         recommendation: Recommendation,
+        by_seeds: Array,
         replicated: Mapping[tuple[str, ...], _Replicated],
     ) -> _Contest:
         candidates = [replicated.get(key) for key in words(configs.table, CONFIGURATION)]
@@ -178,7 +195,7 @@ class Settling:
         with np.errstate(invalid="ignore", divide="ignore"):
             value = gain - recommendation.price * np.log2(configs.means[self._options.cost].mean)
         value[~recommendation.candidates] = math.nan
-        return _Contest(candidates, seeds, recommendation.probability, value)
+        return _Contest(candidates, seeds, by_seeds, value)
 
     def _next(self, contest: _Contest, under_way: Collection[str]) -> dict[str, Point]:
         candidates, seeds = contest.candidates, contest.seeds
@@ -206,6 +223,16 @@ class Settling:
             for seed in set(range(self._most)) - of.seeds
             if self._name(of.with_seed(seed)) in under_way
         }
+
+
+def _by_seeds(configs: Configurations, recommendation: Recommendation) -> Array:
+    """The probability of each being the choice (k,), if none changed places between objects."""
+    if all(of.change is None for of in configs.means.values()):
+        return recommendation.probability
+    steady = {column: replace(of, change=None) for column, of in configs.means.items()}
+    same = recommend(replace(configs, means=steady), recommendation.choice, recommendation.options)
+    assert not isinstance(same, str)  # the means are the same
+    return same.probability
 
 
 @dataclass(frozen=True)
