@@ -133,6 +133,12 @@ class RunConfig(BaseModel):
     )
     nimgs_train: int = Field(2, ge=1, le=64, description="simulated training objects")
     nimgs_test: int = Field(1, ge=1, le=16, description="simulated test objects")
+    nimgs_val: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="simulated validation objects, to choose by",
+    )
     nphotons: float = Field(1e9, ge=1, le=1e15, description="mean number of photons in a pattern")
     data_seed: int = Field(
         0, ge=0, lt=2**31, description="seed of the simulated objects and of the photon noise"
@@ -226,8 +232,9 @@ class RunConfig(BaseModel):
             for key in ("objects", "probe_file"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{key}={getattr(self, key)}: the data are not simulated")
-        if self.probe_file is not None and self.nimgs_test != 1:
-            raise ValueError(f"nimgs_test={self.nimgs_test}: with probe_file allowed is 1")
+        for key in ("nimgs_test", "nimgs_val"):
+            if self.probe_file is not None and getattr(self, key) != 1:
+                raise ValueError(f"{key}={getattr(self, key)}: with probe_file allowed is 1")
 
     def _check_size(self) -> None:
         """
@@ -257,7 +264,7 @@ class RunConfig(BaseModel):
     def without_effect(self) -> tuple[str, ...]:
         """Keys that change nothing about these data, whatever they are."""
         if not self.is_simulated:
-            return ("nimgs_train", "nimgs_test", "nphotons", *PROBE)
+            return ("nimgs_train", "nimgs_test", "nimgs_val", "nphotons", *PROBE)
         return PROBE if self.probe_file is not None else ()
 
     @property

@@ -110,6 +110,18 @@ def test_two_test_objects_are_two_objects(tmp_path: Path, tiny_npz: tuple[Path, 
     assert len(dataset.test) == 2 * 33 * 33
 
 
+def test_validation_objects_are_not_those_of_the_test(
+    simulated: dict[str, np.ndarray],
+) -> None:
+    validation = dict(simulate(RunConfig(nimgs_val=2, nimgs_test=3), "validation"))
+    assert validation["YY_ground_truth"].shape == (330, 330, 2)
+    one = dict(simulate(RunConfig(), "validation"))["YY_ground_truth"][..., 0]
+    first, second = np.moveaxis(validation["YY_ground_truth"], -1, 0)
+    assert np.array_equal(first, one)  # however many there are
+    of_test = simulated["YY_ground_truth"][..., 0]
+    assert not np.array_equal(first, second) and not np.array_equal(first, of_test)
+
+
 def small_cache(folder: Path) -> RunConfig:
     return RunConfig(data_dir=str(folder), nimgs_train=1)
 
@@ -135,6 +147,10 @@ def test_cache_is_reused_checked_and_made_again(tmp_path: Path) -> None:
 
     manifest = json.loads((tmp_path / "N64/gs1/manifest.json").read_text())
     assert manifest["parameters"]["data_seed"] == 0
+    # Files that version 0.1 made, which knew no number of validation objects, stay as they are.
+    assert "nimgs_val" not in manifest["parameters"]
+    several = load_dataset(config.model_copy(update={"nimgs_val": 3})).validation
+    assert several is not None and several.reference is not None and len(several.reference) == 3
     assert manifest["content"]["test"] == fingerprint(tmp_path / "N64/gs1/test.npz")
 
     other = load_dataset(config.model_copy(update={"data_seed": 3}))

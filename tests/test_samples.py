@@ -143,6 +143,7 @@ def test_new_knobs_rename_no_run_and_count_when_used(scan_npz: Path, tmp_path: P
         ({"objects": "discs", "scan": "s.npz"}, "objects"),
         ({"probe_file": "p.npz", "scan": "s.npz"}, "probe_file"),
         ({"probe_file": "p.npz", "nimgs_test": 2}, "nimgs_test"),
+        ({"probe_file": "p.npz", "nimgs_val": 2}, "nimgs_val"),
         ({"overlap_passes": -1}, "overlap_passes"),
     ],
 )

@@ -72,7 +72,8 @@ def test_a_study_of_version_0_1_is_named_by_the_file_without_what_was_added() ->
     for file, of_0_1 in ids.items():
         content = yaml.safe_load((ROOT / file).read_text())
         assert content["parameters"].pop("precision") == {"value": "bf16"}
-        assert content["parameters"].pop("nimgs_test") == {"value": 5}
+        for objects in ("nimgs_val", "nimgs_test"):
+            assert content["parameters"].pop(objects) == {"value": 5}
         assert content["parameters"].pop("rate_scaling") == {"value": "fan_in"}
         sweep = parse_sweep(content, file)
         assert sweep.study_id.endswith(f"-{of_0_1}")

@@ -136,18 +136,21 @@ def configurations(runs: pd.DataFrame) -> Configurations:
         columns = of.mean, of.scatter.own, *ends, of.counts
         for name, statistic in zip(STATISTICS, columns, strict=True):
             table[f"{metric}_{name}"] = statistic.tolist()
-    _allow_for_objects(means, object_samples(PHASE_SSIM.column, runs, counted))
+    validated = float(np.nan_to_num(numbers(runs, "nimgs_val"), nan=1.0).min())
+    _allow_for_objects(means, object_samples(PHASE_SSIM.column, runs, counted), validated)
     return Configurations(pd.DataFrame(table, dtype=object), counted, means, terms)
 
 
-def _allow_for_objects(means: dict[str, Means], samples: list[Array]) -> None:
+def _allow_for_objects(means: dict[str, Means], samples: list[Array], validated: float) -> None:
     """Let draws of the phase SSIM tell what holds for other objects, too, as test objects show it.
 
-    The validation object is one, and the reported quality is a mean over as many as there are.
+    Args:
+        samples: the quality of each test object, as of `interaction`; what is reported is a mean.
+        validated: over how many objects that of validation is a mean.
     """
     change = interaction(samples, scale_of(PHASE_SSIM))
     objects = max((sample.shape[1] for sample in samples), default=1)
-    for quality, of in ((VALIDATED_SSIM, 1), (PHASE_SSIM, objects)):
+    for quality, of in ((VALIDATED_SSIM, validated), (PHASE_SSIM, objects)):
         if change is not None and quality.column in means:
             own, common = change.own / math.sqrt(of), change.common / math.sqrt(of)
             means[quality.column] = replace(

@@ -25,7 +25,8 @@ from fno_runner.score.quantities import Quantity
 
 MUST_AGREE = (
     *("conditioning", "epochs", "train_patterns", "metrics_against"),
-    *("patch_size", "bin", "objects", "nimgs_train", "nimgs_test", "nphotons", "data_seed"),
+    *("patch_size", "bin", "objects", "nimgs_train", "nimgs_val", "nimgs_test"),
+    *("nphotons", "data_seed"),
     *(key for key in RunConfig.model_fields if key.startswith("probe_")),
     "dataset",
     "group",

@@ -112,7 +112,7 @@ class Settling:
                 if standing.probability < self._target <= standing.by_seeds:
                     sure += (
                         f": {percent(standing.by_seeds)} by seeds alone, but networks change "
-                        "places from object to object, which more seeds do not make surer"
+                        "places from object to object: more validation objects tell, not more seeds"
                     )
                 lines.append(f"{name}{standing.choice} is the choice, {sure}")
         return "\n".join(lines)

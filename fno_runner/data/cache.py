@@ -62,6 +62,9 @@ def load_simulated(config: RunConfig) -> Dataset:
 def _parameters(config: RunConfig) -> dict[str, Any]:
     parameters: dict[str, Any] = {"generator_version": GENERATOR_VERSION}
     parameters |= {key: getattr(config, key) for key in PARAMETERS}
+    # What version 0.1 did not know counts where it is not the default: its files stay believed.
+    if config.nimgs_val != 1:
+        parameters["nimgs_val"] = config.nimgs_val
     if not config.is_grid_lines:
         parameters["objects"] = config.objects
     if config.probe_file is not None:

@@ -80,7 +80,7 @@ class Dataset:
     reference: complex64 (objects, H, W), what the reconstruction is compared with, if anything:
         the `truth` of simulated data, or another method's `reference` reconstruction of a scan.
     fingerprint: of the files' content, but for the validation object's, which has its own.
-    validation: the same with another object to reconstruct: what configurations are chosen by.
+    validation: the same with other objects to reconstruct: what configurations are chosen by.
     loading_s: how long it took to read, or to simulate [s].
     """
 

@@ -98,7 +98,8 @@ def simulate(
             for N = 64, 270 for 128 and 140 for 256.
     """
     beam = beam_of(config) if beam is None else beam
-    images = {"train": config.nimgs_train, "test": config.nimgs_test, "validation": 1}[split]
+    counts = {"train": config.nimgs_train, "test": config.nimgs_test}
+    images = counts.get(split, config.nimgs_val)
     # Independent streams: an object does not depend on how many others there are.
     root = np.random.SeedSequence([config.data_seed, STREAM[split]])
     object_seeds, noise_seed, position_seed = root.spawn(3)

@@ -120,7 +120,7 @@ def _validate(
     trained: Trained,
     overlap: Improve | None,
 ) -> dict[str, Pair]:
-    """The metrics of the validation object, reconstructed and scored as the test object is."""
+    """The metrics of the validation objects, their mean, by the way of the test objects."""
     assert validation.reference is not None
     size = config.infer_batch_size
     patches = predict(trained.model, validation.test, trained.scale, device, size)
