@@ -69,7 +69,7 @@ def kept_frames(
     leave_out(unplaced, "their positions are not finite numbers")
     filling = None
     if not whole:
-        share, values = _lacked(measured, mean)
+        share, values = lacked(measured, mean)
         leave_out(share > LACKING, f"without pixels that have over {LACKING:.0%} of the counts")
         counts = counts / np.maximum(1 - share, 1 - LACKING)
         if (replaced := int(values[position >= 0].sum())) > 0:
@@ -108,7 +108,7 @@ def usable_monitor(monitor: np.ndarray) -> Float64[np.ndarray, " f"]:
     return np.where(np.isfinite(monitor), monitor, 0).astype(np.float64)
 
 
-def _lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each stored frame, the share of the mean pattern at pixels that it lacks, and how many."""
     share = np.zeros(measured.frames.shape[0])
     values = np.zeros(measured.frames.shape[0], np.int64)

@@ -127,17 +127,30 @@ def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
 def _has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
     """Where a block's values are numbers of counts; None where all are.
 
-    Neither NaN nor infinity is, nor what a 32-bit counter writes where it has nothing.
+    Neither NaN nor infinity is, nor what a 32-bit counter writes where it has nothing, nor any
+    value but 0 that a whole frame has: a virtual dataset fills frames with it that were lost.
     """
+    bad = np.zeros((), bool)
     if block.dtype.kind in "iu":
-        if block.dtype.itemsize < 4:
-            return None
-        top = np.iinfo(block.dtype).max
-        bad = (block == top) | (block == OVERFLOW)
+        if block.dtype.itemsize >= 4:
+            top = np.iinfo(block.dtype).max
+            bad = (block == top) | (block == OVERFLOW)
     else:
         overflow = OVERFLOW if kind == "intensity" else np.sqrt(OVERFLOW)
         bad = ~(np.abs(block) < LARGEST[kind]) | (np.abs(block - overflow) <= 1e-6 * overflow)
+    filled = _filled(block)
+    if filled.any():
+        bad = bad | filled[:, None, None]
     return ~bad if bad.any() else None
+
+
+def _filled(block: np.ndarray) -> Bool[np.ndarray, " b"]:
+    """Frames whose every value is the same, and not 0."""
+    first = block[:, 0, 0]
+    filled = np.asarray((first != 0) & (block[:, -1, -1] == first))
+    for frame in np.flatnonzero(filled):  # hardly any
+        filled[frame] = (block[frame] == first[frame]).all()
+    return filled
 
 
 def lacking(block: np.ndarray, flagged: np.ndarray | None, kind: Kind) -> np.ndarray | None:

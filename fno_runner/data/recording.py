@@ -14,7 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
-from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames, usable_monitor
+from fno_runner.data.kept import (
+    LACKING,
+    LOST_BEAM,
+    MIN_FRAMES,
+    KeptFrames,
+    kept_frames,
+    lacked,
+    usable_monitor,
+)
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
@@ -119,7 +127,7 @@ class Recording:
         """Later frames of the same scan, treated as these are: nothing is found out anew.
 
         Frames without a beam are left out: those with next to no counts, and those of which the
-        monitor says so, as `kept_frames` says.
+        monitor says so; and so are those that lack much of the pattern, as `kept_frames` says.
 
         Raises:
             UserError: they are of another size.
@@ -151,7 +159,8 @@ class Recording:
         counts = np.zeros(stored)
         for rows, intensity in whole.intensities():
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
-        lit = beam & (counts > LOST_BEAM * self.mean.sum())
+        share, _ = lacked(whole.measured, mean)
+        lit = beam & (counts > LOST_BEAM * self.mean.sum()) & (share <= LACKING)
         position = np.where(lit, np.cumsum(lit) - 1, -1)
         kept = KeptFrames(position, scale, mean, usual)
         return replace(whole, positions=whole.positions[lit], _kept=kept)
