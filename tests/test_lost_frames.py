@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from fno_runner.config import N
+from fno_runner.data import measured
+from fno_runner.data.measured import InMemory, Measured
+from fno_runner.data.pixels import survey
 from tests.scans import Simulated, simulate_scan
 from tests.test_detectors import DETECTOR, bad_pixels, read, told
 
@@ -32,6 +35,21 @@ def test_frames_that_hold_one_value_everywhere_were_lost(
         np.delete(counts, slice(5, 17), axis=0).sum(dtype=float), rel=1e-5
     )
     assert told(found, "12 frames (5, 6, 7, 8, 9, …) left out")
+
+
+@pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
+def test_lost_frames_say_nothing_of_others_in_their_block(
+    dtype: str, scan: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "BLOCK_BYTES", 10 * 4 * N**2)
+    counts = np.rint(scan.counts).astype(dtype)
+    counts[12] = 65535
+    statistics = survey(
+        Measured(Path("s"), "test", InMemory(counts), "frames", "intensity", scan.positions)
+    )
+    assert np.flatnonzero(statistics.blank).tolist() == [12]
+    assert statistics.values.tolist() == [0 if frame == 12 else N**2 for frame in range(60)]
+    assert (statistics.valid == 59).all()
 
 
 @pytest.mark.parametrize("name", ["data_1/mask", f"{DETECTOR}mask".replace("__", "/")])

@@ -140,7 +140,7 @@ def _has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
         bad = ~(np.abs(block) < LARGEST[kind]) | (np.abs(block - overflow) <= 1e-6 * overflow)
     filled = _filled(block)
     if filled.any():
-        bad = bad | filled[:, None, None]
+        bad = np.broadcast_to(bad, block.shape) | filled[:, None, None]
     return ~bad if bad.any() else None
 
 
