@@ -20,6 +20,8 @@ LOST_BEAM, OF_THE_SAMPLE = 0.1, 0.25
 of all frames has so few, as then it is the sample's doing."""
 STEADIER = 0.8
 """A monitor is believed if it brings the spread of the frames' counts below this of what it was."""
+OWN_SUM = 1e-5
+"""Counts that follow a monitor this exactly (as 10¹⁰ photons would) are what it was summed of."""
 NAMED = 5
 """So many frames are named."""
 
@@ -131,6 +133,11 @@ def _by_monitor(
         return None
     before, after = np.std(np.log(counts[kept])), np.std(np.log(counts[kept] / monitor[kept]))
     low, high = monitor[kept].min(), monitor[kept].max()
+    if after < OWN_SUM < before:
+        remarks.append(
+            "the monitor is the frames' own sum, which the sample changes too: it is not used"
+        )
+        return None
     if after > STEADIER * before:
         if high > low:
             remarks.append("the monitor does not explain how counts vary, and is not used")

@@ -26,6 +26,7 @@ from fno_runner.data.kept import (
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
+    lies_about_the_corner,
     tell_of_a_bright_rim,
     tell_of_a_near_field,
     to_the_middle,
@@ -368,7 +369,8 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
     _, height, width = measured.frames.shape
     shape = probe.shape
     probe = probe[None] if probe.ndim == 2 else probe
-    probe = probe.astype(np.complex64) if probe.dtype.kind in "fciu" else probe
+    real = probe.dtype.kind in "fiu"
+    probe = probe.astype(np.complex64) if real or probe.dtype.kind == "c" else probe
     why = None
     if probe.ndim != 3 or probe.shape[1:] != (height, width) or height != width:
         why = f"is {shape}, the frames are {height}×{width}"
@@ -376,12 +378,20 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
         why = "has values that are NaN or infinite"
     elif not probe.any():
         why = "is zero everywhere"
+    elif real and len(probe) == 2:
+        why = f"is {shape} of real numbers: two modes, or real and imaginary parts?"
     if why is not None:
         if measured.probe_named:
             raise UserError(f"{measured.path}: the probe {why}")
         remarks.append(f"the file's probe is left out: it {why}")
         return None
+    if real:
+        remarks.append("the probe has real numbers only: its phase is 0 everywhere")
+    intensity = np.square(np.abs(probe))
+    if lies_about_the_corner(intensity.sum(axis=0)):
+        remarks.append("the probe lies about the corner of its array: it is brought to the middle")
+        probe = to_the_middle(probe)
     # The strongest mode first, and none that is empty.
-    power = np.square(np.abs(probe)).sum(axis=(1, 2), dtype=np.float64)
+    power = intensity.sum(axis=(1, 2), dtype=np.float64)
     order = np.argsort(-power, kind="stable")
     return probe[order[power[order] > 0]]
