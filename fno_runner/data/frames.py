@@ -179,7 +179,7 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
     remarks += reason(recording, crop) if size is None else []
     scale = reach / recording.side
     reference = measured.reference
-    if reference is not None and recording.side != reach:
+    if reference is not None and recording.frame_shape != (reach, reach):
         reference = None
         remarks.append("the file's object is sampled otherwise and left out")
     probe, pixel = recording.probe, measured.pixel_size

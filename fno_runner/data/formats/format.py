@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fno_runner.data.contents import Contents
-from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.measured import Flags, Frames, InMemory, Measured
 from fno_runner.data.source import Source
 from fno_runner.data.units import HC
 from fno_runner.errors import UserError
@@ -48,13 +48,22 @@ def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> 
 def square(sizes: Sequence[float], remarks: list[str]) -> float | None:
     """An object's pixel [m] of these two sizes, rows' first; None, and a remark, if not square."""
     high, wide = sizes
-    if np.isclose(high, wide, rtol=1e-3):
+    if math.isclose(high, wide, rel_tol=1e-3):
         return high
     remarks.append(
         f"the object's pixels are {1e9 * high:.4g} nm high and {1e9 * wide:.4g} nm wide: lengths "
         f"are told in pixels"
     )
     return None
+
+
+def rows_by_width(frames: Frames) -> float:
+    """What rows [px] of programs that see H × W frames in their own pixels are multiplied by.
+
+    A window H px high has rows of λ·z / (H·pitch) [m] at the object, `Measured` λ·z / (W·pitch).
+    """
+    height, width = frames.shape[1:]
+    return width / height
 
 
 def optional(file: Contents, what: str, remarks: list[str], *names: str) -> str | None:
