@@ -66,6 +66,42 @@ def test_a_monitor_that_is_the_frames_own_sum_takes_no_absorption_away(
     np.testing.assert_allclose(np.square(found.amplitude), counts, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("sign", [0.0, -1.0])
+def test_a_monitor_that_is_never_positive_is_told(
+    sign: float, scan: Simulated, tmp_path: Path
+) -> None:
+    given = {"instrument_1__monitor_1__data": sign * np.linspace(1, 2, 60)}
+    assert told(read(tmp_path / "s.cxi", scan, **given), "the monitor is not used")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "pixel"),
+    [("u4", 2**32 - 1, (20, 20)), ("u4", 2**32 - 1, None), ("u2", 2**16 - 1, None),
+     ("i4", -1, None), ("f4", 1e38, (20, 20))],
+)  # fmt: skip
+def test_what_a_dark_frame_lacks_is_not_subtracted(
+    dtype: str, value: float, pixel: tuple[int, int] | None, scan: Simulated, tmp_path: Path
+) -> None:
+    """A single value of ten dark frames, or one of the frames."""
+    dark = np.full((10, N, N), 5, dtype)
+    dark[:, ::2] = 6
+    counts = scan.counts + dark[0]
+    dark[4] = value if pixel is None else dark[4]
+    if pixel is not None:
+        dark[4][pixel] = value
+    found = read(tmp_path / "s.cxi", scan, **{f"{DETECTOR}data": counts, f"{DETECTOR}dark": dark})
+    np.testing.assert_allclose(np.square(found.amplitude), scan.counts, atol=0.1)
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_dark_of_another_exposure_is_told(times: int, scan: Simulated, tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).poisson(50, (N, N)).astype(np.float64)
+    counts = scan.counts + np.random.default_rng(1).poisson(dark, scan.counts.shape)
+    given = {f"{DETECTOR}data": counts, f"{DETECTOR}dark": times * dark}
+    found = read(tmp_path / "s.cxi", scan, **given)
+    assert told(found, "another exposure?") == (times > 1)
+
+
 @pytest.mark.parametrize("probe", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 60.0])
 def test_frames_that_nothing_overlaps_are_told(

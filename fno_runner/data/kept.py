@@ -97,6 +97,8 @@ def kept_frames(
         if usual > 0:
             leave_out(monitor < LOST_BEAM * usual, "the monitor saw no beam")
             scale = _by_monitor(monitor / usual, counts, position >= 0, remarks)
+        else:
+            remarks.append(f"the monitor is not used: its median is {usual:g}")
     if (left := int((position >= 0).sum())) < MIN_FRAMES:
         reasons = f" ({'; '.join(remarks)})" if left < len(of_frame) else ""
         raise UserError(

@@ -342,8 +342,11 @@ def _tell_of_counts(
         UserError: values that no amplitude can have.
     """
     if measured.background is not None:
-        subtracted = measured.background[good].mean()
-        remarks.append(f"a background of {subtracted:.3g} was subtracted")
+        remarks.append(f"a background of {measured.background[good].mean():.3g} was subtracted")
+        if (share := pixels.never_above_background(measured, statistics)[good].mean()) > 0.5:
+            remarks.append(
+                f"it is above all frames in {share:.0%} of the pixels: another exposure?"
+            )
     elif (negative := int(statistics.negative[good].sum())) > 0:
         if measured.kind == "amplitude":
             raise UserError(f"{measured.path}: {negative} negative values; amplitudes are wanted")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fno_runner.data import pixels
 from fno_runner.data.contents import Contents
 from fno_runner.data.measured import Flags, Frames, InMemory, Measured
 from fno_runner.data.source import Source
@@ -102,14 +103,13 @@ def pixel_flags(
 def _mean_frame(file: Contents, name: str) -> np.ndarray:
     """The mean (H, W) of frames, or of a single one, over values that are numbers; else NaN."""
     shape = file.shape(name)
-    if math.prod(shape[:-2]) == 1:
-        return file.read(name).reshape(shape[-2:]).astype(np.float64)
-    stack = file.frames(name)
+    single = math.prod(shape[:-2]) == 1
+    stack = InMemory(file.read(name).reshape(1, *shape[-2:])) if single else file.frames(name)
     total, counted = np.zeros(stack.shape[1:]), np.zeros(stack.shape[1:])
     for _, block in stack.blocks():
-        finite = np.isfinite(block)
-        total += np.where(finite, block, 0).sum(axis=0, dtype=np.float64)
-        counted += finite.sum(axis=0)
+        with_value = pixels.dark_has_value(block)
+        total += np.where(with_value, block, 0).sum(axis=0, dtype=np.float64)
+        counted += with_value.sum(axis=0)
     return np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
 
 
