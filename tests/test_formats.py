@@ -248,6 +248,7 @@ def cut_short(path: Path, scan: Simulated) -> Path:
 
 
 ALIKE = np.full((60, N, N), 1.5, np.float32)
+ALIKE[:, 20] = 2.5
 REFUSED: dict[str, tuple[Callable[[Path, Simulated], Path], str]] = {
     "nine frames": (few, "9 frames; at least 16"),
     "equal frames": (raw(diff3d=ALIKE), "all 60 frames are equal"),

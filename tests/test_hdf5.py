@@ -16,7 +16,7 @@ from fno_runner.data.hdf5 import Hdf5File
 from fno_runner.data.recording import clean
 from fno_runner.errors import UserError
 from tests.layouts import cxi
-from tests.scans import Simulated, simulate_scan
+from tests.scans import ENERGY, Simulated, simulate_scan
 
 DATA = "entry_1/instrument_1/detector_1/data"
 
@@ -139,16 +139,27 @@ def test_a_hash_is_computed_anew_where_a_file_has_changed(tmp_path: Path) -> Non
         ("instrument_1/source_1/energy", 8.7, "furlong", "has the unit 'furlong'"),
         ("instrument_1/source_1/energy", 8700.0, None, "is 8700 J; allowed is"),
         ("instrument_1/detector_1/distance", np.nan, None, "is nan, not a number"),
+        ("instrument_1/detector_1/distance", [2.0, 2.0, 3.0], None, "has 3 numbers from 2 to 3"),
+        ("instrument_1/source_1/energy", [7e3, 8e3], "eV", "has 2 numbers from 7000 to 8000"),
     ],
 )
 def test_a_unit_is_obeyed_or_refused(
-    name: str, value: float, unit: str | None, said: str, scan: Simulated, tmp_path: Path
+    name: str, value: object, unit: str | None, said: str, scan: Simulated, tmp_path: Path
 ) -> None:
     cxi.put(tmp_path / "s.cxi", cxi.cxi(scan, **{name: value}))
     if unit is not None:
         with h5py.File(tmp_path / "s.cxi", "a") as file:
             file[f"entry_1/{name}"].attrs["units"] = unit
     assert said in refusal(tmp_path / "s.cxi")
+
+
+def test_a_number_of_each_frame_is_one_number(scan: Simulated, tmp_path: Path) -> None:
+    """A first one that is none, or off by what a reading is off, decides nothing."""
+    energies = ENERGY * np.linspace(0.999, 1.001, 60)
+    energies[0] = np.nan
+    name = "instrument_1/source_1/energy"
+    cxi.put(tmp_path / "s.cxi", cxi.cxi(scan, **{name: energies}))
+    assert read_scan(tmp_path / "s.cxi").energy == pytest.approx(ENERGY, rel=1e-4)
 
 
 def test_null_and_text_where_numbers_should_be_are_named(scan: Simulated, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import torch
 from fno_runner.config import N
 from fno_runner.data.dataset import Dataset
 from fno_runner.data.formats import read_scan
-from fno_runner.data.frames import Scan, beam_diameter
+from fno_runner.data.frames import Scan, beam_diameter, step
 from fno_runner.data.npz import read_array
 from fno_runner.data.scan import load_scan
 from fno_runner.result import Metrics
 from fno_runner.scan.command import main
-from fno_runner.scan.inspection import poisson_floor, step
+from fno_runner.scan.inspection import poisson_floor
 from fno_runner.scan.iterative import orthogonal_modes, reconstruct, residual
 from fno_runner.scan.orientation import check, orient
 from fno_runner.score.metrics import score

@@ -16,6 +16,8 @@ from tests.scans import Simulated, simulate_scan
 
 DETECTOR = "instrument_1/detector_1"
 OUTSIDE = h5py.ExternalLink("../calibration.h5", "/array")
+GUESSED = ("virtual", "copy")
+"""Frames that are a detector's by their size only."""
 NOWHERE = h5py.SoftLink("/calibration/array")
 
 
@@ -128,7 +130,7 @@ def test_a_link_in_a_linked_group_may_lack_what_nothing_names(
     assert linked.remarks == plain.remarks
 
 
-@pytest.mark.parametrize("link", ["soft", "hard", "external"])
+@pytest.mark.parametrize("link", ["soft", "hard", "external", "virtual", "copy"])
 def test_geometry_and_mask_are_those_of_the_detector_that_the_frames_link_to(
     link: str, scan: Simulated, tmp_path: Path
 ) -> None:
@@ -147,7 +149,13 @@ def test_geometry_and_mask_are_those_of_the_detector_that_the_frames_link_to(
                 file.copy(f"{second}/data", frames, "data")
             del file[f"{second}/data"]
             file[f"{second}/data"] = h5py.ExternalLink("frames.h5", "/data")
+        if link == "virtual":
+            layout = h5py.VirtualLayout((60, 64, 64), scan.counts.dtype)
+            layout[:] = h5py.VirtualSource(".", f"/{second}/data", (60, 64, 64))
+            file.create_group("entry_1/data_1").create_virtual_dataset("copied", layout)
         file["entry_1/data_1/data"] = {
+            "virtual": h5py.SoftLink("/entry_1/data_1/copied"),
+            "copy": scan.counts,
             "soft": h5py.SoftLink(f"/{second}/data"),
             "hard": file[f"{second}/data"],
             "external": h5py.ExternalLink("frames.h5", "/data"),
@@ -155,3 +163,4 @@ def test_geometry_and_mask_are_those_of_the_detector_that_the_frames_link_to(
     linked = read_scan(path)
     assert linked.pixel_size == plain.pixel_size and linked.distance == plain.distance
     np.testing.assert_array_equal(linked.amplitude, plain.amplitude)
+    assert any("is not said" in remark for remark in linked.remarks) == (link in GUESSED)

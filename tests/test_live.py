@@ -67,6 +67,19 @@ def test_frames_of_which_the_monitor_saw_no_beam_come_neither_first_nor_later(
     assert sum(len(rows) for rows, _ in later.intensities()) == 37
 
 
+@pytest.mark.parametrize("value", [np.nan, 2.0**32 - 1, 65535.0])
+def test_a_frame_without_values_comes_neither_first_nor_later(value: float) -> None:
+    """No mean pattern stands in its place."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(50, (40, N, N)).astype(np.float32)
+    counts[[3, 30]] = value
+    measured = watched(counts, rng, np.ones(40))
+    opening = clean(measured)
+    later = opening.going_on(measured)
+    np.testing.assert_array_equal(opening.positions, np.delete(measured.positions, [3, 30], 0))
+    np.testing.assert_array_equal(later.positions, opening.positions)
+
+
 def watched(counts: np.ndarray, rng: np.random.Generator, monitor: np.ndarray) -> Measured:
     return Measured(
         path=Path("scan.h5"),

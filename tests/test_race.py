@@ -21,8 +21,8 @@ from benchmarks.race_map import Cell, verdict
 from benchmarks.race_picture import against, networks_table, who
 from benchmarks.race_report import Point, curves, draw_curves, table
 from benchmarks.sides import answer, learn
-from fno_runner.data.frames import beam_diameter
-from fno_runner.scan.inspection import poisson_floor, step
+from fno_runner.data.frames import beam_diameter, step
+from fno_runner.scan.inspection import poisson_floor
 from fno_runner.scan.iterative import reconstruct
 from tests.scans import simulate_scan, write_raw
 

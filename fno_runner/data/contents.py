@@ -18,6 +18,8 @@ MAX_BYTES = 4 * 2**30
 """An array that is read whole (a probe, an object; never frames) is refused beyond this."""
 TREE_LINES = 16
 """So many arrays of an unknown file are named."""
+AGREE = 0.01
+"""Numbers of one thing, such as its value in every frame, differ by at most this share of it."""
 
 
 class Contents(ABC):
@@ -109,8 +111,22 @@ class Contents(ABC):
         return name
 
     def number(self, name: str) -> float:
-        """An array's first number, or its real part; raises UserError as `read` does."""
-        return float(np.real(self.read(name).reshape(-1)[0]))
+        """An array's number, or its real part; of several that agree to 1 % their median.
+
+        Raises:
+            UserError: there are several that do not, or as `read` does.
+        """
+        values = np.real(self.read(name).reshape(-1)).astype(np.float64)
+        finite = values[np.isfinite(values)]
+        if len(finite) == 0:
+            return float(values[0])
+        low, high = float(finite.min()), float(finite.max())
+        if high - low > AGREE * max(abs(low), abs(high)):
+            raise UserError(
+                f"{self.path}: '{name}' has {len(values)} numbers from {low:g} to {high:g}; one is "
+                f"wanted"
+            )
+        return float(np.median(finite))
 
     def why_not(self, name: str) -> str | None:
         """Why there is no array of this name although the file names one, if so."""
@@ -191,3 +207,13 @@ _hashes: dict[tuple[int, ...], str] = {}
 def shortened(error: BaseException) -> str:
     """What a library says of a file that it cannot read, in a line of at most 300 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+def decoded(value: str | bytes) -> str:
+    """A text of a file, in UTF-8 or else in Latin-1."""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")  # bytes that are no UTF-8, as they are
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -179,7 +179,7 @@ def outline(recording: Recording, size: int | None = None, binning: int = 1) -> 
     remarks += reason(recording, crop) if size is None else []
     scale = reach / recording.side
     reference = measured.reference
-    if reference is not None and recording.side != reach:
+    if reference is not None and recording.frame_shape != (reach, reach):
         reference = None
         remarks.append("the file's object is sampled otherwise and left out")
     probe, pixel = recording.probe, measured.pixel_size
@@ -226,6 +226,12 @@ def _placed(scan: Outline, path: Path) -> Outline:
             f"the whole scan spans {spread.max():.2g} px, less than its beam of {beam:.1f} px: are "
             f"the positions' units right?"
         )
+    reach, of = (scan.size, "frame") if scan.probe is None else (beam_diameter(scan.probe), "beam")
+    if (apart := step(positions)) > reach:
+        remarks.append(
+            f"neighbours are {apart:.4g} px apart, more than the {of} of {reach:.3g} px: nothing "
+            f"overlaps; are the positions' units right?"
+        )
     if scan.reference is not None:
         first = np.rint(positions) - half
         outside = (first < 0).any(axis=1) | (first + scan.size > scan.reference.shape).any(axis=1)
@@ -246,6 +252,14 @@ def from_the_corner(positions: Float64[np.ndarray, "f 2"], size: int) -> Float64
     Any origin will do where no object is compared with.
     """
     return np.asarray(positions - np.floor(positions.min(axis=0)) + size // 2)
+
+
+def step(positions: Float64[np.ndarray, "f 2"]) -> float:
+    """The median distance from a position to its nearest neighbour [px]."""
+    from scipy.spatial import KDTree
+
+    distance, _ = KDTree(positions).query(positions, k=[2])  # the nearest is the frame itself
+    return float(np.median(distance))
 
 
 def beam_diameter(probe: Complex64[np.ndarray, "m n n"]) -> float:

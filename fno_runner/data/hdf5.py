@@ -12,7 +12,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from fno_runner.data.contents import MAX_BYTES, Contents, content_hash, readable, shortened
+from fno_runner.data.contents import (
+    MAX_BYTES,
+    Contents,
+    content_hash,
+    decoded,
+    readable,
+    shortened,
+)
 from fno_runner.data.hdf5_frames import Hdf5Frames
 from fno_runner.data.measured import Frames
 from fno_runner.errors import UserError
@@ -189,21 +196,34 @@ class Hdf5File(Contents):
     @user_errors
     def attribute(self, name: str, attribute: str) -> float | None:
         try:
-            return float(self._attribute(name, attribute))
-        except (TypeError, ValueError):
+            return float(self._elements(name, attribute)[0])
+        except (IndexError, TypeError, ValueError):
             return None
 
     @user_errors
     def text(self, name: str, attribute: str) -> str | None:
-        value = self._attribute(name, attribute)
-        if isinstance(value, str):
-            value = value.encode("utf-8", "surrogateescape")  # bytes that are no UTF-8, as they are
-        if not isinstance(value, bytes):
+        return next(iter(self.texts(name, attribute)), None)
+
+    @user_errors
+    def texts(self, name: str, attribute: str) -> list[str]:
+        """All texts of an attribute beside an array or a group."""
+        return [decoded(value) for value in self._elements(name, attribute)
+                if isinstance(value, str | bytes)]  # fmt: skip
+
+    @user_errors
+    def numbers(self, name: str, attribute: str) -> np.ndarray:
+        """All numbers of an attribute beside an array, float64; none where it has no numbers."""
+        values = np.asarray(self._elements(name, attribute))
+        return values.astype(np.float64) if values.dtype.kind in "fiu" else np.zeros(0)
+
+    @user_errors
+    def relative(self, name: str, other: str) -> str | None:
+        """The array that one in the same group, or its file, calls `other`; None if not there."""
+        dataset = self._find(name)
+        if dataset is None or dataset.file != self._file:
             return None
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            return value.decode("latin-1")
+        path = other if other.startswith("/") else f"{dataset.parent.name}/{other}"
+        return path if self.has(path) else None
 
     @user_errors
     def is_null(self, name: str) -> bool:
@@ -224,15 +244,15 @@ class Hdf5File(Contents):
 
     # --- links ---------------------------------------------------------------------------------
 
-    def _attribute(self, name: str, attribute: str) -> Any:
-        """The first element of an attribute."""
+    def _elements(self, name: str, attribute: str) -> list[Any]:
+        """The elements of an attribute, whatever its shape."""
         thing = self._file if name == "/" else self._find(name, self._h5py.HLObject)
         if thing is None:
-            return None
+            return []
         try:
-            return np.asarray(thing.attrs[attribute]).reshape(-1)[0]
+            return list(np.asarray(thing.attrs[attribute]).reshape(-1))
         except Exception:  # there is none, it is empty, or of a type that h5py does not know
-            return None
+            return []
 
     def _find(self, name: str, kind: type | None = None) -> Any:
         """What lies at a place, over links that stay in the folder; None where nothing does."""

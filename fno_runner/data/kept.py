@@ -20,6 +20,8 @@ LOST_BEAM, OF_THE_SAMPLE = 0.1, 0.25
 of all frames has so few, as then it is the sample's doing."""
 STEADIER = 0.8
 """A monitor is believed if it brings the spread of the frames' counts below this of what it was."""
+OWN_SUM = 1e-5
+"""Counts that follow a monitor this exactly (as 10¹⁰ photons would) are what it was summed of."""
 NAMED = 5
 """So many frames are named."""
 
@@ -69,7 +71,7 @@ def kept_frames(
     leave_out(unplaced, "their positions are not finite numbers")
     filling = None
     if not whole:
-        share, values = _lacked(measured, mean)
+        share, values = lacked(measured, mean)
         leave_out(share > LACKING, f"without pixels that have over {LACKING:.0%} of the counts")
         counts = counts / np.maximum(1 - share, 1 - LACKING)
         if (replaced := int(values[position >= 0].sum())) > 0:
@@ -95,6 +97,8 @@ def kept_frames(
         if usual > 0:
             leave_out(monitor < LOST_BEAM * usual, "the monitor saw no beam")
             scale = _by_monitor(monitor / usual, counts, position >= 0, remarks)
+        else:
+            remarks.append(f"the monitor is not used: its median is {usual:g}")
     if (left := int((position >= 0).sum())) < MIN_FRAMES:
         reasons = f" ({'; '.join(remarks)})" if left < len(of_frame) else ""
         raise UserError(
@@ -108,7 +112,7 @@ def usable_monitor(monitor: np.ndarray) -> Float64[np.ndarray, " f"]:
     return np.where(np.isfinite(monitor), monitor, 0).astype(np.float64)
 
 
-def _lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lacked(measured: Measured, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each stored frame, the share of the mean pattern at pixels that it lacks, and how many."""
     share = np.zeros(measured.frames.shape[0])
     values = np.zeros(measured.frames.shape[0], np.int64)
@@ -131,6 +135,11 @@ def _by_monitor(
         return None
     before, after = np.std(np.log(counts[kept])), np.std(np.log(counts[kept] / monitor[kept]))
     low, high = monitor[kept].min(), monitor[kept].max()
+    if after < OWN_SUM < before:
+        remarks.append(
+            "the monitor is the frames' own sum, which the sample changes too: it is not used"
+        )
+        return None
     if after > STEADIER * before:
         if high > low:
             remarks.append("the monitor does not explain how counts vary, and is not used")

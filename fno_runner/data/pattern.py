@@ -26,17 +26,17 @@ def zero_is_in_the_corner(mean: np.ndarray, by_format: bool, remarks: list[str])
     Args:
         by_format: whether the format has it there.
     """
-    if by_format and _lies_about_the_corner(to_the_middle(mean)):
+    if by_format and lies_about_the_corner(to_the_middle(mean)):
         remarks.append("zero frequency is in the frames' middle, unlike the format's: it is left")
         return False
-    corner = by_format or _lies_about_the_corner(mean)
+    corner = by_format or lies_about_the_corner(mean)
     if corner:
         remarks.append("zero frequency is in the frames' corner: it is brought to the middle")
     return corner
 
 
-def _lies_about_the_corner(mean: np.ndarray) -> bool:
-    """Whether a mean pattern lies about pixel [0, 0], beyond doubt."""
+def lies_about_the_corner(mean: np.ndarray) -> bool:
+    """Whether a mean pattern, or a probe's intensity, lies about pixel [0, 0], beyond doubt."""
     stored, turned = (_half_about_the_middle(pattern) for pattern in (mean, to_the_middle(mean)))
     about = turned.sum()
     rows, cols = (side // 2 for side in turned.shape)

@@ -127,17 +127,48 @@ def intensities(block: np.ndarray, measured: Measured) -> np.ndarray:
 def _has_value(block: np.ndarray, kind: Kind) -> np.ndarray | None:
     """Where a block's values are numbers of counts; None where all are.
 
-    Neither NaN nor infinity is, nor what a 32-bit counter writes where it has nothing.
+    Neither NaN nor infinity is, nor what a 32-bit counter writes where it has nothing, nor any
+    value but 0 that a whole frame has: a virtual dataset fills frames with it that were lost.
     """
-    if block.dtype.kind in "iu":
-        if block.dtype.itemsize < 4:
-            return None
-        top = np.iinfo(block.dtype).max
-        bad = (block == top) | (block == OVERFLOW)
-    else:
-        overflow = OVERFLOW if kind == "intensity" else np.sqrt(OVERFLOW)
-        bad = ~(np.abs(block) < LARGEST[kind]) | (np.abs(block - overflow) <= 1e-6 * overflow)
+    bad = _no_count(block, kind)
+    filled = _filled(block)
+    if filled.any():
+        bad = np.broadcast_to(bad, block.shape) | filled[:, None, None]
     return ~bad if bad.any() else None
+
+
+def _no_count(block: np.ndarray, kind: Kind) -> Bool[np.ndarray, "..."]:
+    """Where values by themselves are no counts; broadcasts to the block's shape."""
+    if block.dtype.kind not in "iu":
+        overflow = OVERFLOW if kind == "intensity" else np.sqrt(OVERFLOW)
+        return ~(np.abs(block) < LARGEST[kind]) | (np.abs(block - overflow) <= 1e-6 * overflow)
+    if block.dtype.itemsize < 4:
+        return np.zeros((), bool)
+    return np.asarray((block == np.iinfo(block.dtype).max) | (block == OVERFLOW))
+
+
+def dark_has_value(block: np.ndarray) -> Bool[np.ndarray, "b h w"]:
+    """Where values of dark frames are numbers; a dark may be the same everywhere."""
+    first = block[:, 0, 0]
+    lost = _filled(block) & ((first < 0) | np.isin(first, NOTHING))
+    return ~(np.broadcast_to(_no_count(block, "intensity"), block.shape) | lost[:, None, None])
+
+
+def never_above_background(measured: Measured, statistics: Statistics) -> Bool[np.ndarray, "h w"]:
+    """Pixels that even at their brightest have a count less than the background has there."""
+    if measured.background is None:
+        return np.zeros(statistics.highest.shape, bool)
+    power = 1 if measured.kind == "intensity" else 2
+    return np.asarray(statistics.highest**power + 1 < measured.background)
+
+
+def _filled(block: np.ndarray) -> Bool[np.ndarray, " b"]:
+    """Frames whose every value is the same, and not 0."""
+    first = block[:, 0, 0]
+    filled = np.asarray((first != 0) & (block[:, -1, -1] == first))
+    for frame in np.flatnonzero(filled):  # hardly any
+        filled[frame] = (block[frame] == first[frame]).all()
+    return filled
 
 
 def lacking(block: np.ndarray, flagged: np.ndarray | None, kind: Kind) -> np.ndarray | None:

@@ -14,10 +14,19 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 
 from fno_runner.data import pixels
-from fno_runner.data.kept import LOST_BEAM, MIN_FRAMES, KeptFrames, kept_frames, usable_monitor
+from fno_runner.data.kept import (
+    LACKING,
+    LOST_BEAM,
+    MIN_FRAMES,
+    KeptFrames,
+    kept_frames,
+    lacked,
+    usable_monitor,
+)
 from fno_runner.data.measured import Flags, Measured
 from fno_runner.data.pattern import (
     centre_of,
+    lies_about_the_corner,
     tell_of_a_bright_rim,
     tell_of_a_near_field,
     to_the_middle,
@@ -119,7 +128,7 @@ class Recording:
         """Later frames of the same scan, treated as these are: nothing is found out anew.
 
         Frames without a beam are left out: those with next to no counts, and those of which the
-        monitor says so, as `kept_frames` says.
+        monitor says so; and so are those that lack much of the pattern, as `kept_frames` says.
 
         Raises:
             UserError: they are of another size.
@@ -151,7 +160,8 @@ class Recording:
         counts = np.zeros(stored)
         for rows, intensity in whole.intensities():
             counts[rows] = intensity.sum(axis=(1, 2), dtype=np.float64)
-        lit = beam & (counts > LOST_BEAM * self.mean.sum())
+        share, _ = lacked(whole.measured, mean)
+        lit = beam & (counts > LOST_BEAM * self.mean.sum()) & (share <= LACKING)
         position = np.where(lit, np.cumsum(lit) - 1, -1)
         kept = KeptFrames(position, scale, mean, usual)
         return replace(whole, positions=whole.positions[lit], _kept=kept)
@@ -332,8 +342,11 @@ def _tell_of_counts(
         UserError: values that no amplitude can have.
     """
     if measured.background is not None:
-        subtracted = measured.background[good].mean()
-        remarks.append(f"a background of {subtracted:.3g} was subtracted")
+        remarks.append(f"a background of {measured.background[good].mean():.3g} was subtracted")
+        if (share := pixels.never_above_background(measured, statistics)[good].mean()) > 0.5:
+            remarks.append(
+                f"it is above all frames in {share:.0%} of the pixels: another exposure?"
+            )
     elif (negative := int(statistics.negative[good].sum())) > 0:
         if measured.kind == "amplitude":
             raise UserError(f"{measured.path}: {negative} negative values; amplitudes are wanted")
@@ -359,7 +372,8 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
     _, height, width = measured.frames.shape
     shape = probe.shape
     probe = probe[None] if probe.ndim == 2 else probe
-    probe = probe.astype(np.complex64) if probe.dtype.kind in "fciu" else probe
+    real = probe.dtype.kind in "fiu"
+    probe = probe.astype(np.complex64) if real or probe.dtype.kind == "c" else probe
     why = None
     if probe.ndim != 3 or probe.shape[1:] != (height, width) or height != width:
         why = f"is {shape}, the frames are {height}×{width}"
@@ -367,12 +381,20 @@ def _usable_probe(measured: Measured, remarks: list[str]) -> np.ndarray | None:
         why = "has values that are NaN or infinite"
     elif not probe.any():
         why = "is zero everywhere"
+    elif real and len(probe) == 2:
+        why = f"is {shape} of real numbers: two modes, or real and imaginary parts?"
     if why is not None:
         if measured.probe_named:
             raise UserError(f"{measured.path}: the probe {why}")
         remarks.append(f"the file's probe is left out: it {why}")
         return None
+    if real:
+        remarks.append("the probe has real numbers only: its phase is 0 everywhere")
+    intensity = np.square(np.abs(probe))
+    if lies_about_the_corner(intensity.sum(axis=0)):
+        remarks.append("the probe lies about the corner of its array: it is brought to the middle")
+        probe = to_the_middle(probe)
     # The strongest mode first, and none that is empty.
-    power = np.square(np.abs(probe)).sum(axis=(1, 2), dtype=np.float64)
+    power = intensity.sum(axis=(1, 2), dtype=np.float64)
     order = np.argsort(-power, kind="stable")
     return probe[order[power[order] > 0]]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Complex64, Float64
 
 from fno_runner.data.crop import Crop
-from fno_runner.data.frames import Scan, beam_diameter
+from fno_runner.data.frames import Scan, beam_diameter, step
 from fno_runner.files import write_atomically
 from fno_runner.reconstruct.stitching import covered
 from fno_runner.scan.iterative import Fit
@@ -81,14 +81,6 @@ def _alternative(crop: Crop) -> str:
     """'--patch-size 64 --bin 2: 99.9 % of the counts, 98 % of the probe's light'."""
     binning = "" if crop.binning == 1 else f" --bin {crop.binning}"
     return f"--patch-size {crop.size}{binning}: {crop}"
-
-
-def step(positions: Float64[np.ndarray, "f 2"]) -> float:
-    """The median distance from a position to its nearest neighbour [px]."""
-    from scipy.spatial import KDTree
-
-    distance, _ = KDTree(positions).query(positions, k=[2])  # the nearest is the frame itself
-    return float(np.median(distance))
 
 
 def poisson_floor(scan: Scan) -> float:

@@ -18,6 +18,7 @@ from fno_runner.data.formats.format import (
     probe_modes,
     square,
 )
+from fno_runner.data.formats.nexus_axes import direction_of, slow_axis
 from fno_runner.data.hdf5 import Hdf5File
 from fno_runner.data.measured import Flags, Frames, Measured
 from fno_runner.data.source import Source
@@ -38,6 +39,8 @@ AXES = tuple(
     for group in ("data", "data_1", "sample_1/transformations", "sample/transformations")
     for y, x in (("y", "x"), ("y_translation", "x_translation"), ("vertical", "horizontal"))
 )
+UP, LEFT = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
+"""Where y and x lead, in CXI's coordinates, unless a file gives them vectors."""
 MONITOR = ("instrument_1/monitor_1/data", "instrument_1/monitor/data", "monitor_1/data",
            "monitor/data", "control/data")  # fmt: skip
 DARK = ("data_dark", "dark", "background", "darkfield")
@@ -64,7 +67,7 @@ def read(source: Source) -> Measured:
     remarks: list[str] = []
     entry, name = _chosen(file, source.hints.entry, remarks)
     frames = file.frames(name)
-    detector = detector_of(file, entry, name, remarks)
+    detector = detector_of(file, entry, name, frames, remarks)
     energy = photon_energy(file, entry)
     side = frames.shape[-1]
     pixel = [far_field_pixel(energy, detector.distance, pitch, side) for pitch in detector.pitch]
@@ -90,7 +93,7 @@ def read(source: Source) -> Measured:
         pixel_size=square(pixel, remarks),
         energy=energy,
         distance=detector.distance,
-        flags=_flags(file, detector, remarks),
+        flags=_flags(file, detector, name, remarks),
         background=background_of(file, remarks, *_within(detector.group, DARK)),
         monitor=_monitor(file, entry, frames.shape[0], remarks),
         probe=probe,
@@ -171,24 +174,31 @@ def _from_axes(file: Hdf5File, y: str, x: str, frames: Frames, remarks: list[str
     count = frames.shape[0]
     if all(value.ndim == 1 for value in values) and len(frames.leading) == 2:
         sizes = tuple(len(value) for value in values)
-        if sizes == frames.leading:
-            values = list(np.meshgrid(*values, indexing="ij"))
-            remarks.append(f"a raster: '{y}' is taken for its slow axis")
-        elif sizes[::-1] == frames.leading:
+        slow = slow_axis(file, y, x) or y  # what it says, where sizes do not
+        if sizes[::-1] == frames.leading and (sizes != frames.leading or slow == x):
             values = [grid.T for grid in np.meshgrid(*values, indexing="ij")]
             remarks.append(f"a raster: '{x}' is taken for its slow axis")
+        elif sizes == frames.leading:
+            values = list(np.meshgrid(*values, indexing="ij"))
+            remarks.append(f"a raster: '{y}' is taken for its slow axis")
     rows, cols = (value.reshape(-1) for value in values)
     if not len(rows) == len(cols) == count:
         raise UserError(f"{file.path}: '{y}' and '{x}' are {len(rows)} and {len(cols)} for {count} "
                         f"frames")  # fmt: skip
-    return np.column_stack([cols, rows, np.zeros(count)])
+    up, left = direction_of(file, y, UP, remarks), direction_of(file, x, LEFT, remarks)
+    return rows[:, None] * up + cols[:, None] * left
 
 
-def _flags(file: Hdf5File, detector: Detector, remarks: list[str]) -> Flags | None:
-    of_nexus = f"{detector.group}/pixel_mask"
-    name = optional(file, "mask", remarks, f"{detector.group}/mask", of_nexus)
+def _flags(file: Hdf5File, detector: Detector, frames: str, remarks: list[str]) -> Flags | None:
+    """Marks of the detector's pixels: in its group, or beside the frames of this name."""
+    beside, of_nexus = f"{frames.rsplit('/', 1)[0]}/mask", f"{detector.group}/pixel_mask"
+    names = (f"{detector.group}/mask", beside, of_nexus)
+    name = optional(file, "mask", remarks, *dict.fromkeys(names))
     if name is None:
         return None
+    for other in names[names.index(name) + 1 :]:
+        if file.has(other) and not file.is_same(other, name):
+            remarks.append(f"'{other}' is there too, and is not used: '{name}' is")
     if name == of_nexus or file.dtype(name).kind not in "iu":
         return pixel_flags(file, remarks, name)  # any bit is a fault
     # In 64 bits, as a mask of 8 may have fewer bits than there are faults.

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fno_runner.data import units
+from fno_runner.data.formats.nexus_axes import direction_of
 from fno_runner.data.hdf5 import Hdf5File
+from fno_runner.data.measured import Frames
 from fno_runner.errors import UserError
 
 DIRECTIONS = ((0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
@@ -28,12 +30,37 @@ class Detector:
     directions: tuple[np.ndarray, np.ndarray]
 
 
-def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> Detector:
+def detector_of(
+    file: Hdf5File, entry: str, name: str, frames: Frames, remarks: list[str]
+) -> Detector:
     """The detector that took these frames, of those that an entry describes.
+
+    Args:
+        name: of the frames.
 
     Raises:
         UserError: it says too little of it, or what cannot be.
     """
+    group = _described(file, entry, name, frames, remarks)
+    basis = _basis(file, group)
+    said = "basis_vectors"
+    if basis is None:
+        basis, said = _pixel_directions(file, group, remarks), "slow and fast pixel_direction"
+    pitch = _pitch(file, group, basis, remarks)
+    if basis is None:
+        rows, cols = (np.array(direction) for direction in DIRECTIONS)
+        turned = f"{group}/geometry_1/orientation"
+        if file.has(turned) and not np.allclose(np.abs(file.read(turned)).reshape(-1)[:2], (1, 0)):
+            remarks.append(f"'{turned}' is there and is not used: --check-orientation asks")
+    else:
+        rows, cols = (vector / np.linalg.norm(vector) for vector in basis)
+        if not np.array_equal(np.rint([rows, cols]), DIRECTIONS):
+            remarks.append(f"positions follow the detector's {said}, which are turned")
+    return Detector(group, _distance(file, group, rows, cols, remarks), pitch, (rows, cols))
+
+
+def _described(file: Hdf5File, entry: str, name: str, frames: Frames, remarks: list[str]) -> str:
+    """The group of the detector that has these frames: as its data, or else data of their size."""
     first = _group(file, _group(file, entry, INSTRUMENTS), DETECTORS)
     others = [
         detector
@@ -41,21 +68,24 @@ def detector_of(file: Hdf5File, entry: str, frames: str, remarks: list[str]) -> 
         for detector in file.within(f"{entry}/{instrument}")
         if detector.startswith(f"{entry}/{instrument}/detector") and detector != first
     ]
+    if not others:
+        return first
     # What they link to is opened, and then of the fingerprint: only if there is a choice, and the
     # first one before others.
-    described = (
-        group for group in (first, *others) if others and file.is_same(f"{group}/data", frames)
-    )
-    group = next(described, first)
-    basis = _basis(file, group)
-    pitch = _pitch(file, group, basis, remarks)
-    if basis is None:
-        rows, cols = (np.array(direction) for direction in DIRECTIONS)
-    else:
-        rows, cols = (vector / np.linalg.norm(vector) for vector in basis)
-        if not np.array_equal(np.rint([rows, cols]), DIRECTIONS):
-            remarks.append("positions follow the detector's basis_vectors, which are turned")
-    return Detector(group, _distance(file, group, rows, cols, remarks), pitch, (rows, cols))
+    for group in (first, *others):
+        if file.is_same(f"{group}/data", name):
+            return group
+    # A virtual dataset, or a copy.
+    height, width = frames.shape[1:]
+    alike = [group for group in (first, *others)
+             if file.shape(f"{group}/data")[-2:] == (height, width)]  # fmt: skip
+    if alike != [first]:
+        chosen = alike[0] if alike else first
+        remarks.append(
+            f"geometry and mask are those of '{chosen}'; that '{name}' is its data is not said"
+        )
+        return chosen
+    return first
 
 
 def photon_energy(file: Hdf5File, entry: str) -> float:
@@ -111,6 +141,19 @@ def _basis(file: Hdf5File, group: str) -> np.ndarray | None:
     if not np.isfinite(lengths).all() or not lengths.all():
         raise UserError(f"{file.path}: '{name}' is {vectors.shape}, not two vectors in space")
     return vectors * units.factor(file, name, units.LENGTH)
+
+
+def _pixel_directions(file: Hdf5File, group: str, remarks: list[str]) -> np.ndarray | None:
+    """As `_basis`, of an NXdetector_module: sizes of pixels along its slow and fast direction."""
+    modules = [child for child in file.within(group) if "module" in child.rsplit("/", 1)[1]]
+    for place in (group, *modules):
+        steps = [f"{place}/{speed}_pixel_direction" for speed in ("slow", "fast")]
+        if all(file.has(step) for step in steps):
+            return np.stack([
+                units.length(file, step, units.PITCH) * direction_of(file, step, usual, remarks)
+                for step, usual in zip(steps, DIRECTIONS, strict=True)
+            ])  # fmt: skip
+    return None
 
 
 def _pitch(

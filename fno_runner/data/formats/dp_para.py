@@ -10,6 +10,7 @@ from fno_runner.data.formats.format import (
     probe_modes,
     reference_object,
     row_and_column,
+    rows_by_width,
     square,
 )
 from fno_runner.data.formats.ptychodus import POSITIONS, from_centre, pixel_of
@@ -44,7 +45,9 @@ def read(source: Source) -> Measured:
     reference = reference_object(parameters, remarks, "object")
     if parameters.has(POSITIONS[1]):
         pixel = pixel_of(parameters)
-        positions = from_centre(parameters, pixel, reference)
+        stretch = rows_by_width(frames)
+        positions = from_centre(parameters, pixel, reference) * (stretch, 1)
+        pixel = (pixel[0] / stretch, pixel[1])
     else:
         width = units.given(parameters, "the object's pixel", "dx", units.OBJECT_PIXEL, "m")
         pixel, reference = (width, width), None

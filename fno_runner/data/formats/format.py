@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fno_runner.data import pixels
 from fno_runner.data.contents import Contents
-from fno_runner.data.measured import Flags, InMemory, Measured
+from fno_runner.data.measured import Flags, Frames, InMemory, Measured
 from fno_runner.data.source import Source
 from fno_runner.data.units import HC
 from fno_runner.errors import UserError
@@ -48,13 +49,22 @@ def far_field_pixel(energy: float, distance: float, pitch: float, side: int) -> 
 def square(sizes: Sequence[float], remarks: list[str]) -> float | None:
     """An object's pixel [m] of these two sizes, rows' first; None, and a remark, if not square."""
     high, wide = sizes
-    if np.isclose(high, wide, rtol=1e-3):
+    if math.isclose(high, wide, rel_tol=1e-3):
         return high
     remarks.append(
         f"the object's pixels are {1e9 * high:.4g} nm high and {1e9 * wide:.4g} nm wide: lengths "
         f"are told in pixels"
     )
     return None
+
+
+def rows_by_width(frames: Frames) -> float:
+    """What rows [px] of programs that see H × W frames in their own pixels are multiplied by.
+
+    A window H px high has rows of λ·z / (H·pitch) [m] at the object, `Measured` λ·z / (W·pitch).
+    """
+    height, width = frames.shape[1:]
+    return width / height
 
 
 def optional(file: Contents, what: str, remarks: list[str], *names: str) -> str | None:
@@ -93,14 +103,13 @@ def pixel_flags(
 def _mean_frame(file: Contents, name: str) -> np.ndarray:
     """The mean (H, W) of frames, or of a single one, over values that are numbers; else NaN."""
     shape = file.shape(name)
-    if math.prod(shape[:-2]) == 1:
-        return file.read(name).reshape(shape[-2:]).astype(np.float64)
-    stack = file.frames(name)
+    single = math.prod(shape[:-2]) == 1
+    stack = InMemory(file.read(name).reshape(1, *shape[-2:])) if single else file.frames(name)
     total, counted = np.zeros(stack.shape[1:]), np.zeros(stack.shape[1:])
     for _, block in stack.blocks():
-        finite = np.isfinite(block)
-        total += np.where(finite, block, 0).sum(axis=0, dtype=np.float64)
-        counted += finite.sum(axis=0)
+        with_value = pixels.dark_has_value(block)
+        total += np.where(with_value, block, 0).sum(axis=0, dtype=np.float64)
+        counted += with_value.sum(axis=0)
     return np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
 
 

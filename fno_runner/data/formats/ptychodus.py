@@ -11,6 +11,7 @@ from fno_runner.data.formats.format import (
     coordinates,
     pixel_flags,
     probe_modes,
+    rows_by_width,
     single_layer,
     square,
     usable,
@@ -58,6 +59,7 @@ def read(source: Source) -> Measured:
             f"'patterns', and beside it as diffraction.h5 or diffraction.npz"
         )
     frames = patterns.frames(patterns.needed("frames of a ptychodus diffraction file", "patterns"))
+    stretch = rows_by_width(frames)
     taken = _indexes(patterns, "indexes", frames.shape[0])
     indexes = _indexes(file, "probe_position_indexes", len(positions))
     if len(taken) != frames.shape[0] or len(indexes) != len(positions):
@@ -79,10 +81,10 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name="patterns",
         kind="intensity",
-        positions=positions[rows],
+        positions=positions[rows] * (stretch, 1),
         of_frame=of_frame,
         indexes=taken,
-        pixel_size=square(pixel, remarks),
+        pixel_size=square((pixel[0] / stretch, pixel[1]), remarks),
         energy=units.known(
             file.attribute("/", "probe_energy_eV"), units.PHOTON_ENERGY, units.ELECTRONVOLT
         ),

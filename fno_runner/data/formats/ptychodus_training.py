@@ -11,6 +11,7 @@ from fno_runner.data.formats.format import (
     probe_modes,
     reference_object,
     row_and_column,
+    rows_by_width,
     square,
 )
 from fno_runner.data.measured import Measured
@@ -38,11 +39,11 @@ def read(source: Source) -> Measured:
     frames = file.frames("patterns")
     rows, cols = (coordinates(file, name) for name in POSITIONS)
     indices = row_and_column(file, rows, cols, frames.shape[0])
-    pixel = None
+    pixel, stretch = None, rows_by_width(frames)
     sizes = ("object_pixel_height_m", "object_pixel_width_m")
     if all(optional(file, "object's pixel", remarks, name) is not None for name in sizes):
         high, wide = (units.length(file, name, units.OBJECT_PIXEL) for name in sizes)
-        pixel = square((high, wide), remarks)
+        pixel = square((high / stretch, wide), remarks)
     reference = reference_object(file, remarks, "object")
     return Measured(
         path=source.path,
@@ -50,7 +51,7 @@ def read(source: Source) -> Measured:
         frames=frames,
         frames_name="patterns",
         kind="intensity",
-        positions=indices + 0.5,
+        positions=(indices + 0.5) * (stretch, 1),
         pixel_size=pixel,
         flags=pixel_flags(file, remarks, "bad_pixels"),
         probe=probe_modes(file, remarks, "probe"),

@@ -56,6 +56,11 @@ def read(source: Source) -> Measured:
     exported = file.named("ptychodus's bad pixels", "bad_pixels") is not None
     if exported:
         remarks.append("has bad_pixels, as ptychodus's export: coordinates are of pixels' centres")
+    if frames.shape[1] != frames.shape[2]:
+        remarks.append(
+            f"frames are not square: positions are taken in pixels of a window {frames.shape[2]} "
+            f"px wide, along rows too"
+        )
     held = _number(file, remarks, "counts_held", (0.0, 1.0), "of 1")
     reference = reference_object(file, remarks, "objectGuess")
     return Measured(
