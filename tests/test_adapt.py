@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,22 @@ def test_adapting_may_take_five_steps(scan_file: Path, tmp_path: Path) -> None:
     assert main([str(model), str(scan_file), "-o", str(out), "--device=cpu", "--adapt=5"]) == 0
     r = json.loads((out / "reconstruction.json").read_text())["adapted"]["r_held_out"]
     assert len(r) == 6 and len(set(r)) == 6
+
+
+def test_neither_refining_nor_adapting_imports_the_compiler(
+    scan_file: Path, tmp_path: Path
+) -> None:
+    """Its second would be told as the time of what is fitted first, and `--compare` compares."""
+    script = """
+import sys
+from fno_runner.apply.command import main
+for option in ("--refine=2", "--adapt=1"):
+    assert main([*sys.argv[1:], "--device=cpu", option]) == 0
+assert "torch._dynamo" not in sys.modules
+"""
+    model = untrained(tmp_path, batch_size=8)
+    words = [str(model), str(scan_file), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
