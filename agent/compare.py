@@ -95,11 +95,27 @@ def _quality(name: str | None, tables: Sequence[pd.DataFrame]) -> Quantity:
             raise UserError(f"--metric {name}: known are {', '.join(sorted(QUANTITIES))}")
         wanted = [QUANTITIES[name]]
     for quality in wanted:
-        if all(np.isfinite(numbers(runs, quality.column)).any() for runs in tables):
+        known = [runs[np.isfinite(numbers(runs, quality.column))] for runs in tables]
+        if all(len(runs) for runs in known):
+            _check_against(quality, known)
             return quality
     raise UserError(
         f"no {' nor '.join(quality.column for quality in wanted)} that both studies have"
     )
+
+
+def _check_against(quality: Quantity, known: Sequence[pd.DataFrame]) -> None:
+    """
+    Raises:
+        UserError: one study's objects are compared with a truth, the other's with a reference.
+    """
+    of_a, of_b = ({*runs["metrics_against"].dropna()} for runs in known)
+    if quality.of == "object" and of_a and of_b and of_a.isdisjoint(of_b):
+        raise UserError(
+            f"{quality.column} is against a {' or '.join(sorted(of_a))} in A and a "
+            f"{' or '.join(sorted(of_b))} in B: these do not compare; --metric names another "
+            f"column, such as train_time_s"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

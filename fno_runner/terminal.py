@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fno_runner.runner import Outcome
-from fno_runner.score.quantities import FLOORS, QUANTITIES
+from fno_runner.score.quantities import FLOORS, QUANTITIES, Quantity
 from fno_runner.train.progress import Epoch
 
 SCAN_ROWS = ("train", "held_out", "region", "held_out_from_object")
@@ -75,18 +75,17 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         table.add_column(FLOORS.get(name.removesuffix("_phase"), name), justify="right")
     for name in PHASE_ROWS:
         if (pair := result.metrics.pairs.get(name)) is not None:
-            floors = [_number(floor[name][1]) for floor in result.floors.values()]
-            heading = QUANTITIES[f"{name}_phase"].heading.removeprefix("phase ")
+            of_amplitude, of_phase = QUANTITIES[f"{name}_amp"], QUANTITIES[f"{name}_phase"]
+            phases = [pair[1], *(floor[name][1] for floor in result.floors.values())]
             # Text: [dB] is a unit, no markup.
-            table.add_row(Text(heading), _number(pair[0]), _number(pair[1]), *floors)
-    for key in SCAN_ROWS:
-        if (value := result.metrics.scan.get("r_factor", {}).get(key)) is not None:
-            table.add_row(QUANTITIES[f"r_{key}"].label, "", _number(value))
-    if resolution := result.metrics.scan.get("resolution"):
-        nm = "" if resolution["nm"] is None else f" = {resolution['nm']:.1f} nm"
-        table.add_row("resolution (halves)", "", f"{_number(resolution['px'])} px{nm}")
+            table.add_row(
+                Text(_heading_of_both(of_amplitude, of_phase)),
+                _shown(of_amplitude, pair[0]),
+                *(_shown(of_phase, value) for value in phases),
+            )
     if table.row_count:
         console.print(table)
+    _print_scores_without_truth(result.metrics.scan, console)
     if result.error is not None:
         console.print(f"{result.status}: {result.error.message}", markup=False)
     if result.status in ("collapsed", "diverged"):
@@ -114,5 +113,28 @@ def _remedy(config: Mapping[str, Any]) -> str:
     return rate
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+def _print_scores_without_truth(scores: Mapping[str, Any], console: Console) -> None:
+    """A scan's: they are of the patterns, and compare with no object."""
+    r, resolution = scores.get("r_factor", {}), scores.get("resolution") or {}
+    table = Table("scored without a reference")
+    table.add_column("", justify="right")
+    for quantity, value in (
+        *((QUANTITIES[f"r_{key}"], r.get(key)) for key in SCAN_ROWS),
+        (QUANTITIES["resolution_px"], resolution.get("px")),
+        (QUANTITIES["resolution_nm"], resolution.get("nm")),
+    ):
+        if value is not None:
+            table.add_row(Text(quantity.heading), quantity.shown(value))
+    if table.row_count:
+        console.print(table)
+
+
+def _heading_of_both(of_amplitude: Quantity, of_phase: Quantity) -> str:
+    """'PSNR [dB]'; 'MAE [rad] of the phase' where the amplitude's has another unit."""
+    alike = of_amplitude.unit == of_phase.unit
+    heading = of_phase.heading.removeprefix("phase ")
+    return heading if alike else f"{heading} of the phase"
+
+
+def _shown(quantity: Quantity, value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else quantity.shown(value)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
+from fno_runner.apply import adapt
 from fno_runner.apply.command import main
 from fno_runner.apply.model import find_model
 from fno_runner.train import rates
+from fno_runner.train.adam import PlainAdam
 from tests.scans import simulate_scan
 from tests.test_apply import untrained, write_scan
 
@@ -74,14 +77,14 @@ def test_adapting_a_hybrid_keeps_the_rates_of_its_levels(
 ) -> None:
     """Its second level has twice the channels; the last layers are of the first one."""
     monkeypatch.setattr(rates, "FULL_RATE_CHANNELS", 4)
-    made: list[torch.optim.Adam] = []
+    made: list[PlainAdam] = []
 
-    class Seen(torch.optim.Adam):
+    class Seen(PlainAdam):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(torch.optim, "Adam", Seen)
+    monkeypatch.setattr(adapt, "PlainAdam", Seen)
     model = untrained(tmp_path, architecture="hybrid", width=4, blocks=2, rate_scaling="fan_in")
     arguments = [str(scan_file), "-o", str(tmp_path / "out"), "--device=cpu", "--adapt=1"]
     assert main([str(model), *arguments, f"--adapt-layers={layers}"]) == 0
@@ -107,3 +110,23 @@ def test_adapting_may_take_five_steps(scan_file: Path, tmp_path: Path) -> None:
     assert main([str(model), str(scan_file), "-o", str(out), "--device=cpu", "--adapt=5"]) == 0
     r = json.loads((out / "reconstruction.json").read_text())["adapted"]["r_held_out"]
     assert len(r) == 6 and len(set(r)) == 6
+
+
+def test_neither_refining_nor_adapting_imports_the_compiler(
+    scan_file: Path, tmp_path: Path
+) -> None:
+    """Its second would be told as the time of what is fitted first, and `--compare` compares."""
+    script = """
+import sys
+from fno_runner.apply import adapt
+from fno_runner.apply.command import main
+for option in ("--refine=2", "--adapt=1"):
+    assert main([*sys.argv[1:], "--device=cpu", option]) == 0
+assert "torch._dynamo" not in sys.modules
+"""
+    model = untrained(tmp_path, batch_size=8)
+    words = [str(model), str(scan_file), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -280,3 +280,22 @@ def test_scans_are_compared_by_what_they_are_chosen_by(
     assert main([str(tmp_path / "a"), str(tmp_path / "c")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "R on held-out frames" in said and "from the object" not in said
+
+
+def test_a_likeness_to_a_truth_is_not_compared_with_one_to_a_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (
+        save(tmp_path / name, [result(metrics_against=name)], pictures=False)
+        for name in ("truth", "reference")
+    )
+    assert main([str(a), str(b)]) == 2
+    error = capsys.readouterr().err
+    assert "ssim_phase" in error and "truth in A" in error and "reference in B" in error
+    assert main([str(a), str(b), "--metric", "train_time_s"]) == 0
+
+
+def test_a_configuration_is_not_named_by_what_b_has_otherwise() -> None:
+    a, b = (table(study({width: [0.8, 0.9]}, 1.0)) for width in (8, 16))
+    (compared,) = compare(a, b, PHASE_SSIM).configurations
+    assert "width 8→16" in compared.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -175,6 +176,16 @@ def test_the_card_says_what_it_is_of(exported: Path) -> None:
         f"{record.metrics.scan['r_factor']['held_out']:.4f}", "2 incoherent mode",
     ):  # fmt: skip
         assert said in text
+
+
+def test_the_card_has_units_and_no_more_digits_than_they_deserve(tmp_path: Path) -> None:
+    folder = untrained(tmp_path)
+    record = json.loads((folder / "result.json").read_text())
+    record["metrics"] |= {"psnr": [24.0, 21.45138], "mae": [0.1, 0.09262]}
+    (folder / "result.json").write_text(json.dumps(record))
+    assert main([str(folder), "-o", str(tmp_path / "model"), "--format=pt2"]) == 0
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "| phase PSNR [dB] | 21.45 |" in text and "| phase MAE [rad] | 0.0926 |" in text
 
 
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])

@@ -100,6 +100,17 @@ def test_a_held_probe_keeps_its_brightness(scan: Scan) -> None:
     assert np.linalg.norm(fitted.probe) < 0.7 * np.linalg.norm(behind.probe)
 
 
+def test_a_fitted_probe_has_the_frames_mean_counts(scan: Scan) -> None:
+    """P·O leaves open which of both is how bright: a descent drifts to an object that amplifies."""
+    assert scan.probe is not None
+    start = replace(scan, probe=scan.probe * np.exp(0.5j * np.angle(scan.probe)))
+    for positions in (False, True):
+        fit = reconstruct(start, iterations=20, fit_positions=positions)
+        counts = np.square(scan.amplitude, dtype=float).sum() / len(scan)
+        assert np.linalg.norm(fit.probe) ** 2 == pytest.approx(counts, rel=1e-3)
+        assert residual(fit, start) == pytest.approx(fit.r[-1], rel=0.1)
+
+
 def test_positions_are_corrected_when_asked(scan: Scan) -> None:
     rng = np.random.default_rng(3)
     off = replace(scan, positions=scan.positions + rng.normal(0, 0.35, scan.positions.shape))

@@ -197,6 +197,12 @@ def test_a_damaged_reconstruction_is_named_and_the_rest_is_shown(tmp_path: Path)
     assert len(page.data["thumbnails"]) == 1
 
 
+def test_a_picture_of_one_of_several_seeds_is_not_captioned_as_their_mean(tmp_path: Path) -> None:
+    study = save(tmp_path / "x", [result(width=32), *(result(width=48, seed=s) for s in (3, 4))])
+    captions = re.findall(r"width (\d+), phase SSIM [\d.]+(, seed [34])?", page_of(study))
+    assert {(width, bool(seed)) for width, seed in captions} == {("32", False), ("48", True)}
+
+
 def test_a_picture_of_an_earlier_export_goes_where_there_is_nothing_left(tmp_path: Path) -> None:
     study = save(tmp_path / "x", [result()])
     assert RECONSTRUCTIONS in [path.name for path in export(study).pictures]

@@ -134,3 +134,13 @@ def test_sweep_files_of_the_documents_exist() -> None:
     for command in ALL:
         for file in re.findall(r"[\w/-]+\.yaml", command):
             assert (ROOT / file).exists() or file == "short.yaml", command
+
+
+def test_promises_name_tests_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = text[text.index("| A study …") : text.index("**Checks of the numbers**")]
+    names = set(re.findall(r"`(\w+)`", rows))
+    there = [path.stem for path in (ROOT / "tests").glob("*.py")]
+    for path in (ROOT / "tests").glob("*.py"):
+        there += re.findall(r"^def (test_\w+)", path.read_text(), flags=re.M)
+    assert len(names) > 20 and not {n for n in names if not any(n in test for test in there)}

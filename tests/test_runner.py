@@ -292,6 +292,16 @@ def test_units_are_printed_as_they_are() -> None:
     assert all(word in said for word in ("PSNR [dB]", "MAE [rad]", "FRC cut-off [1/px]", "run[1]"))
 
 
+def test_the_terminal_tells_r_apart_as_finely_as_a_choice_does() -> None:
+    """Differences of 0.0005 count. R is of the patterns: it stands below no reference's heading."""
+    result = RunResult(run_id="0" * 12, status="finished", config=RunConfig().model_dump())
+    result.metrics.scan |= {"r_factor": {"held_out": 0.0839, "held_out_from_object": 0.0843}}
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_outcome(Outcome(result, Path("run")), console)
+    said = console.export_text()
+    assert "0.0839" in said and "0.0843" in said and "against" not in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -116,7 +116,11 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, quality: Quantity) -> Comparison:
     if not common:
         raise UserError(_nothing_in_common(a, b, keys))
     pairs = [(of_a[configuration], of_b[configuration]) for configuration in common]
-    names = configuration_names(pd.DataFrame([runs.iloc[0] for runs, _ in pairs]))
+    # By A's run; what B has another value of is told with both: 'width 8→16'.
+    named = pd.DataFrame([runs.iloc[0] for runs, _ in pairs])
+    for key in differ.keys() & set(CONFIGURATION):
+        named[key] = "→".join(values[0] for values in differ[key])
+    names = configuration_names(named)
     by = _paired_by(a, b, differ)
     paired = _paired_times if quality.unit == "s" else _paired
     measured = [paired(*pair, quality.column, by) for pair in pairs]

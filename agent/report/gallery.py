@@ -73,9 +73,12 @@ class Gallery:
         value = of.run[quality.column]
         # A collapsed run may have no quality at all.
         reached = "–" if pd.isna(value) else f"{value:.{digits}f}"
+        # Not the mean, which tables beside the picture have.
+        several = self.series.configs["n_seeds"][of.config] > 1
+        which = f", seed {of.run['seed']}" if several else ""
         return (
             of.role if of.role in NAMED_ROLES else "",
-            f"{quality.label} {reached}",
+            f"{quality.label} {reached}{which}",
             str(self.series.configs["configuration"][of.config]),
         )
 
@@ -124,6 +127,8 @@ def pictured_object(gallery: Gallery) -> PicturedObject | None:
     columns = []
     for picture in shown:
         role, reached, name = gallery.told(picture, 3)
+        if len(reached) > WIDTH:
+            reached = reached.replace(", ", ",\n")
         title = "\n".join(filter(None, [role, reached, _wrapped(name)]))
         reconstruction = gallery.reconstructions[picture.config]
         columns.append(Column(title, reconstruction, picture.role == "recommended"))

@@ -30,6 +30,7 @@ from fno_runner.reconstruct.weights import write_weights
 from fno_runner.reconstructor import Reconstructor
 from fno_runner.result import RECON, WEIGHTS, Metrics, RunResult, write_result
 from fno_runner.score.metrics import r_factor
+from fno_runner.train.adam import PlainAdam
 from fno_runner.train.rates import names_of_shares
 from fno_runner.train.schedule import one_cycle
 
@@ -105,7 +106,7 @@ def _train(
         for share, names in names_of_shares(network, config).items()
     }
     weights = [weight for some in of_shares.values() for weight in some]
-    optimiser = torch.optim.Adam([{"params": some} for some in of_shares.values()], rate)
+    optimiser = PlainAdam([{"params": some} for some in of_shares.values()], rate)
     done, steps = 0, math.ceil(count / config.batch_size) * epochs
     shuffle = torch.Generator().manual_seed(config.seed)
     made, start = provenance(device), perf_counter()

@@ -25,7 +25,7 @@ KEYS = (
 AGAINST = {
     None: "",
     "truth": ", against the truth",
-    "reference": ", against another method's object",
+    "reference": ", of amplitude and phase against another method's object",
 }
 """What metrics of an object are against, by a record's `metrics_against`."""
 
@@ -142,10 +142,11 @@ def _quality(model: TrainedModel) -> list[str]:
         if value is None:
             continue
         mean, low, high = (several.get(key) for key in ("mean", "low", "high"))
-        words = "–" if mean is None else f"{mean:.4f}"
+        quantity = QUANTITIES[name]
+        words = "–" if mean is None else quantity.shown(mean)
         if low is not None and high is not None:
-            words += f" [{low:.4f}, {high:.4f}]"
-        lines.append(f"| {QUANTITIES[name].label} | {value:.4f} | {words} |")
+            words += f" [{quantity.shown(low)}, {quantity.shown(high)}]"
+        lines.append(f"| {quantity.heading} | {quantity.shown(value)} | {words} |")
     if not over_seeds:
         lines += ["", "One seed: how far another one would differ is not known."]
     return lines

@@ -64,7 +64,7 @@ def add_scan_options(parser: Parser) -> None:
     add("--pixel-size", type=pixel_width, metavar="NM",
         help="width of the object's pixel [nm] (default: what the scan tells)")  # fmt: skip
     add("--bin", type=int, choices=BINNINGS, help="detector pixels a side that are summed to one "
-        "(default: as in the training, else 1)")  # fmt: skip
+        "(default: as in the network's training, without a network 1)")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="where to compute (default: auto, a GPU if there is one)")  # fmt: skip
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from fno_runner.batches import mask_of
 from fno_runner.capture import Captured
 from fno_runner.data.frames import Scan
+from fno_runner.train.adam import PlainAdam
 
 BETAS = (0.9, 0.99)
 """Of Adam's two moments."""
@@ -84,7 +85,7 @@ class Descent:
             if tensors
         ]
         on_gpu = device.type == "cuda"
-        self._adam = torch.optim.Adam(groups, betas=BETAS, fused=True, capturable=on_gpu)
+        self._adam = PlainAdam(groups, betas=BETAS, fused=True, capturable=on_gpu)
         self._misfit = torch.zeros(2, device=device)
         self._step = Captured(self._improve, plain_if_full=True) if on_gpu else self._improve
 

@@ -122,9 +122,13 @@ def reconstruct(
         if not np.isfinite(positions := descent.positions()).all():
             raise UserError(f"{scan.source}: the fit without a network diverged: positions are NaN")
         found, positions = _grown(found, positions, scan.size)
-    if not fit_probe and scan.probe is not None:
+    # P·O is all that is measured: of a probe that is fitted the descent moves the brightness, too.
+    is_held = not fit_probe and scan.probe is not None
+    if is_held:
         brighter = _brightness(scan, begin)
-        found, unit = found * np.float32(brighter), unit / brighter
+    else:
+        brighter = float(descent.probe.norm().cpu()) * unit / float(begin.norm())
+    found, unit = found * np.float32(brighter), unit / brighter
     return Fit(
         obj=found,
         probe=orthogonal_modes((descent.probe * unit).cpu().numpy()),

@@ -18,16 +18,25 @@ ALIGNED = 64
 are not multiples of 16 bytes."""
 
 
-class Adam(torch.optim.Adam):
-    """PyTorch's, without what only `torch.compile` wants of it, and with its state from the start.
+class PlainAdam(torch.optim.Adam):
+    """PyTorch's, without what only `torch.compile` wants of it.
 
-    The decorators that are taken off here import the compiler at their first call: a second or more
-    between a run's start and its first step.
+    The decorators that are taken off here import the compiler at their first call. That takes a
+    second or more, which would be told as the time of whatever is fitted first.
     """
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
     zero_grad = unwrap(torch.optim.Adam.zero_grad)
     _update = unwrap(torch.optim.Adam.step)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every tensor."""
+        self._update()
+
+
+class Adam(PlainAdam):
+    """The same, with its state from the start and rates of their own for shares of the weights."""
 
     def __init__(self, weights: Mapping[float, Sequence[Tensor]], rate: Tensor) -> None:
         """
