@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, is_tensor
@@ -18,8 +19,9 @@ from benchmarks.plan import Network as Size
 from benchmarks.plan import noise
 from fno_runner.batches import Inputs
 from fno_runner.config import RunConfig
-from fno_runner.data.dataset import Dataset, Freeform
-from fno_runner.reconstructor import Reconstructor
+from fno_runner.data.dataset import Dataset, Freeform, Patterns
+from fno_runner.reconstruct.overlapped import _Work
+from fno_runner.reconstructor import Reconstructor, UnitProbe
 from fno_runner.train.adam import Adam, AdamOfRows
 from fno_runner.train.network import Network
 from fno_runner.train.rates import names_of_shares
@@ -98,29 +100,52 @@ class OnOneDevice(TorchDispatchMode):
         return result
 
 
+def data_of(kind: str, size: int) -> Dataset:
+    """Patterns without meaning, of a raster or of a scan; of one with bad pixels, or two modes."""
+    data = noise(20, 1)
+    probe = np.ones((2, size, size) if kind == "two modes" else (size, size), np.complex64)
+    mask = np.arange(size * size).reshape(size, size) > 3 if kind != "raster" else None
+    some = Patterns(np.ones((20, size, size), np.float32), data.train.positions, probe, mask)
+    geometry = data.geometry if kind == "raster" else Freeform((300, 300))
+    return replace(data, train=some, geometry=geometry)
+
+
 @pytest.mark.parametrize("architecture", ["fno", "hybrid"])
 @pytest.mark.parametrize("conditioning", ["projection", "amplitude"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("subpixel", [False, True])
-def test_a_step_brings_in_no_tensor_of_the_host(
+@pytest.mark.parametrize(
+    ("kind", "size", "transform"),
+    [("raster", 64, "none"), ("one mode", 128, "log1p"), ("two modes", 256, "sqrt")],
+)
+def test_neither_a_step_nor_a_slice_brings_in_a_tensor_of_the_host(
     architecture: str,
     conditioning: str,
     precision: str,
-    subpixel: bool,
-    tiny: Dataset,
+    kind: str,
+    size: int,
+    transform: str,
     tiny_config: RunConfig,
 ) -> None:
-    """On the `meta` device, which computes nothing and takes a GPU's ways where they differ."""
+    """On the `meta` device, which computes nothing and takes a GPU's ways where they differ.
+
+    The slice with weights in the network's own type, as a GPU has them there.
+    """
     changes = {
         "architecture": architecture,
         "conditioning": conditioning,
         "precision": precision,
+        "input_transform": transform,
     }
-    dataset = replace(tiny, geometry=Freeform((200, 200))) if subpixel else tiny
-    network = make_network(tiny_config.model_copy(update=changes), dataset, META, flat=True)
+    config = tiny_config.model_copy(update=changes)
+    network = make_network(config, data_of(kind, size), META, flat=True)
     rows = torch.arange(16, device=META)
     with OnOneDevice(META):
         assert network.step(rows).shape == network.misfit(rows).shape == ()
+    model, inputs = network.model.eval(), network._inputs
+    model.network.to(model.product_type)
+    work = _Work(model, inputs.probe, UnitProbe.of(inputs.probe), inputs.scale)
+    with OnOneDevice(META), torch.inference_mode():
+        assert work(inputs.x[:5], inputs.positions[:5]).shape == (5, 1, size, size)
 
 
 VIEWS = ("view", "permute", "transpose", "slice", "select", "expand", "detach", "squeeze", "split",

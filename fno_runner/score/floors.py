@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from fno_runner.batches import Inputs, mask_of
 from fno_runner.data.dataset import Dataset, Freeform, Patterns
@@ -22,8 +23,9 @@ from fno_runner.score.metrics import score
 
 ITERATIONS = {"flat_phase": 0, "projection_1": 1, "projection_50": 50}
 """Object updates from vacuum, on each pattern alone; none at all leaves a flat phase."""
-SLICE, GPU_SLICE = 64, 1024
-"""Patterns at once: their waves stay in a processor's cache, or keep a GPU at work."""
+SLICE, GPU_PIXELS = 64, 2**22
+"""Patterns at once on a CPU, whose cache keeps their waves; on a GPU pixels of waves, of which each
+takes up to 80 bytes: enough to keep it at work, and a share of its memory whatever the patterns."""
 CPU = torch.device("cpu")
 VERSION = 3
 """Raised whenever the same data would give other floors."""
@@ -76,7 +78,7 @@ def iterate(
     vacuum = 1 / input_scale_factor(float(mean_intensity), torch.from_numpy(patterns.probe), mask)
     inputs = Inputs.of(patterns, 1.0, device)
     mask = None if mask is None else mask.to(device)
-    count = SLICE if device.type == "cpu" else GPU_SLICE
+    count = patterns_at_once(inputs.probe)
     patches = np.empty(patterns.amplitude.shape, np.complex64)
     for rows in slices(len(patterns), count):
         x = inputs.x[rows]
@@ -87,3 +89,8 @@ def iterate(
             patch += object_update(x, probe, patch, mask)
         patches[rows] = patch[:, 0].cpu().numpy()
     return patches
+
+
+def patterns_at_once(probe: Tensor) -> int:
+    """How many patterns are worked on at once where this probe is, (N, N) or (M, N, N)."""
+    return SLICE if probe.device.type == "cpu" else max(1, GPU_PIXELS // probe.numel())
