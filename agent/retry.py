@@ -127,7 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def runs_now() -> pd.DataFrame:
         """All runs of the sweep, there and here, that count."""
-        merged, _, _ = with_records_here(server.runs(place), [folder.name])
+        nonlocal runs
+        try:
+            runs = server.runs(place)
+        except UserError as error:
+            # What runs here goes on meanwhile, and its records tell how it ended.
+            print(f"warning: {error}; taken as it was when last asked", file=sys.stderr)
+        merged, _, _ = with_records_here(runs, [folder.name])
         return counted(merged.table).reset_index(drop=True)
 
     settling = settling_of(args, sweep, runs_now)

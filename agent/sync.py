@@ -22,7 +22,7 @@ from agent.server.server_copy import ServerCopies, ServerCopy
 from agent.server.tracker import PROJECT
 from agent.server.upload import complete, send
 from agent.study.folder import newest_study
-from fno_runner.cli import Parser, command
+from fno_runner.cli import Parser, command, cut_off
 from fno_runner.errors import MachineError, UserError
 
 OF_A_RUN = tuple(
@@ -219,7 +219,7 @@ def _name(run: LocalRun) -> str:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+    raise SystemExit(cut_off(number))
 
 
 def _parser() -> Parser:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import functools
 import logging
 import math
@@ -47,9 +49,26 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
                 return 128 + signal.SIGPIPE
             return refuse(error)
         except KeyboardInterrupt:
-            return 128 + signal.SIGINT
+            return cut_off(signal.SIGINT)
 
     return told
+
+
+def cut_off(number: int) -> int:
+    """The exit status of a program that a signal cut off, which then waits for no library's end.
+
+    Cut off in the middle of a call, a library with threads may have left a lock taken, or a task
+    counted that never began; what it does at the program's exit would wait for that for ever.
+    """
+    atexit.register(_leave, 128 + number)  # what was registered last is called first
+    return 128 + number
+
+
+def _leave(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or read by nobody
+            stream.flush()
+    os._exit(status)
 
 
 def _nobody_reads() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,28 @@ def main():
     return 0
 raise SystemExit(main())
 """
+CUT_OFF = """
+import atexit, os, sys, threading
+from agent import export, sync
+atexit.register(threading.Event().wait)  # as of a library that was cut off with its lock taken
+def cut_off(*_):
+    print("begun")
+    os.kill(os.getpid(), int(sys.argv[1]))
+sync.sync = export._export = cut_off
+raise SystemExit(export.main([]) if sys.argv[2] == "export" else sync.main(["."]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("export", signal.SIGINT), ("sync", signal.SIGINT), ("sync", signal.SIGTERM)],
+)
+def test_a_command_that_is_cut_off_waits_for_nobody(module: str, number: signal.Signals) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_OFF, str(int(number)), module], cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "begun\n", "")
 
 
 def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:

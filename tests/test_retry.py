@@ -106,6 +106,20 @@ def test_a_choice_is_asked_for_where_nothing_has_run_yet(
         assert process.returncode == 130 and "Traceback" not in output, output
 
 
+def test_a_server_that_goes_away_does_not_end_what_is_to_settle_a_choice(
+    two_points: dict[str, Any], tmp_path: Path
+) -> None:
+    """It is looked at again while seeds run here, and they would be stopped with the command."""
+    done, _ = points(sweep_of(two_points))
+    with WandbBackend() as backend:
+        sweep = backend.add_sweep(two_points, PROJECT)
+        put(backend, sweep, result_of(load_config(done)), config=done)
+        away = backend.faults.add("Runs", after=1, status=403, times=None)
+        listed = retry(backend.environment(tmp_path), tmp_path, sweep.path, "--settle=0.9")
+    assert away.hits and listed.stderr.count("warning: ") == listed.stderr.count("\n") > 0
+    assert (listed.returncode, "0 seeds added" in listed.stdout) == (1, True), listed.stdout
+
+
 def test_what_runs_now_or_was_not_sent_is_not_run_again(tmp_path: Path) -> None:
     sweep = parse_sweep(
         {"method": "grid", "parameters": {"width": {"values": [8, 16, 24, 32]}}}, ""

@@ -382,3 +382,19 @@ def test_a_server_in_trouble_is_asked_again(backend: WandbBackend, tmp_path: Pat
     asked = [request for request in backend.requests if request.operation == "Runs"]
     refused = next(i for i, request in enumerate(asked) if request.fault is faults[1])
     assert asked[refused + 1].at - asked[refused].at >= 2
+
+
+def test_fewer_runs_than_the_server_counts_are_told(
+    backend: WandbBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = backend.operations.on_runs
+
+    def cut(query: str, v: Mapping[str, Any]) -> dict[str, Any]:
+        (answer := whole(query, v))["project"]["runs"]["edges"].pop()
+        return answer
+
+    monkeypatch.setattr(backend.operations, "on_runs", cut)
+    for width in (8, 16, 24):
+        put(backend, None, result_of(RunConfig(width=width)))
+    told = together(backend.environment(tmp_path), tmp_path, ["export", f"team/{PROJECT}"])
+    assert told[0][0] == 0 and "counts 3 runs and gave 2" in told[0][2]

@@ -171,8 +171,10 @@ def test_what_ran_offline_is_sent_once_by_however_many(box: Box, offline: Path) 
     assert [line.split()[0] for line in lines[:-1]] == ["stopped", "to", "to", "to"]
     assert box.backend.runs == []
 
-    # A shell that says offline for its runs means the server here all the same.
-    both = [box.start_sync(WANDB_MODE="offline") for _ in range(2)]
+    # A shell that says offline for its runs means the server here all the same. And a virtual
+    # environment need not be activated: its `wandb` is then not on the PATH.
+    shell = {"WANDB_MODE": "offline", "PATH": os.defpath}
+    both = [box.start_sync(**shell) for _ in range(2)]
     said = [process.communicate(timeout=100) for process in both]
     lines = [line for out, _ in said for line in out.splitlines()]
     assert sum(line.startswith("sent     ") for line in lines) == 3, said

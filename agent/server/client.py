@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -143,7 +144,8 @@ class Server:
         """Every run of a sweep or a project, oldest first, none twice; `PAGE` runs a request.
 
         The client waits and asks again where the server says 429 or 5xx, as long as Retry-After
-        asks for. A terminal shows how far it is.
+        asks for. A terminal shows how far it is, and a warning says where it gave fewer runs than
+        it counts.
 
         Raises:
             UserError: there is no such project, or the server does not answer.
@@ -174,6 +176,9 @@ class Server:
                 if "Could not find project" not in str(error):
                     raise
                 raise UnknownPlaceError(f"{place}: the server knows no such project") from None
+        if len(read) < len(listed):
+            few = f"the server counts {len(listed)} runs and gave {len(read)}; ask again"
+            print(f"warning: {place}: {few}", file=sys.stderr)
         return list(read.values())
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -103,6 +104,7 @@ def is_ours(run: ServerRun) -> bool:
 
 def server_row(run: ServerRun) -> ServerRow:
     """A run of this program; whatever is odd about it is told in its row."""
+    run = _without_notes(run)
     config, fault = _config(run.config)
     cells, status, error = _outcome(run)
     name = _logged_name(run) or ("" if fault else _computed_name(run))
@@ -297,6 +299,22 @@ def _config(given: Mapping[str, Any]) -> tuple[dict[str, Cell], str]:
         return readable, short(f"config: {error}")
     # Paths are not logged, and their defaults would be guesses.
     return {k: _cell(v) if k not in PATHS or k in given else None for k, v in config.items()}, ""
+
+
+def _without_notes(run: ServerRun) -> ServerRun:
+    """The run without keys that somebody added to its configuration at the server.
+
+    Only where the summary's hash tells that the rest is all that the run was run with: a key of a
+    later version would be in that hash as well.
+    """
+    own = {"run_id", *RunConfig.model_fields}
+    rest = replace(run, config={key: run.config[key] for key in run.config if key in own})
+    name = _logged_name(run)
+    if name is None or run.summary.get(CONFIG_HASH) is None or rest.config == run.config:
+        return run
+    with suppress(UserError):
+        return run if _is_edited(rest, name) else rest
+    return run
 
 
 def _is_edited(run: ServerRun, name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def send(place: Place, runs: Sequence[LocalRun], held: Iterable[int]) -> None:
         TimeoutError: it took longer than WANDB_FINISH_TIMEOUT for each of the runs.
         wandb.errors.Error: `wandb sync` could not work at all.
     """
-    command = ["wandb", "sync", "--include-online", "--include-synced"]
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced"]
     command += ["--entity", place.entity, "--project", place.project]
     limit = finish_wait() * len(runs)
     try:
