@@ -60,7 +60,8 @@ def cut_off(number: int) -> int:
     Cut off in the middle of a call, a library with threads may have left a lock taken, or a task
     counted that never began; what it does at the program's exit would wait for that for ever.
     """
-    atexit.register(_leave, 128 + number)  # what was registered last is called first
+    if not hasattr(sys, "ps1"):  # as an interactive session has, which goes on
+        atexit.register(_leave, 128 + number)  # what was registered last is called first
     return 128 + number
 
 
