@@ -161,10 +161,11 @@ def choices(validated: int, studies: int = 60) -> tuple[Array, Array]:
         columns |= {f"ssim_phase_object{n}": seen[:, -n] for n in range(1, 6)}
         columns["ssim_phase"] = seen[:, -5:].mean(axis=1)
         of = runs.assign(**columns)
-        found = recommend(configurations(of), choose_by(of), ChoiceOptions())
+        configs = configurations(of)
+        found = recommend(configs, choose_by(of), ChoiceOptions())
         assert not isinstance(found, str)
         value = drawn.mean(axis=(1, 2)) - found.price * np.log2(sizes)
-        chosen = configurations(of).table["model_params"][found.config]
+        chosen = configs.table["model_params"][found.config]
         says[study] = found.probability[found.config]
         right[study] = sizes[np.argmax(value)] == chosen
     return says, right
